@@ -1,0 +1,30 @@
+"""Forbid n-grams that a hypothesis has already used."""
+
+import math
+
+from torch import Tensor
+
+
+def block_repeated_ngrams(tokens: Tensor, lprobs: Tensor, size: int) -> Tensor:
+    """Set to -inf every next token that would complete an n-gram ``tokens`` already holds.
+
+    Source: Paulus et al. 2017, section 2.5 (trigram avoidance). All rows and positions are
+    compared at once, on the device the tensors are on.
+
+    Args:
+        tokens: the hypotheses so far, without padding, int64 [R, t]; R = B * K.
+        lprobs: log-probabilities of the next token [R, V], changed in place.
+        size: n, at least 1.
+
+    Returns:
+        ``lprobs``.
+    """
+    length = tokens.size(1)
+    if length < size:
+        return lprobs
+    ngrams = tokens.unfold(1, size, 1)  # [R, t - n + 1, n]
+    # the n - 1 newest tokens, to which the next one will be added
+    current = tokens[:, length - size + 1 :].unsqueeze(1)  # [R, 1, n - 1]
+    repeated = (ngrams[:, :, : size - 1] == current).all(-1)  # [R, t - n + 1]
+    penalty = lprobs.new_zeros(repeated.shape).masked_fill_(repeated, -math.inf)
+    return lprobs.scatter_add_(1, ngrams[:, :, -1], penalty)
