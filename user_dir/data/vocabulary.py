@@ -1,0 +1,48 @@
+"""What a fairseq dictionary says about the text behind its entries."""
+
+import hashlib
+import os
+import re
+
+import torch
+
+TOKENIZER_FILE = "sentencepiece.bpe.model"  # fairseq's own name for it beside a model
+_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+_SPACE = "\u2581"
+
+
+def token_bytes(dictionary) -> torch.Tensor:
+    """Return how many UTF-8 bytes of text each entry stands for, int64 [V].
+
+    In a SentencePiece vocabulary ``\u2581`` is one space and ``<0xE2>`` one byte. Otherwise
+    entries are words, each followed by one space or line end. Special marks are no text; an
+    unknown piece is counted as one byte, so bits per byte are exact without unknowns.
+    """
+    symbols = dictionary.symbols
+    pieces = any(_SPACE in s for s in symbols)
+    special = {dictionary.bos(), dictionary.pad(), dictionary.eos()}
+    counts = torch.zeros(len(symbols), dtype=torch.long)
+    for i, symbol in enumerate(symbols):
+        if i in special or symbol.startswith("madeupword"):
+            continue
+        if i == dictionary.unk() or (pieces and _BYTE.fullmatch(symbol)):
+            counts[i] = 1
+        elif pieces:
+            counts[i] = len(symbol.replace(_SPACE, " ").encode())
+        else:
+            counts[i] = len(symbol.encode()) + 1
+    return counts
+
+
+def fingerprint(dictionary) -> str:
+    """Return a digest of the entries in their order."""
+    return hashlib.sha256("\n".join(dictionary.symbols).encode()).hexdigest()
+
+
+def find_tokenizer(paths) -> str | None:
+    """Return the tokenizer that lies beside the data, in the first of ``paths`` that has one."""
+    for path in paths:
+        candidate = os.path.join(path, TOKENIZER_FILE)
+        if os.path.isfile(candidate):
+            return candidate
+    return None

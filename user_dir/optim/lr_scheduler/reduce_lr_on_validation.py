@@ -1,0 +1,95 @@
+"""``reduce_lr_on_validation``: a plateau schedule that follows every validation."""
+
+from dataclasses import dataclass, field
+from typing import Any, List
+
+from fairseq.dataclass import FairseqDataclass
+from fairseq.optim.lr_scheduler import FairseqLRScheduler, register_lr_scheduler
+from omegaconf import II
+
+from ...compat import install_validation_hook
+from ...errors import UserError
+
+
+@dataclass
+class ReduceLROnValidationConfig(FairseqDataclass):
+    lr_shrink: float = field(
+        default=0.1, metadata={"help": "factor of each reduction: lr_new = lr * lr_shrink"}
+    )
+    lr_patience: int = field(
+        default=1, metadata={"help": "validations in a row without gain before a reduction"}
+    )
+    lr_threshold: float = field(
+        default=1e-4, metadata={"help": "relative change of the best value that counts as a gain"}
+    )
+    warmup_updates: int = field(
+        default=0, metadata={"help": "raise the learning rate linearly over N updates"}
+    )
+    warmup_init_lr: float = field(
+        default=0.0, metadata={"help": "learning rate at the start of the warm-up"}
+    )
+    maximize_best_checkpoint_metric: bool = II("checkpoint.maximize_best_checkpoint_metric")
+    lr: List[float] = II("optimization.lr")
+
+
+@register_lr_scheduler("reduce_lr_on_validation", dataclass=ReduceLROnValidationConfig)
+class ReduceLROnValidation(FairseqLRScheduler):
+    """Shrink the learning rate after ``lr_patience`` validations without gain.
+
+    fairseq's ``reduce_lr_on_plateau`` looks at the last validation of each epoch only and
+    forgets on resuming how long it has waited; this one hears every validation
+    (``--validate-interval-updates``) and resumes exactly.
+
+    Raises:
+        UserError: several learning rates, a factor outside (0, 1), a patience below 1.
+    """
+
+    def __init__(self, cfg: ReduceLROnValidationConfig, optimizer):
+        super().__init__(cfg, optimizer)
+        if len(cfg.lr) > 1:
+            raise UserError(f"--lr {cfg.lr}: reduce_lr_on_validation takes one learning rate")
+        if not 0 < cfg.lr_shrink < 1:
+            raise UserError(f"--lr-shrink {cfg.lr_shrink}: must lie between 0 and 1")
+        if cfg.lr_patience < 1:
+            raise UserError(f"--lr-patience {cfg.lr_patience}: must be at least 1")
+        install_validation_hook()
+        self.base_lr = cfg.lr[0]
+        self.best = None
+        self.waited = 0
+        self.scale = 1.0
+        self.step_update(0)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "waited": self.waited, "scale": self.scale}
+
+    def load_state_dict(self, state_dict):
+        self.best = state_dict["best"]
+        self.waited = state_dict.get("waited", 0)
+        self.scale = state_dict.get("scale", 1.0)
+
+    def step_validation(self, value: float):
+        """Hear the result of a validation (fairseq's best-checkpoint metric)."""
+        value = float(value)
+        sign = -1.0 if self.cfg.maximize_best_checkpoint_metric else 1.0
+        margin = self.cfg.lr_threshold * abs(self.best) if self.best is not None else 0.0
+        if self.best is None or sign * value < sign * self.best - margin:
+            self.best, self.waited = value, 0
+            return
+        self.waited += 1
+        if self.waited >= self.cfg.lr_patience:
+            self.scale *= self.cfg.lr_shrink
+            self.waited = 0
+
+    def step(self, epoch, val_loss=None):
+        """Nothing happens at the end of an epoch: its validation has been heard."""
+        super().step(epoch, None)
+        return self.optimizer.get_lr()
+
+    def step_update(self, num_updates):
+        """Set the learning rate of the next update."""
+        lr = self.base_lr * self.scale
+        if num_updates < self.cfg.warmup_updates:
+            start = self.cfg.warmup_init_lr
+            lr = start + (lr - start) * num_updates / self.cfg.warmup_updates
+        self.optimizer.set_lr(lr)
+        return self.optimizer.get_lr()
