@@ -1,0 +1,133 @@
+"""Draw training and validation curves of one or several fairseq runs into a PNG.
+
+RUN is a training log or a folder that holds train.log; --log-format json and simple are
+both read. A run that was resumed is one curve: where it went back to a checkpoint, the
+later numbers replace the earlier ones. fairseq logs losses in base 2 (bits).
+"""
+
+import os
+
+from ..data.training_log import RESERVED_METRICS, read_log
+from ..errors import UserError
+from .support import require, whole_file
+
+LOG_NAME = "train.log"
+# Drawn when nothing is asked for, as far as the logs have them.
+DEFAULT_METRICS = ("loss", "ppl", "bits_per_byte", "lr")
+_PANEL_INCHES = (5.5, 4.0)
+_PANELS_A_ROW = 2
+# A perplexity or a loss spanning more than this factor is drawn on a logarithmic axis.
+_LOGARITHMIC_FROM = 20.0
+
+
+def add_arguments(parser):
+    parser.add_argument("run", nargs="+", help="log file, or folder with train.log")
+    parser.add_argument(
+        "--output", default="curves.png", metavar="FILE", help="PNG (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        metavar="M",
+        help=f"as the log names them (default, where present: {' '.join(DEFAULT_METRICS)})",
+    )
+    parser.add_argument("--names", nargs="+", metavar="N", help="of the runs, for the legend")
+    parser.add_argument("--title", help="above the picture")
+
+
+def run(args):
+    require("matplotlib", extra="plots")
+    if args.names and len(args.names) != len(args.run):
+        raise UserError(f"--names: {len(args.names)} names for {len(args.run)} runs")
+    paths = [_log_path(path) for path in args.run]
+    names = args.names or _short_names(args.run)
+    runs = {name: read_log(path) for name, path in zip(names, paths, strict=True)}
+    if len(runs) < len(paths):
+        raise UserError(f"--names: the runs need different names, not {' '.join(names)}")
+    metrics = _choose_metrics(args.metrics, runs)
+    figure = _draw(runs, metrics, args.title)
+    with whole_file(args.output, "wb") as stream:
+        figure.savefig(stream, format="png", dpi=120)
+    print(f"{', '.join(metrics)} of {', '.join(names)} -> {args.output}")
+
+
+def _log_path(run):
+    if not os.path.isdir(run):
+        return run
+    path = os.path.join(run, LOG_NAME)
+    if not os.path.isfile(path):
+        raise UserError(f"{run}: no {LOG_NAME} in this folder; name the log file itself")
+    return path
+
+
+def _short_names(runs):
+    """The last parts of the paths, with as many folders as make them differ."""
+    parts = [os.path.abspath(run).split(os.sep) for run in runs]
+    parts = [path[:-1] if path[-1] == LOG_NAME else path for path in parts]
+    longest = max(map(len, parts))
+    for length in range(1, longest + 1):
+        names = ["/".join(path[-length:]) for path in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise UserError(f"the same run is named twice: {' '.join(runs)}")
+
+
+def _choose_metrics(asked, runs):
+    present = {metric for curves in runs.values() for _, metric in curves} - RESERVED_METRICS
+    if not asked:
+        chosen = [metric for metric in DEFAULT_METRICS if metric in present]
+        return chosen or sorted(present)[:4]
+    missing = [metric for metric in asked if metric not in present]
+    if missing:
+        raise UserError(
+            f"--metrics {' '.join(missing)}: not in the logs; they have {' '.join(sorted(present))}"
+        )
+    return list(dict.fromkeys(asked))
+
+
+def _draw(runs, metrics, title):
+    """A panel for each metric; a colour for each run; training thin, validation marked."""
+    # The figure alone, without pyplot: needs no display and keeps no global state.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(_PANELS_A_ROW, len(metrics))
+    rows = -(-len(metrics) // columns)
+    figure = Figure(
+        figsize=(_PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * rows), layout="constrained"
+    )
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for panel, metric in zip(panels, metrics, strict=False):
+        _draw_panel(panel, runs, metric)
+    for panel in list(panels):  # the rest, where the last row is not full
+        panel.set_axis_off()
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def _draw_panel(panel, runs, metric):
+    values = []
+    for number, (name, curves) in enumerate(runs.items()):
+        subsets = [subset for subset, has in curves if has == metric]
+        for subset in subsets:
+            updates, numbers = zip(*curves[subset, metric], strict=True)
+            training = subset == "train"
+            panel.plot(
+                updates,
+                numbers,
+                color=f"C{number % 10}",
+                linewidth=1.0 if training else 1.8,
+                alpha=0.6 if training else 1.0,
+                marker=None if training and len(updates) > 1 else "o",
+                markersize=4,
+                label=f"{name}, {subset}" if len(runs) > 1 else subset,
+            )
+            values += numbers
+    if min(values) > 0 and max(values) / min(values) > _LOGARITHMIC_FROM and metric != "lr":
+        panel.set_yscale("log")
+    panel.set_title(metric)
+    panel.set_xlabel("updates")
+    panel.grid(alpha=0.3)
+    panel.legend(fontsize="small")

@@ -1,0 +1,117 @@
+"""Numbers out of a fairseq training log, in its json or its simple format."""
+
+import json
+import math
+import os
+import re
+
+from ..errors import UserError
+
+# `... | INFO | train_inner | {"epoch": 1, ...}`; the part before the brace depends on the
+# logging format (and is missing in a --log-file).
+_JSON = re.compile(r"(?:^|\| )(\{\".*\})\s*$")
+# `epoch 001:     10 / 100 loss=3.2, ppl=9.1, num_updates=10, ...`
+_SIMPLE_INNER = re.compile(r"epoch \d+:\s+\d+ / \d+ (.+=.+)$")
+# `epoch 001 | loss 3.2 | num_updates 100` and `epoch 001 | valid on 'valid' subset | ...`
+_SIMPLE_END = re.compile(r"epoch \d+ \| (?:valid on '([^']+)' subset \| )?(\S+ \S+ \|.*)$")
+
+# Not worth a curve: they are the axis, or only count.
+RESERVED_METRICS = frozenset(("num_updates", "epoch", "update", "wall", "train_wall"))
+
+
+def read_log(path):
+    """The curves of one run.
+
+    The points are ordered by update. Where a resumed run repeats updates, what was
+    logged first is dropped.
+
+    Args:
+        path: a log written by fairseq-train with ``--log-format json`` or ``simple``.
+
+    Returns:
+        dict: ``(subset, metric)`` to ``[(num_updates, value), ...]``; the subset of training
+        is ``train``, those of validation have fairseq's names.
+
+    Raises:
+        UserError: no such file, or not one number in it.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f"{path}: no such log file")
+    inner, ends, valid = [], [], []
+    # A log may hold generated samples in any encoding; only the numbers matter here.
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        for line in stream:
+            entry = _parse(line.rstrip())
+            if entry is not None:
+                kind, subset, stats = entry
+                {"inner": inner, "end": ends, "valid": valid}[kind].append((subset, stats))
+    # The means over whole epochs serve where nothing was logged between their ends.
+    curves = _curves((inner or ends) + valid)
+    if not curves:
+        raise UserError(
+            f"{path}: no training numbers in it; fairseq-train writes them with "
+            "--log-format json or simple (and --log-interval below the number of updates)"
+        )
+    return curves
+
+
+def _parse(line):
+    """``(kind, subset, {metric: number})``, or None for a line without numbers."""
+    found = _JSON.search(line)
+    if found:
+        try:
+            return _from_json(json.loads(found.group(1)))
+        except json.JSONDecodeError:
+            return None
+    found = _SIMPLE_INNER.search(line)
+    if found:
+        pairs = (item.split("=", 1) for item in found.group(1).split(", ") if "=" in item)
+        return _entry("inner", "train", pairs)
+    found = _SIMPLE_END.search(line)
+    if found:
+        subset, stats = found.groups()
+        pairs = (item.split(" ", 1) for item in stats.split(" | ") if " " in item)
+        return _entry("valid" if subset else "end", subset or "train", pairs)
+    return None
+
+
+def _from_json(stats):
+    if "num_updates" in stats:
+        return _entry("inner", "train", stats.items())
+    for name in stats:
+        if name.endswith("_num_updates"):
+            subset = name.removesuffix("_num_updates")
+            prefix = subset + "_"
+            pairs = (
+                (key.removeprefix(prefix), value)
+                for key, value in stats.items()
+                if key.startswith(prefix)
+            )
+            return _entry("end" if subset == "train" else "valid", subset, pairs)
+    return None
+
+
+def _entry(kind, subset, pairs):
+    stats = {}
+    for metric, value in pairs:
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            continue  # text, such as a device name
+        if math.isfinite(number):
+            stats[metric.strip()] = number
+    return (kind, subset, stats) if "num_updates" in stats else None
+
+
+def _curves(entries):
+    curves = {}
+    for subset, stats in entries:
+        update = int(stats["num_updates"])
+        for metric, number in stats.items():
+            if metric == "num_updates":
+                continue
+            points = curves.setdefault((subset, metric), [])
+            while points and points[-1][0] >= update:
+                points.pop()
+            points.append((update, number))
+    return curves
