@@ -17,6 +17,7 @@ import shutil
 import sys
 import threading
 import traceback
+import warnings
 import weakref
 from types import SimpleNamespace
 
@@ -344,6 +345,37 @@ def cure_buffer_thread():
     atexit.register(close)
 
 
+def cure_import_logging():
+    """Importing fairseq turns on DEBUG logging on stderr, in no readable format.
+
+    ``wav2vec2_classification.py`` calls ``basicConfig(level=DEBUG)`` when imported, before
+    most commands say how they want to log. They are given what they ask for in vain.
+    """
+    root = logging.getLogger()
+    handler = root.handlers[0] if len(root.handlers) == 1 else None
+    if root.level != logging.DEBUG or getattr(handler, "stream", None) is not sys.stderr:
+        return  # somebody has set up logging on purpose
+    root.setLevel(os.environ.get("LOGLEVEL", "INFO").upper())
+    form = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
+    handler.setFormatter(logging.Formatter(form, "%Y-%m-%d %H:%M:%S"))
+    handler.setStream(sys.stdout)
+
+
+def cure_known_warnings():
+    """Warnings about fairseq's own code, which its users can do nothing about."""
+    for text in (
+        r"[\s\S]*version_base parameter is not specified",
+        r"'pin_memory' argument is set as true but no accelerator",
+        r"`torch.cuda.amp.autocast\(args...\)` is deprecated",
+        r"[\s\S]*weight_norm`? is deprecated",
+        r"hydra.experimental.\w+\(\) is no longer experimental",
+        r"[\s\S]*In 'config': Usage of deprecated keyword in package header",
+        r"[\s\S]*'config' is validated against ConfigStore schema",
+        r"[\s\S]*The strict flag in the compose API is deprecated",
+    ):
+        warnings.filterwarnings("ignore", message=text)
+
+
 def install_validation_hook():
     """Let a learning-rate scheduler hear of every validation, not of epochs' ends only.
 
@@ -418,6 +450,8 @@ def install():
     cure_checkpoint_loading()
     cure_checkpoint_copies()
     cure_buffer_thread()
+    cure_import_logging()
+    cure_known_warnings()
     install_error_hook()
 
 
