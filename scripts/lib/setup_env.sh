@@ -165,7 +165,8 @@ PY
 fi
 
 say "4/4 fairtale${EXTRAS:+ with $EXTRAS}"
-pip_install --no-build-isolation -e ".${EXTRAS:+[$EXTRAS]}"
+# setuptools warns about every editable install; nothing in it is for our users.
+PYTHONWARNINGS=ignore pip_install --no-build-isolation -e ".${EXTRAS:+[$EXTRAS]}"
 
 "$py" -m pip check
 "$py" - "$flavour" <<'PY'

@@ -6,7 +6,8 @@
 # For 3.11 fairseq-fixed has no ready wheel: that Python must be here, with a C++ compiler.
 #
 #   PYTHON=...                 which Python collects (3.11: must be that version)
-#   TORCH=cpu|cuda             which torch build (default: cuda where nvidia-smi lists a GPU)
+#   TORCH=cpu|cuda             which torch build (default: cuda where nvidia-smi lists a GPU;
+#                              otherwise cpu, or cuda with a note where no CPU build is found)
 #   TORCH_INDEX_URL=URL        another index to look for torch in
 #   EXTRAS=plots,hf            extras to include (default: none)
 #   WHEELHOUSE=DIR             where the wheels go (default: wheelhouse)
@@ -47,17 +48,6 @@ if [ "$TARGET_VERSION" = 3.11 ] && [ "$version" != 3.11 ]; then
 fi
 flavour=$(torch_flavour TORCH)
 
-# --- what is there already ---------------------------------------------------------------------
-
-settings="python $TARGET_VERSION, torch $flavour ${TORCH_INDEX_URL:-}, extras '$EXTRAS', \
-versions $(cat setup.py constraints.txt | cksum)"
-if [ "$(cat "$HOUSE/.settings" 2>/dev/null)" != "$settings" ]; then
-    # Wheels of another choice would be mixed in; pip would prefer torch's CPU build to CUDA's.
-    rm -f "$HOUSE"/*.whl
-fi
-rm -f "$HOUSE/requirements.txt"
-echo "$settings" >"$HOUSE/.settings"
-
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 "$PYTHON" -m venv "$tmp/venv"
@@ -82,11 +72,34 @@ download() {
         "${target[@]}" -c constraints.txt "$@"
 }
 
+# --- which torch, and what is there already -----------------------------------------------------
+
+where=(-c constraints.txt "${target[@]}" --target "$tmp/target")
+if ! torch_choice=$(torch_args "$py" "$flavour" TORCH "${where[@]}" 2>"$tmp/why"); then
+    if [ "${TORCH:-auto}" != auto ]; then
+        cat "$tmp/why" >&2
+        exit 2
+    fi
+    sed 's/^error:/note:/' "$tmp/why" >&2
+    # Unlike `make setup`, which stops here: these wheels are for another machine, and the CUDA
+    # build runs on one without a GPU too.
+    say "so the CUDA build is collected, several GB; TORCH=cpu would stop here instead"
+    flavour=cuda
+    torch_choice=$(torch_args "$py" "$flavour" TORCH "${where[@]}")
+fi
+
+settings="python $TARGET_VERSION, torch $flavour ${TORCH_INDEX_URL:-}, extras '$EXTRAS', \
+versions $(cat setup.py constraints.txt | cksum)"
+if [ "$(cat "$HOUSE/.settings" 2>/dev/null)" != "$settings" ]; then
+    # Wheels of another choice would be mixed in; pip would prefer torch's CPU build to CUDA's.
+    rm -f "$HOUSE"/*.whl
+fi
+rm -f "$HOUSE/requirements.txt"
+echo "$settings" >"$HOUSE/.settings"
+
 # --- the wheels --------------------------------------------------------------------------------
 
 say "1/4 torch $(pinned torch) for Python $TARGET_VERSION, the $flavour build"
-torch_choice=$(torch_args "$py" "$flavour" TORCH \
-    -c constraints.txt "${target[@]}" --target "$tmp/target")
 # shellcheck disable=SC2086 # one argument a line, none of them with spaces
 download $torch_choice
 
@@ -135,10 +148,11 @@ env PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_NO_INDEX=1 \
     die "the wheels in $HOUSE do not install together; remove the folder and run this again"
 mv "$requirements" "$HOUSE/requirements.txt"
 
+name=$(basename "$HOUSE")
 cat <<EOT
 == $HOUSE is complete: $(wc -l <"$HOUSE/requirements.txt") wheels, $(du -sh "$HOUSE" | cut -f1).
 On the other machine, beside a copy of this folder:
-  python$TARGET_VERSION -m venv .venv && .venv/bin/pip install --no-index --find-links wheelhouse -r wheelhouse/requirements.txt
+  python$TARGET_VERSION -m venv .venv && .venv/bin/pip install --no-index --find-links $name -r $name/requirements.txt
 or, in a checkout of fairtale with this folder in it:
-  make setup PYTHON=python$TARGET_VERSION WHEELHOUSE=wheelhouse
+  make setup PYTHON=python$TARGET_VERSION WHEELHOUSE=$name
 EOT
