@@ -10,6 +10,7 @@ from fairseq.models import BaseFairseqModel, register_model, register_model_arch
 from ..errors import UserError
 from ..modules.attention import PackedRows
 from ..modules.prefix_faces import PrefixDecoder, PrefixEncoder
+from ..modules.prefix_rows import prefix_rows
 from ..modules.prefix_transformer import ACTIVATIONS, PrefixTransformer
 
 
@@ -58,6 +59,8 @@ class GPTModel(BaseFairseqModel):
         transformer: the one module that holds all parameters.
     """
 
+    bidirectional_prefix = False
+
     def __init__(self, dictionary, transformer: PrefixTransformer):
         super().__init__()
         self.dictionary = dictionary
@@ -68,7 +71,7 @@ class GPTModel(BaseFairseqModel):
 
     @classmethod
     def build_model(cls, cfg: GPTConfig, task):
-        """Build the model; positions default to the task's ``tokens_per_sample``."""
+        """Build the model; positions default to what the task needs."""
         if cfg.decoder_embed_dim % cfg.decoder_attention_heads:
             raise UserError(
                 f"--decoder-embed-dim {cfg.decoder_embed_dim} is not divisible by "
@@ -81,13 +84,15 @@ class GPTModel(BaseFairseqModel):
             num_layers=cfg.decoder_layers,
             num_heads=cfg.decoder_attention_heads,
             ffn_dim=cfg.decoder_ffn_embed_dim,
-            max_positions=cfg.max_target_positions or task.tokens_per_sample,
+            max_positions=cfg.max_target_positions or task.needed_positions,
+            num_segments=getattr(task, "num_segments", 0),
             dropout=cfg.dropout,
             attention_dropout=cfg.attention_dropout,
             activation_dropout=cfg.activation_dropout,
             activation_fn=str(cfg.activation_fn),
             normalize_before=not cfg.decoder_normalize_after,
             checkpoint_activations=cfg.checkpoint_activations,
+            bidirectional_prefix=cls.bidirectional_prefix,
         )
         if cfg.compile:
             for layer in transformer.layers:
@@ -102,6 +107,10 @@ class GPTModel(BaseFairseqModel):
         segments=None,
         pad_index=None,
         unpad_index=None,
+        prefix_lengths=None,
+        response_lengths=None,
+        longest=None,
+        seq2seq: bool = False,
         features_only: bool = False,
         **unused,
     ):
@@ -111,12 +120,17 @@ class GPTModel(BaseFairseqModel):
             src_tokens: int64 [B, T], padding at the right, or packed [1, N] together with
                 ``positions`` [1, N] and ``pad_index``, ``unpad_index`` (see
                 :func:`~user_dir.modules.attention.packing_index`).
+            seq2seq: read the prefixes of packed dialogs in both directions; needs
+                ``prefix_lengths`` and ``response_lengths`` [M] and their maxima ``longest``.
             features_only: leave out the projection to the vocabulary.
 
         Returns:
             logits [B, T, V] or features [B, T, C], and None.
         """
-        packed = None if pad_index is None else PackedRows(pad_index, unpad_index)
+        if seq2seq:
+            packed = prefix_rows(prefix_lengths, response_lengths, *longest)
+        else:
+            packed = None if pad_index is None else PackedRows(pad_index, unpad_index)
         x = self.transformer(src_tokens, positions, segments, packed)
         return (x if features_only else self.transformer.logits(x)), None
 
@@ -168,7 +182,8 @@ def _defaults(args, **values):
             setattr(args, name, value)
 
 
-def _shape(args, embed_dim, layers, heads, **values):
+def shape_architecture(args, embed_dim, layers, heads, **values):
+    """Give an architecture its shape, with an FFN four times as wide, where no option does."""
     _defaults(
         args,
         decoder_embed_dim=embed_dim,
@@ -182,28 +197,28 @@ def _shape(args, embed_dim, layers, heads, **values):
 @register_model_architecture("gpt", "gpt_tiny")
 def gpt_tiny(args):
     """For tests and for the quickstart: 0.8M parameters besides the embeddings."""
-    _shape(args, 128, 4, 4, attention_dropout=0.0)
+    shape_architecture(args, 128, 4, 4, attention_dropout=0.0)
 
 
 @register_model_architecture("gpt", "gpt_story_24m")
 def gpt_story_24m(args):
     """Stories: 512 wide, 6 layers, 8 heads; 22M parameters with 5,120 entries."""
-    _shape(args, 512, 6, 8, attention_dropout=0.0)
+    shape_architecture(args, 512, 6, 8, attention_dropout=0.0)
 
 
 @register_model_architecture("gpt", "gpt_112m_half")
 def gpt_112m_half(args):
     """Half the layers of ``gpt_112m``, with heads twice as wide."""
-    _shape(args, 768, 6, 6)
+    shape_architecture(args, 768, 6, 6)
 
 
 @register_model_architecture("gpt", "gpt_112m")
 def gpt_112m(args):
     """GPT-2 small."""
-    _shape(args, 768, 12, 12)
+    shape_architecture(args, 768, 12, 12)
 
 
 @register_model_architecture("gpt", "gpt_345m")
 def gpt_345m(args):
     """GPT-2 medium."""
-    _shape(args, 1024, 24, 16)
+    shape_architecture(args, 1024, 24, 16)

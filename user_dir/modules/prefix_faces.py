@@ -100,10 +100,16 @@ class PrefixEncoder(FairseqEncoder):
         segments: Optional[Tensor] = None,
         next_positions: Optional[Tensor] = None,
         next_segments: Optional[Tensor] = None,
+        bidirectional: Optional[bool] = None,
         **unused,
     ) -> PrefixOut:
-        """Read prefixes [B, S], padded at the right; what follows goes on at ``next_*``."""
-        state = self._shared[0].read_prefix(src_tokens, src_lengths, positions, segments)
+        """Read prefixes [B, S], padded at the right; what follows goes on at ``next_*``.
+
+        ``bidirectional`` says otherwise than the model how a prefix is read.
+        """
+        state = self._shared[0].read_prefix(
+            src_tokens, src_lengths, positions, segments, bidirectional
+        )
         if next_positions is None:
             next_positions = src_lengths
         return PrefixOut(state, next_positions, next_segments, beams=1)

@@ -210,6 +210,7 @@ class PrefixTransformer(nn.Module):
         lengths: Tensor,
         positions: Optional[Tensor] = None,
         segments: Optional[Tensor] = None,
+        bidirectional: Optional[bool] = None,
     ) -> PrefixState:
         """Read prefixes of different lengths in one pass.
 
@@ -217,14 +218,17 @@ class PrefixTransformer(nn.Module):
             tokens: int64 [B, S], padding at the right.
             lengths: int64 [B], each at least 1.
             positions, segments: as in :meth:`forward`.
+            bidirectional: default as the model was built.
         """
+        if bidirectional is None:
+            bidirectional = self.bidirectional_prefix
         if positions is None:
             self._check_length(tokens.size(1))
             positions = torch.arange(tokens.size(1), device=tokens.device)
         place = torch.arange(tokens.size(1), device=tokens.device)
         real = (place < lengths.unsqueeze(1))[:, None, None, :]  # [B, 1, 1, S]
         # causality already hides the padding, which stands at the right
-        mask = real if self.bidirectional_prefix else None
+        mask = real if bidirectional else None
         x = self.embed(tokens, positions, segments)
         caches = []
         for layer in self.layers:

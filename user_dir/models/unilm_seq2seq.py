@@ -1,0 +1,34 @@
+"""``unilm_seq2seq``: ``gpt`` whose prefix is read in both directions."""
+
+from dataclasses import dataclass
+
+from fairseq.models import register_model, register_model_architecture
+
+from .gpt import GPTConfig, GPTModel, shape_architecture
+
+
+@dataclass
+class UniLMSeq2SeqConfig(GPTConfig):
+    pass
+
+
+@register_model("unilm_seq2seq", dataclass=UniLMSeq2SeqConfig)
+class UniLMSeq2SeqModel(GPTModel):
+    """UniLM's sequence-to-sequence language model (Dong et al. 2019) in one stack.
+
+    It has ``gpt``'s parameters and differs in one thing: prefix tokens see the whole prefix.
+    """
+
+    bidirectional_prefix = True
+
+
+@register_model_architecture("unilm_seq2seq", "unilm_seq2seq_tiny")
+def unilm_seq2seq_tiny(args):
+    """For tests and small data on a CPU."""
+    shape_architecture(args, 128, 4, 4, attention_dropout=0.0)
+
+
+@register_model_architecture("unilm_seq2seq", "unilm_seq2seq_base")
+def unilm_seq2seq_base(args):
+    """The shape of BERT base and GPT-2 small."""
+    shape_architecture(args, 768, 12, 12)
