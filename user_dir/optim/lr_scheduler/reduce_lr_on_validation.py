@@ -57,6 +57,7 @@ class ReduceLROnValidation(FairseqLRScheduler):
         self.best = None
         self.waited = 0
         self.scale = 1.0
+        self.num_updates = 0
         self.step_update(0)
 
     def state_dict(self) -> dict[str, Any]:
@@ -79,6 +80,8 @@ class ReduceLROnValidation(FairseqLRScheduler):
         if self.waited >= self.cfg.lr_patience:
             self.scale *= self.cfg.lr_shrink
             self.waited = 0
+            # at once: a training resumed from here starts with the reduced rate as well
+            self.step_update(self.num_updates)
 
     def step(self, epoch, val_loss=None):
         """Nothing happens at the end of an epoch: its validation has been heard."""
@@ -87,6 +90,7 @@ class ReduceLROnValidation(FairseqLRScheduler):
 
     def step_update(self, num_updates):
         """Set the learning rate of the next update."""
+        self.num_updates = num_updates
         lr = self.base_lr * self.scale
         if num_updates < self.cfg.warmup_updates:
             start = self.cfg.warmup_init_lr
