@@ -115,6 +115,17 @@ installed() {
         true
 }
 
+# cpu or cuda (which includes ROCm), read from the package's metadata.
+installed_flavour() {
+    "$py" - <<'PY'
+import importlib.metadata as metadata
+
+libraries = ("nvidia-", "cuda-", "pytorch-triton-rocm", "triton-rocm")
+gpu = any(name.startswith(libraries) for name in metadata.requires("torch") or ())
+print("cuda" if gpu or "+rocm" in metadata.version("torch") else "cpu")
+PY
+}
+
 if [ -n "$WHEELHOUSE" ]; then
     say "1/4 setuptools and wheel, from $WHEELHOUSE"
     pip_install setuptools wheel
@@ -123,18 +134,28 @@ if [ -n "$WHEELHOUSE" ]; then
 else
     say "1/4 pip, setuptools and wheel"
     pip_install --upgrade pip setuptools wheel
-    torch_choice=$(torch_args "$py" "$flavour" FAIRTALE_TORCH -c constraints.txt)
-    say "2/4 torch $(pinned torch), the $flavour build"
     have=$(installed torch)
-    if [ -n "$have" ] && { [ "${have%%+*}" != "$(pinned torch)" ] ||
-        [ "$(cat "$VENV/.fairtale-torch" 2>/dev/null)" != "$flavour" ]; }; then
+    if [ "${have%%+*}" = "$(pinned torch)" ] &&
+        case "${FAIRTALE_TORCH:-auto}" in auto | "$(installed_flavour)") ;; *) false ;; esac; then
+        say "2/4 torch $have is there already, the $(installed_flavour) build"
+    else
+        torch_choice=$(torch_args "$py" "$flavour" FAIRTALE_TORCH -c constraints.txt)
+        say "2/4 torch $(pinned torch), the $flavour build"
         # Both builds carry the same version number, so pip would keep the one that is there.
-        "$py" -m pip uninstall --quiet --yes torch
+        [ -z "$have" ] || "$py" -m pip uninstall --quiet --yes torch
+        # shellcheck disable=SC2086 # one argument a line, none of them with spaces
+        pip_install $torch_choice
     fi
-    # shellcheck disable=SC2086 # one argument a line, none of them with spaces
-    pip_install $torch_choice
-    echo "$flavour" >"$VENV/.fairtale-torch"
 fi
+have=$(installed_flavour)
+if [ "$have" = cpu ] && [ "${FAIRTALE_TORCH:-auto}" = cuda ]; then
+    die "FAIRTALE_TORCH=cuda, and the torch found for this machine is a CPU build; name an index" \
+        "that has a CUDA build with TORCH_INDEX_URL, or a WHEELHOUSE made with TORCH=cuda"
+elif [ "$have" = cpu ] && [ "$flavour" = cuda ]; then
+    say "note: this machine has a GPU, and the torch found is a CPU build; name an index that has" \
+        "a CUDA build with TORCH_INDEX_URL"
+fi
+flavour=$have
 
 # fairseq-fixed is built against the torch that is there already: an isolated build would fetch
 # the newest torch with all its CUDA libraries. Only 3.12 on x86-64 Linux has a ready wheel.
@@ -169,19 +190,12 @@ say "4/4 fairtale${EXTRAS:+ with $EXTRAS}"
 PYTHONWARNINGS=ignore pip_install --no-build-isolation -e ".${EXTRAS:+[$EXTRAS]}"
 
 "$py" -m pip check
-"$py" - "$flavour" <<'PY'
-import sys
-
-import fairseq  # noqa: F401  (proves that it loads)
-import torch
-
-if sys.argv[1] == "cuda" and not torch.cuda.is_available():
-    print(
-        f"note: torch {torch.__version__} sees no GPU here. If this machine has one, its driver is "
-        "older than this build's CUDA. Name a build that fits, for example: make clean-venv setup "
+gpu=$("$py" -c 'import fairseq, torch; print(torch.cuda.is_available())')
+if [ "$gpu" = False ] && has_gpu; then
+    say "note: torch sees no GPU, though nvidia-smi lists one. A driver older than the build's CUDA" \
+        "is the usual cause; then name an older build: make clean-venv setup" \
         "TORCH_INDEX_URL=https://download.pytorch.org/whl/cu126"
-    )
-PY
+fi
 {
     fingerprint "$venv_version"
     echo "torch $flavour"
