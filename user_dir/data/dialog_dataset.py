@@ -155,6 +155,10 @@ class DialogDataset(FairseqDataset):
             batches.append(indices[start:])
         return batches
 
+    def filter_indices_by_size(self, indices, max_sizes):
+        """Rows are cut when they are read: none is too long."""
+        return indices, []
+
     def collater(self, samples):
         """Merge dialogs into one packed row; see :class:`~user_dir.models.gpt.GPTModel`.
 
@@ -241,6 +245,10 @@ class DialogPrefixDataset(FairseqDataset):
 
     def ordered_indices(self):
         return np.argsort(self.sizes, kind="stable")
+
+    def filter_indices_by_size(self, indices, max_sizes):
+        """Prefixes are cut when they are read: none is too long."""
+        return indices, []
 
     def collater(self, samples):
         if not samples:

@@ -1,0 +1,305 @@
+"""``dialog_lm``: learn to answer, as a causal model, as UniLM's seq2seq model, or as both."""
+
+import logging
+import random
+from dataclasses import dataclass, field
+from typing import Optional
+
+import torch
+from fairseq.dataclass import FairseqDataclass
+from fairseq.logging import metrics
+from fairseq.tasks import register_task
+from omegaconf import II
+
+from ..data.dialog_dataset import DialogDataset, DialogPrefixDataset, report_dialog_dataset
+from ..data.dialog_format import (
+    CTX,
+    MARKS,
+    NUM_SEGMENTS,
+    RESPONSE,
+    SEP,
+    DialogLimits,
+    join_turns,
+)
+from ..data.vocabulary import token_bytes
+from ..errors import UserError
+from ..generation.prefix_generator import PrefixGenerator
+from ._prefix_lm import PrefixLMTask
+
+logger = logging.getLogger(__name__)
+
+TURN_SEPARATOR = "\t"
+
+
+@dataclass
+class DialogLMConfig(FairseqDataclass):
+    data: Optional[str] = field(
+        default=None,
+        metadata={"help": "folder made by fairseq-preprocess; several, joined by ':', are one set"},
+    )
+    max_context_turns: Optional[int] = field(
+        default=None,
+        metadata={"help": "context turns before the query that are read (default 10)"},
+    )
+    max_source_positions: Optional[int] = field(
+        default=None,
+        metadata={"help": "prefix tokens that are read; the oldest turns are cut (default 256)"},
+    )
+    max_target_positions: Optional[int] = field(
+        default=None,
+        metadata={"help": "response tokens that are learned or written, with the end (default 64)"},
+    )
+    seq2seq_prob: Optional[float] = field(
+        default=None,
+        metadata={
+            "help": "share of updates that read the prefix in both directions and predict the "
+            "response only; the others are causal and predict every token "
+            "(default 0.25; gpt: 0)"
+        },
+    )
+    reverse: bool = field(
+        default=False,
+        metadata={"help": "learn response -> query, for re-ranking by mutual information"},
+    )
+    sample_prompts: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "at each validation answer these queries, separated by '|' (turns of one "
+            "dialog by tabs), and write the replies to the log and to TensorBoard"
+        },
+    )
+    sample_length: int = field(default=40, metadata={"help": "most tokens of such a reply"})
+    sample_topk: int = field(default=10, metadata={"help": "top-k of such a reply"})
+    sample_temperature: float = field(
+        default=1.0, metadata={"help": "temperature of such a reply; divides the logits"}
+    )
+    seed: int = II("common.seed")
+    tensorboard_logdir: Optional[str] = II("common.tensorboard_logdir")
+
+
+@register_task("dialog_lm", dataclass=DialogLMConfig)
+class DialogLMTask(PrefixLMTask):
+    """Replies to dialogs, read as ``context <CTX> query <SEP> response``.
+
+    Raises:
+        UserError: an option out of its range, or a dictionary without the marks.
+    """
+
+    remembered = {
+        "max_context_turns": 10,
+        "max_source_positions": 256,
+        "max_target_positions": 64,
+        "seq2seq_prob": None,
+        "reverse": False,
+    }
+    positions_options = "--max-source-positions and --max-target-positions"
+    num_segments = NUM_SEGMENTS
+
+    def __init__(self, cfg: DialogLMConfig, dictionary):
+        super().__init__(cfg, dictionary)
+        for name, least in (
+            ("max_context_turns", 0),
+            ("max_source_positions", 3),
+            ("max_target_positions", 2),
+        ):
+            value = getattr(cfg, name)
+            if value is not None and value < least:
+                raise UserError(
+                    f"--{name.replace('_', '-')} {value}: must be at least {least}"
+                )
+        if cfg.seq2seq_prob is not None and not 0 <= cfg.seq2seq_prob <= 1:
+            raise UserError(f"--seq2seq-prob {cfg.seq2seq_prob}: a probability, 0 to 1")
+        self._options["reverse"] = cfg.reverse or None
+        self.ctx, self.sep = (dictionary.index(mark) for mark in (CTX, SEP))
+        if dictionary.unk() in (self.ctx, self.sep):
+            raise UserError(
+                f"{cfg.data}/dict.txt lacks {CTX} or {SEP}: make it with "
+                "'fairtale spm train --dialog'"
+            )
+
+    # --------------------------------------------------------------------------- the model
+
+    @property
+    def limits(self) -> DialogLimits:
+        return DialogLimits(
+            self.option("max_context_turns"),
+            self.option("max_source_positions"),
+            self.option("max_target_positions"),
+        )
+
+    @property
+    def needed_positions(self) -> int:
+        # positions start anew in each turn, but a single one may fill the whole prefix
+        return max(self.limits.max_source_positions, self.limits.max_target_positions)
+
+    def max_positions(self):
+        return None  # rows are cut, never too long
+
+    def build_model(self, cfg, from_checkpoint=False):
+        """Build the model and settle the share of seq2seq updates."""
+        model = super().build_model(cfg, from_checkpoint)
+        both_ways = getattr(model, "bidirectional_prefix", False)
+        probability = self.option("seq2seq_prob")
+        if probability is None:
+            probability = 0.25 if both_ways else 0.0
+        if probability > 0 and not both_ways:
+            raise UserError(
+                f"--seq2seq-prob {probability}: {type(model).__name__} reads the prefix causally; "
+                "use --arch unilm_seq2seq"
+            )
+        self._options["seq2seq_prob"] = probability
+        return model
+
+    # ------------------------------------------------------------------------------- data
+
+    def load_dataset(self, split, combine=False, **kwargs):
+        """Load a split of every data folder that has it."""
+        self.datasets[split] = DialogDataset(
+            self.load_lines(split, combine),
+            self.dictionary,
+            self.ctx,
+            self.sep,
+            self.limits,
+            token_bytes(self.dictionary),
+            shuffle=split == "train",
+            reverse=self.option("reverse"),
+        )
+        report_dialog_dataset(split, self.datasets[split])
+
+    def encode_prompt(self, text: str) -> torch.Tensor:
+        """Return the tokens of a prefix: turns separated by tabs, the query last.
+
+        Raises:
+            UserError: the query is empty.
+        """
+        turns = [self.encode_text(turn) for turn in text.split(TURN_SEPARATOR)]
+        return self.encode_pieces(join_turns(turns))
+
+    def get_interactive_tokens_and_lengths(self, lines, encode_fn):
+        """Encode lines of ``fairseq-interactive``: turns separated by tabs."""
+        tokens = []
+        for number, line in enumerate(lines, 1):
+            turns = [encode_fn(turn).split() for turn in line.split(TURN_SEPARATOR)]
+            try:
+                tokens.append(self.encode_pieces(join_turns(turns)))
+            except UserError as error:
+                raise UserError(f"input line {number}: {error}") from None
+        return tokens, [len(t) for t in tokens]
+
+    def build_dataset_for_inference(self, src_tokens, src_lengths, constraints=None, **kwargs):
+        """Make prefixes of encoded dialogs; their ``</s>`` is left out."""
+        prefixes = [tokens[:-1].numpy() for tokens in src_tokens]
+        return DialogPrefixDataset(prefixes, self.dictionary, self.ctx, self.limits)
+
+    # --------------------------------------------------------------------------- training
+
+    def is_seq2seq_update(self, update_num: int) -> bool:
+        """Draw the kind of an update: the same on every worker, and again after a resume."""
+        draw = random.Random(f"{self.cfg.seed} {update_num}").random()
+        return draw < self.option("seq2seq_prob")
+
+    def _as(self, sample, seq2seq: bool, response_only: bool):
+        """Return a view of a batch: how its prefixes are read, and what counts.
+
+        What does not count is padding in the targets, which every criterion leaves out: with
+        a prefix read in both directions, a target in it would be no secret.
+        """
+        if "response_mask" not in sample:
+            return sample  # an empty batch of a worker that has no more data
+        sample = {**sample, "net_input": {**sample["net_input"], "seq2seq": seq2seq}}
+        if response_only:
+            sample["target"] = sample["target"].masked_fill(
+                ~sample["response_mask"], self.dictionary.pad()
+            )
+            sample["ntokens"] = sample["response_ntokens"]
+            sample["nbytes"] = sample["response_nbytes"]
+        return sample
+
+    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
+        seq2seq = self.is_seq2seq_update(update_num)
+        sample = self._as(sample, seq2seq, response_only=seq2seq or self.option("reverse"))
+        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+
+    def valid_step(self, sample, model, criterion):
+        """Validate on the response: as the model will decode, and in the other way too."""
+        both_ways = self.option("seq2seq_prob") > 0
+        main = self._as(sample, both_ways, response_only=True)
+        loss, sample_size, logging_output = super().valid_step(main, model, criterion)
+        ways = [("seq2seq_nll_loss", True), ("causal_nll_loss", False)] if both_ways else []
+        for name, seq2seq in ways:
+            if seq2seq == both_ways:
+                log = logging_output
+            else:
+                other = self._as(sample, seq2seq, response_only=True)
+                log = super().valid_step(other, model, criterion)[2]
+            logging_output[name] = log.get("nll_loss", log["loss"])
+        return loss, sample_size, logging_output
+
+    def reduce_metrics(self, logging_outputs, criterion):
+        super().reduce_metrics(logging_outputs, criterion)
+        tokens = sum(float(log.get("ntokens", 0)) for log in logging_outputs)
+        for name in ("seq2seq_nll_loss", "causal_nll_loss"):
+            if any(name in log for log in logging_outputs):
+                total = sum(float(log.get(name, 0)) for log in logging_outputs)
+                bits = total / tokens / 0.6931471805599453
+                metrics.log_scalar(name, bits, tokens, round=3)
+
+    # ------------------------------------------------------------------------- generation
+
+    def build_generator(self, models, args, extra_gen_cls_kwargs=None, **kwargs):
+        """As the base task's; a reply holds no marks."""
+        extra = {"tokens_to_suppress": MARKS, **(extra_gen_cls_kwargs or {})}
+        return super().build_generator(models, args, extra_gen_cls_kwargs=extra, **kwargs)
+
+    def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
+        """Answer the prefixes of a batch; a batch of whole dialogs is cut first."""
+        if isinstance(generator, PrefixGenerator):
+            if "prefix_lengths" in sample["net_input"]:
+                self._cut_prefixes(sample)
+                if prefix_tokens is not None:
+                    prefix_tokens = sample["target"][:, : prefix_tokens.size(1)]
+            elif "segments" not in sample["net_input"]:  # fairseq-interactive drops them
+                self._describe(sample)
+            net_input = sample["net_input"]
+            rows = net_input["src_lengths"]
+            net_input["next_positions"] = torch.zeros_like(rows)
+            net_input["next_segments"] = torch.full_like(rows, RESPONSE)
+            net_input["bidirectional"] = self.option("seq2seq_prob") > 0
+        return super().inference_step(generator, models, sample, prefix_tokens, constraints)
+
+    def _describe(self, sample):
+        """Add segments and positions to padded prefixes."""
+        net_input = sample["net_input"]
+        tokens, lengths = net_input["src_tokens"].cpu(), net_input["src_lengths"].tolist()
+        dataset = DialogPrefixDataset(
+            [row[1:n].numpy() for row, n in zip(tokens, lengths)],
+            self.dictionary,
+            self.ctx,
+            self.limits,
+        )
+        described = dataset.collater([dataset[i] for i in range(len(dataset))])["net_input"]
+        for name in ("positions", "segments"):
+            net_input[name] = described[name].to(net_input["src_tokens"].device)
+
+    def _cut_prefixes(self, sample):
+        """Unpack dialogs into padded prefixes and references, in place."""
+        net_input, pad = sample["net_input"], self.dictionary.pad()
+        prefix, response = net_input["prefix_lengths"], net_input["response_lengths"]
+        total = prefix + response
+        starts = (total.cumsum(0) - total).unsqueeze(1)
+
+        def rows(packed, first, lengths, fill):
+            place = torch.arange(int(lengths.max()), device=lengths.device)
+            index = (first + place).clamp(max=packed.size(1) - 1)
+            return packed[0][index].masked_fill(place >= lengths.unsqueeze(1), fill)
+
+        # a response of n inputs has n + 1 targets; the first is predicted by <SEP>
+        sample["target"] = rows(
+            sample["target"], starts + prefix.unsqueeze(1) - 1, response + 1, pad
+        )
+        sample["net_input"] = {
+            "src_tokens": rows(net_input["src_tokens"], starts, prefix, pad),
+            "src_lengths": prefix,
+            "positions": rows(net_input["positions"], starts, prefix, 0),
+            "segments": rows(net_input["segments"], starts, prefix, 0),
+        }
