@@ -1,0 +1,90 @@
+"""Exact fp32 matrix products through oneDNN, where torch's default library is slow."""
+
+import functools
+import logging
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch.backends import mkldnn
+
+logger = logging.getLogger(__name__)
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def is_slow_mkl_processor(cpuinfo: str) -> bool:
+    """Whether MKL is slow, and oneDNN both fast and exact, on the processor described.
+
+    MKL picks its AVX-512 kernels on Intel's processors only; elsewhere its fp32 products
+    run at less than half the rate of oneDNN's. Where the processor has AMX, the setting
+    used below would make oneDNN round to bf16, so such a processor is left out.
+
+    Args:
+        cpuinfo: text of Linux's ``/proc/cpuinfo``.
+    """
+    vendors = {line.split(":")[1].strip() for line in cpuinfo.splitlines() if "vendor_id" in line}
+    flags = {
+        flag
+        for line in cpuinfo.splitlines()
+        if line.startswith("flags")
+        for flag in line.split(":")[1].split()
+    }
+    amx = any(flag.startswith("amx") for flag in flags)
+    return bool(vendors) and "GenuineIntel" not in vendors and "avx512bw" in flags and not amx
+
+
+@contextmanager
+def _through_onednn() -> Iterator[None]:
+    """Send fp32 products to oneDNN.
+
+    "bf16" only *allows* oneDNN to round its operands; without AMX it has no such kernel
+    and computes in fp32 (its log says ``brg_matmul:avx512_core, src:f32 wei:f32``).
+    """
+    before = mkldnn.matmul.fp32_precision
+    mkldnn.matmul.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        mkldnn.matmul.fp32_precision = before
+
+
+def _product_is_exact() -> bool:
+    """Whether integers that fp32 holds, and bf16 does not, are multiplied without rounding."""
+    generator = torch.Generator().manual_seed(0)
+    wide = torch.randint(-4095, 4096, (128, 256), generator=generator)
+    narrow = torch.randint(-3, 4, (256, 512), generator=generator)
+    # sums stay below 4095 * 3 * 256 < 2^24: exact in fp32 in every order of summation
+    with _through_onednn():
+        left = wide.float() @ narrow.float()
+        right = narrow.t().float() @ wide.t().float()
+    expected = wide @ narrow
+    return torch.equal(left.long(), expected) and torch.equal(right.t().long(), expected)
+
+
+@functools.cache
+def use_onednn() -> bool:
+    """Whether fp32 products of this process are to go through oneDNN (decided once)."""
+    if platform.system() != "Linux" or not mkldnn.is_available() or not CPUINFO.exists():
+        return False
+    if not is_slow_mkl_processor(CPUINFO.read_text()):
+        return False
+    exact = _product_is_exact()
+    logger.info("fp32 matrix products %s", "through oneDNN" if exact else "as torch chooses")
+    return exact
+
+
+@contextmanager
+def fast_fp32_products() -> Iterator[None]:
+    """Within this block, run fp32 products on the CPU through oneDNN where that is faster.
+
+    The arithmetic stays fp32; only the order of summation differs from MKL's. It does
+    nothing on Intel's processors, without AVX-512, off Linux, or on a GPU.
+    """
+    if not use_onednn():
+        yield
+        return
+    with _through_onednn():
+        yield
