@@ -45,8 +45,7 @@ fingerprint() {
     echo "extras $EXTRAS"
     echo "wheelhouse $WHEELHOUSE"
     echo "root $ROOT"
-    cat setup.py pyproject.toml constraints.txt scripts/lib/setup_env.sh scripts/lib/python_env.sh |
-        cksum
+    cat setup.py constraints.txt scripts/lib/setup_env.sh scripts/lib/python_env.sh | cksum
 }
 
 # --- the interpreter ---------------------------------------------------------------------------

@@ -240,7 +240,7 @@ def test_a_python_that_cannot_run_is_passed_over(tmp_path, shell):
 @pytest.fixture
 def checkout(tmp_path):
     """A folder with the files that setup_env.sh reads."""
-    for name in ("setup.py", "pyproject.toml", "constraints.txt"):
+    for name in ("setup.py", "constraints.txt"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     library = tmp_path / "scripts" / "lib"
     library.mkdir(parents=True)
@@ -295,7 +295,7 @@ def test_setup_explains_what_it_cannot_do(checkout, venv, env, fault):
 
 def _stamp(checkout, version="3.12", torch="cpu"):
     # As setup_env.sh writes it: the fingerprint, then the build of torch.
-    files = ["setup.py", "pyproject.toml", "constraints.txt"]
+    files = ["setup.py", "constraints.txt"]
     files += ["scripts/lib/setup_env.sh", "scripts/lib/python_env.sh"]
     text = b"".join((checkout / name).read_bytes() for name in files)
     checksum = subprocess.run(["cksum"], input=text, capture_output=True, check=True).stdout
