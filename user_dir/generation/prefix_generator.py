@@ -49,16 +49,19 @@ def check_generation_options(args):
 
 
 class _PrefixEnsemble(EnsembleModel):
-    """Ends a hypothesis where its own prefix leaves no more positions."""
+    """Ends a hypothesis where its own prefix leaves no more positions, and runs processors."""
 
-    def __init__(self, models, eos):
+    def __init__(self, models, eos, processors):
         super().__init__(models)
         self.eos = eos
+        self.processors = processors
 
     def forward_decoder(self, tokens, encoder_outs, incremental_states, temperature=1.0):
         lprobs, attn = super().forward_decoder(
             tokens, encoder_outs, incremental_states, temperature
         )
+        for process in self.processors:
+            lprobs = process(lprobs, tokens, encoder_outs[0])
         # token s of a continuation stands at position next + s - 1, the end needs no position
         step = tokens.size(1) - 1
         positions = encoder_outs[0].per_row(encoder_outs[0].next_positions)
@@ -75,11 +78,17 @@ class PrefixGenerator(SequenceGenerator):
     ``sample["net_input"]`` holds the prefixes ``src_tokens`` [B, S], padded at the right,
     ``src_lengths`` [B] and what the encoder takes besides. The temperature divides the
     logits: below 1 the distribution gets sharper.
+
+    Args:
+        models, tgt_dict: as fairseq's generator.
+        processors: each is called with the log-probabilities [R, V], the tokens [R, 1 + t] and
+            the :class:`~user_dir.modules.prefix_faces.PrefixOut`, and returns the former.
+        kwargs: fairseq's options.
     """
 
-    def __init__(self, models, tgt_dict, **kwargs):
+    def __init__(self, models, tgt_dict, processors=(), **kwargs):
         eos = kwargs.get("eos")
-        ensemble = _PrefixEnsemble(models, tgt_dict.eos() if eos is None else eos)
+        ensemble = _PrefixEnsemble(models, tgt_dict.eos() if eos is None else eos, processors)
         super().__init__(ensemble, tgt_dict, **kwargs)
         self.symbols_to_strip_from_output = self.symbols_to_strip_from_output | {tgt_dict.bos()}
 

@@ -23,9 +23,7 @@ class GPTConfig(FairseqDataclass):
     dropout: float = field(
         default=0.1, metadata={"help": "dropout on embeddings and on each sub-layer's output"}
     )
-    attention_dropout: float = field(
-        default=0.1, metadata={"help": "dropout on attention weights"}
-    )
+    attention_dropout: float = field(default=0.1, metadata={"help": "dropout on attention weights"})
     activation_dropout: float = field(
         default=0.0, metadata={"help": "dropout after the activation of the FFN"}
     )

@@ -1,4 +1,4 @@
-"""Forbid n-grams that a hypothesis has already used."""
+"""Forbid n-grams that a hypothesis, or its context, has already used."""
 
 import math
 
@@ -19,12 +19,27 @@ def block_repeated_ngrams(tokens: Tensor, lprobs: Tensor, size: int) -> Tensor:
     Returns:
         ``lprobs``.
     """
+    return block_ngrams_of(tokens, tokens, lprobs, size)
+
+
+def block_ngrams_of(text: Tensor, tokens: Tensor, lprobs: Tensor, size: int) -> Tensor:
+    """Set to -inf every next token that would complete an n-gram of ``text``.
+
+    Args:
+        text: int64 [R, S]. Padding in it blocks nothing but itself.
+        tokens: the hypotheses so far, without padding, int64 [R, t].
+        lprobs: log-probabilities of the next token [R, V], changed in place.
+        size: n, at least 1.
+
+    Returns:
+        ``lprobs``.
+    """
     length = tokens.size(1)
-    if length < size:
+    if text.size(1) < size or length < size - 1:
         return lprobs
-    ngrams = tokens.unfold(1, size, 1)  # [R, t - n + 1, n]
+    ngrams = text.unfold(1, size, 1)  # [R, S - n + 1, n]
     # the n - 1 newest tokens, to which the next one will be added
     current = tokens[:, length - size + 1 :].unsqueeze(1)  # [R, 1, n - 1]
-    repeated = (ngrams[:, :, : size - 1] == current).all(-1)  # [R, t - n + 1]
+    repeated = (ngrams[:, :, : size - 1] == current).all(-1)  # [R, S - n + 1]
     penalty = lprobs.new_zeros(repeated.shape).masked_fill_(repeated, -math.inf)
     return lprobs.scatter_add_(1, ngrams[:, :, -1], penalty)

@@ -20,6 +20,7 @@ _STATE = "prefix_decoder.past"
 class PrefixOut(NamedTuple):
     """What the encoder hands over. Rows of the generator are beams: R = B * K."""
 
+    tokens: Tensor  # int64 [B, S], padded at the right
     state: PrefixState  # of B prefixes
     next_positions: Tensor  # int64 [B]: position of the first token after each prefix
     next_segments: Optional[Tensor]  # int64 [B], or None without segments
@@ -112,7 +113,7 @@ class PrefixEncoder(FairseqEncoder):
         )
         if next_positions is None:
             next_positions = src_lengths
-        return PrefixOut(state, next_positions, next_segments, beams=1)
+        return PrefixOut(src_tokens, state, next_positions, next_segments, beams=1)
 
     def reorder_encoder_out(self, out: PrefixOut, new_order: Tensor) -> PrefixOut:
         """Follow the generator's rows.
@@ -143,7 +144,13 @@ class PrefixEncoder(FairseqEncoder):
             [PrefixCache(select(c.keys), select(c.values)) for c in out.state.caches],
             select(out.state.bias),
         )
-        return PrefixOut(state, select(out.next_positions), select(out.next_segments), beams)
+        return PrefixOut(
+            select(out.tokens),
+            state,
+            select(out.next_positions),
+            select(out.next_segments),
+            beams,
+        )
 
     def max_positions(self):
         return self._shared[0].max_positions

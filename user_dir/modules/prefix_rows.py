@@ -71,9 +71,7 @@ def prefix_rows(prefix_lengths: Tensor, response_lengths: Tensor, s: int, t: int
     cells = torch.where(real, cells, starts)
     m = len(total)
     causal = torch.ones(t, t, dtype=torch.bool, device=device).tril()
-    response_mask = torch.cat(
-        [real_prefix.unsqueeze(1).expand(m, t, s), causal.expand(m, t, t)], 2
-    )
+    response_mask = torch.cat([real_prefix.unsqueeze(1).expand(m, t, s), causal.expand(m, t, t)], 2)
     return PrefixRows(
         cells.view(-1),
         real.view(-1).nonzero().squeeze(1),

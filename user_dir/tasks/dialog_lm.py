@@ -1,6 +1,7 @@
 """``dialog_lm``: learn to answer, as a causal model, as UniLM's seq2seq model, or as both."""
 
 import logging
+import math
 import random
 from dataclasses import dataclass, field
 from typing import Optional
@@ -16,6 +17,7 @@ from ..data.dialog_format import (
     CTX,
     MARKS,
     NUM_SEGMENTS,
+    QUERY,
     RESPONSE,
     SEP,
     DialogLimits,
@@ -23,12 +25,15 @@ from ..data.dialog_format import (
 )
 from ..data.vocabulary import token_bytes
 from ..errors import UserError
+from ..generation.mmi import MMIReranker
 from ..generation.prefix_generator import PrefixGenerator
+from ..generation.processors import ContextNgramBlock, WordSteering, read_word_bag
 from ._prefix_lm import PrefixLMTask
 
 logger = logging.getLogger(__name__)
 
 TURN_SEPARATOR = "\t"
+LN2 = math.log(2)
 
 
 @dataclass
@@ -73,6 +78,25 @@ class DialogLMConfig(FairseqDataclass):
     sample_temperature: float = field(
         default=1.0, metadata={"help": "temperature of such a reply; divides the logits"}
     )
+    block_context_ngram: int = field(
+        default=0,
+        metadata={"help": "generation: no n-gram of the context is repeated in a reply (0: off)"},
+    )
+    steer_words: Optional[str] = field(
+        default=None,
+        metadata={"help": "generation: file with the words of a topic, one a line"},
+    )
+    steer_weight: float = field(
+        default=2.0, metadata={"help": "added to the logits of the words in --steer-words"}
+    )
+    mmi_path: Optional[str] = field(
+        default=None,
+        metadata={"help": "generation: checkpoint trained with --reverse that re-ranks replies"},
+    )
+    mmi_weight: float = field(
+        default=0.5,
+        metadata={"help": "W in (1 - W) log P(reply | context) + W log P(query | reply), 0 to 1"},
+    )
     seed: int = II("common.seed")
     tensorboard_logdir: Optional[str] = II("common.tensorboard_logdir")
 
@@ -104,12 +128,11 @@ class DialogLMTask(PrefixLMTask):
         ):
             value = getattr(cfg, name)
             if value is not None and value < least:
-                raise UserError(
-                    f"--{name.replace('_', '-')} {value}: must be at least {least}"
-                )
+                raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
         if cfg.seq2seq_prob is not None and not 0 <= cfg.seq2seq_prob <= 1:
             raise UserError(f"--seq2seq-prob {cfg.seq2seq_prob}: a probability, 0 to 1")
         self._options["reverse"] = cfg.reverse or None
+        self._reranker = None
         self.ctx, self.sep = (dictionary.index(mark) for mark in (CTX, SEP))
         if dictionary.unk() in (self.ctx, self.sep):
             raise UserError(
@@ -131,6 +154,10 @@ class DialogLMTask(PrefixLMTask):
     def needed_positions(self) -> int:
         # positions start anew in each turn, but a single one may fill the whole prefix
         return max(self.limits.max_source_positions, self.limits.max_target_positions)
+
+    @property
+    def is_reverse(self) -> bool:
+        return self.option("reverse")
 
     def max_positions(self):
         return None  # rows are cut, never too long
@@ -162,7 +189,7 @@ class DialogLMTask(PrefixLMTask):
             self.limits,
             token_bytes(self.dictionary),
             shuffle=split == "train",
-            reverse=self.option("reverse"),
+            reverse=self.is_reverse,
         )
         report_dialog_dataset(split, self.datasets[split])
 
@@ -217,7 +244,7 @@ class DialogLMTask(PrefixLMTask):
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         seq2seq = self.is_seq2seq_update(update_num)
-        sample = self._as(sample, seq2seq, response_only=seq2seq or self.option("reverse"))
+        sample = self._as(sample, seq2seq, response_only=seq2seq or self.is_reverse)
         return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 
     def valid_step(self, sample, model, criterion):
@@ -241,15 +268,63 @@ class DialogLMTask(PrefixLMTask):
         for name in ("seq2seq_nll_loss", "causal_nll_loss"):
             if any(name in log for log in logging_outputs):
                 total = sum(float(log.get(name, 0)) for log in logging_outputs)
-                bits = total / tokens / 0.6931471805599453
+                bits = total / tokens / LN2
                 metrics.log_scalar(name, bits, tokens, round=3)
 
     # ------------------------------------------------------------------------- generation
 
     def build_generator(self, models, args, extra_gen_cls_kwargs=None, **kwargs):
-        """As the base task's; a reply holds no marks."""
+        """As the base task's; a reply holds no marks, and may be steered and re-ranked.
+
+        Raises:
+            UserError: an option out of its range, or a file that does not serve.
+        """
+        if getattr(args, "score_reference", False):
+            return super().build_generator(models, args, **kwargs)
         extra = {"tokens_to_suppress": MARKS, **(extra_gen_cls_kwargs or {})}
+        extra["processors"] = self._processors()
+        if self.cfg.mmi_path:
+            self._reranker = MMIReranker(
+                self.cfg.mmi_path,
+                self.cfg.mmi_weight,
+                self.cfg.data,
+                None if getattr(args, "unnormalized", False) else getattr(args, "lenpen", 1.0),
+            )
+            self._reranker.model.to(next(models[0].parameters()).device)
         return super().build_generator(models, args, extra_gen_cls_kwargs=extra, **kwargs)
+
+    def _processors(self):
+        processors = []
+        if self.cfg.block_context_ngram < 0:
+            raise UserError(
+                f"--block-context-ngram {self.cfg.block_context_ngram}: must not be negative"
+            )
+        if self.cfg.block_context_ngram:
+            processors.append(ContextNgramBlock(self.cfg.block_context_ngram))
+        if self.cfg.steer_words:
+            words = read_word_bag(
+                self.cfg.steer_words,
+                lambda word: self.encode_pieces(self.encode_text(word))[:-1].tolist(),
+            )
+            processors.append(WordSteering(words, self.cfg.steer_weight))
+        return processors
+
+    def build_pairs(self, prefixes, responses):
+        """Make a dataset of prefixes (ending with ``<SEP>``) and responses (with ``</s>``)."""
+        lines = [torch.cat(pair) for pair in zip(prefixes, responses)]
+        return DialogDataset(
+            lines,
+            self.dictionary,
+            self.ctx,
+            self.sep,
+            self.limits,
+            token_bytes(self.dictionary),
+            shuffle=False,
+        )
+
+    def response_view(self, sample):
+        """Return a batch as it is decoded: only its responses count."""
+        return self._as(sample, self.option("seq2seq_prob") > 0, response_only=True)
 
     def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
         """Answer the prefixes of a batch; a batch of whole dialogs is cut first."""
@@ -265,7 +340,25 @@ class DialogLMTask(PrefixLMTask):
             net_input["next_positions"] = torch.zeros_like(rows)
             net_input["next_segments"] = torch.full_like(rows, RESPONSE)
             net_input["bidirectional"] = self.option("seq2seq_prob") > 0
-        return super().inference_step(generator, models, sample, prefix_tokens, constraints)
+        hypos = super().inference_step(generator, models, sample, prefix_tokens, constraints)
+        if self._reranker is not None and isinstance(generator, PrefixGenerator):
+            hypos = self._rerank(sample, hypos)
+        return hypos
+
+    def _rerank(self, sample, hypos):
+        """Re-rank replies and print both parts of their scores, in bits as fairseq does."""
+        net_input = sample["net_input"]
+        queries = []
+        for row, segments in zip(net_input["src_tokens"], net_input["segments"]):
+            turn = row[segments == QUERY]
+            queries.append(turn[(turn != self.sep) & (turn != self.dictionary.bos())])
+        hypos = self._reranker.rerank(queries, hypos)
+        for i, group in enumerate(hypos):
+            number = int(sample["id"][i]) if "id" in sample else i
+            for rank, hypo in enumerate(group, 1):
+                forward, reverse = hypo["forward_score"] / LN2, hypo["reverse_score"] / LN2
+                logger.info("M-%d\t%d\t%.4f\t%.4f", number, rank, forward, reverse)
+        return hypos
 
     def _describe(self, sample):
         """Add segments and positions to padded prefixes."""

@@ -54,9 +54,7 @@ class StoryLMConfig(FairseqDataclass):
             'and write them to the log and to TensorBoard: "Once upon a time|One day"'
         },
     )
-    sample_length: int = field(
-        default=100, metadata={"help": "most tokens of such a continuation"}
-    )
+    sample_length: int = field(default=100, metadata={"help": "most tokens of such a continuation"})
     sample_topk: int = field(default=10, metadata={"help": "top-k of such a continuation"})
     sample_temperature: float = field(
         default=1.0, metadata={"help": "temperature of such a continuation; divides the logits"}
