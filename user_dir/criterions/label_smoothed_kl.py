@@ -164,7 +164,8 @@ class LabelSmoothedKLCriterion(FairseqCriterion):
             sample: fairseq's batch. Also read, where present: ``loss_mask`` bool [B, T],
                 True = in the loss; ``sample_index`` int64 [B, T] in 0 .. B * T - 1, which
                 sample a token is of (else its row); ``nbytes``, UTF-8 bytes of the target
-                text; ``padded_tokens``, size of the padded batch.
+                text; ``padded_tokens``, size of the padded batch; ``real_tokens`` in it, if
+                those are more than ``ntokens``.
 
         Returns:
             The loss (a sum in nats, fp32), the number to divide it by, and sums to log.
@@ -191,7 +192,7 @@ class LabelSmoothedKLCriterion(FairseqCriterion):
         if "nbytes" in sample:
             log["nbytes"] = sample["nbytes"]
         if "padded_tokens" in sample:
-            log["real_tokens"] = sample["ntokens"]
+            log["real_tokens"] = sample.get("real_tokens", sample["ntokens"])
             log["padded_tokens"] = sample["padded_tokens"]
         return loss, sample_size, log
 

@@ -180,6 +180,7 @@ class DialogDataset(FairseqDataset):
             "id": torch.tensor([s["id"] for s in samples]),
             "nsentences": len(samples),
             "ntokens": len(targets),
+            "real_tokens": len(targets),
             "nbytes": int(self.token_bytes[targets].sum()),
             "response_ntokens": int(mask.sum()),
             "response_nbytes": int(self.token_bytes[targets[mask]].sum()),
