@@ -19,6 +19,7 @@ import threading
 import traceback
 import warnings
 import weakref
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -197,6 +198,19 @@ def _task_of_checkpoint(argv):
     return name if name in TASK_REGISTRY else None
 
 
+def cure_asynchronous_saving():
+    """``--write-checkpoints-asynchronously`` without iopath: ends with 0, nothing is trained."""
+    _after_parsing(_asynchronous_needs_iopath)
+
+
+def _asynchronous_needs_iopath(args, argv):
+    if getattr(args, "write_checkpoints_asynchronously", False) and not file_io.IOPathManager:
+        raise UserError(
+            "--write-checkpoints-asynchronously needs the package iopath: pip install iopath, or "
+            "leave the option out"
+        )
+
+
 def _after_parsing(amend):
     """Let ``amend(args, argv)`` correct what fairseq's option parser returns."""
     original = options.parse_args_and_arch
@@ -345,6 +359,30 @@ def cure_buffer_thread():
     atexit.register(close)
 
 
+def cure_data_workers():
+    """Each data worker that has done its work holds training up for five seconds.
+
+    fairseq's iterators end in cycles. The garbage collector closes the queue to a worker
+    before torch can dismiss the worker through it; and a worker forked meanwhile inherits
+    the garbage ("can only test a child process"). Needless once iterators end otherwise.
+    """
+    cls = torch.utils.data.dataloader._MultiProcessingDataLoaderIter
+    start, dismiss = cls.__init__, cls._shutdown_workers
+
+    def __init__(self, *args, **kwargs):
+        self._owner = os.getpid()
+        start(self, *args, **kwargs)
+        # what is referred to from outside is not closed before its iterator
+        queues = (self._index_queues, self._worker_result_queue)
+        weakref.finalize(self, lambda _: None, queues).atexit = False
+
+    def _shutdown_workers(self):
+        if self._owner == os.getpid():
+            dismiss(self)
+
+    cls.__init__, cls._shutdown_workers = __init__, _shutdown_workers
+
+
 def cure_import_logging():
     """Importing fairseq turns on DEBUG logging on stderr, in no readable format.
 
@@ -412,27 +450,38 @@ def install_validation_hook():
 def install_error_hook():
     """Show people's mistakes as one line; ``FAIRTALE_TRACEBACK=1`` shows everything.
 
-    One line are: :class:`UserError`, missing files, and fairseq's own checks of options
-    (assertions with a text in ``fairseq_cli``). The exit status is 1, as for any error.
+    One line are: :class:`UserError` (also where fairseq has wrapped it in an exception of its
+    own), missing files, and fairseq's own checks of options and checkpoints (assertions with a
+    text). The exit status is 1, as for any error.
     """
     original = sys.excepthook
 
     def hook(kind, error, trace):
-        frames = traceback.extract_tb(trace)
-        checked = isinstance(error, AssertionError) and error.args and frames
-        if checked:
-            checked = "fairseq_cli" in frames[-1].filename
-        missing = isinstance(error, (FileNotFoundError, FileExistsError)) or (
-            isinstance(error, OSError) and "not found" in str(error)
-        )
-        plain = isinstance(error, UserError) or checked or missing
-        if plain and not os.environ.get("FAIRTALE_TRACEBACK"):
-            sys.stdout.flush()
-            print(f"error: {error}", file=sys.stderr)
-        else:
+        message = _in_one_line(error, trace)
+        if message is None or os.environ.get("FAIRTALE_TRACEBACK"):
             original(kind, error, trace)
+        else:
+            sys.stdout.flush()
+            print(f"error: {message}", file=sys.stderr)
 
     sys.excepthook = hook
+
+
+def _in_one_line(error, trace):
+    """Return what to tell a person about ``error``, or None if it is a bug."""
+    cause = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    frames = traceback.extract_tb(trace)
+    if isinstance(error, AssertionError) and error.args and frames:
+        by_fairseq = {"fairseq", "fairseq_cli"} & set(Path(frames[-1].filename).parts)
+        return str(error) if by_fairseq else None
+    missing = isinstance(error, (FileNotFoundError, FileExistsError))
+    if missing or (isinstance(error, OSError) and "not found" in str(error)):
+        return str(error)
+    return None
 
 
 def install():
@@ -446,10 +495,12 @@ def install():
     cure_empty_evaluation()
     cure_bf16_option()
     cure_torchrun()
+    cure_asynchronous_saving()
     cure_forgotten_task()
     cure_checkpoint_loading()
     cure_checkpoint_copies()
     cure_buffer_thread()
+    cure_data_workers()
     cure_import_logging()
     cure_known_warnings()
     install_error_hook()
