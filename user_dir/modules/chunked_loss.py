@@ -5,7 +5,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from .fast_gemm import fast_fp32_products
 
@@ -241,10 +240,15 @@ class _ChunkedCrossEntropy(Function):
         return loss.sum(), nll, cross_entropy, num_correct
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_loss, *_):
         if grad_loss is None:
             return (None,) * 6
+        if torch.is_grad_enabled():
+            # the gradient is a constant here: a second derivative would be silently zero
+            raise RuntimeError(
+                "chunked_cross_entropy has no second derivative: leave create_graph out, or use "
+                "whole_cross_entropy"
+            )
         grads, ctx.grads = ctx.grads, None
         if grads is None:
             # a second backward through a retained graph: the first gave the tensors away
