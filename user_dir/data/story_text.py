@@ -30,7 +30,7 @@ _HARMLESS = (EMPTY, DUPLICATE)
 # form feed, carriage return, next line: str.split turns those into a space), halves of
 # surrogate pairs (a JSON escape can make them; UTF-8 cannot hold them), non-characters and
 # byte order marks that a concatenation left in the middle.
-_CONTROL = re.compile(
+CONTROL = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufdd0-\ufdef\ufeff\ufffe\uffff]"
 )
 _LINE_BREAK = re.compile("[\n\r\x0b\x0c\x85\u2028\u2029]")
@@ -183,8 +183,8 @@ def clean(text, place, report, max_chars):
         max_chars: the longest story that is kept, in characters after cleaning.
     """
     num_controls = 0
-    if _CONTROL.search(text):
-        text, num_controls = _CONTROL.subn("", text)
+    if CONTROL.search(text):
+        text, num_controls = CONTROL.subn("", text)
     text = text.strip()
     num_breaks = len(_LINE_BREAK.findall(text))
     text = " ".join(text.split())
