@@ -212,6 +212,7 @@ class LabelSmoothedKLCriterion(FairseqCriterion):
             sums = chunked_cross_entropy(
                 features, weight, target, token_weight, chunk_mib=self.chunk_mib, **options
             )
+            sums = self._penalised(sums, features, weight, target, index, token_weight, sample)
             return sums, weight.size(0), target.numel(), sample_size
         if not self._told:
             logger.info(
@@ -225,6 +226,10 @@ class LabelSmoothedKLCriterion(FairseqCriterion):
         lprobs = _rows(lprobs, index)
         sums = whole_cross_entropy(lprobs, target, token_weight, **options)
         return sums, lprobs.size(1), target.numel(), sample_size
+
+    def _penalised(self, sums, features, weight, target, index, token_weight, sample) -> LossSums:
+        """Hook: add to the loss what a criterion built on this one adds."""
+        return sums
 
     def _choose(self, target: Tensor, sample):
         """Find the tokens in the loss and their weights.

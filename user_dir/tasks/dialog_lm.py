@@ -3,10 +3,12 @@
 import logging
 import math
 import random
+from argparse import Namespace
 from dataclasses import dataclass, field
 from typing import Optional
 
 import torch
+from fairseq import utils
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from fairseq.tasks import register_task
@@ -245,7 +247,25 @@ class DialogLMTask(PrefixLMTask):
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         seq2seq = self.is_seq2seq_update(update_num)
         sample = self._as(sample, seq2seq, response_only=seq2seq or self.is_reverse)
+        sample["update_num"] = update_num  # criterions draw by it, as this task does
         return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+
+    @torch.no_grad()
+    def write_replies(self, model, sample, max_len: int):
+        """Return a batch of the same prefixes with greedy replies of the model itself."""
+        training = model.training
+        sample = {**sample}
+        self._cut_prefixes(sample)
+        lengths = sample["net_input"]["src_lengths"]
+        max_len = min(max_len, self.limits.max_target_positions - 1)
+        generator = self.build_generator([model], Namespace(beam=1, max_len_b=max_len))
+        hypos = self.inference_step(generator, [model], sample)
+        model.train(training)
+        tokens = sample["net_input"]["src_tokens"].cpu()
+        prefixes = [row[1:n] for row, n in zip(tokens, lengths.tolist())]
+        dataset = self.build_pairs(prefixes, [h[0]["tokens"].cpu() for h in hypos])
+        batch = self.response_view(dataset.collater([dataset[i] for i in range(len(dataset))]))
+        return utils.move_to_cuda(batch) if lengths.is_cuda else batch
 
     def valid_step(self, sample, model, criterion):
         """Validate on the response: as the model will decode, and in the other way too."""

@@ -1,0 +1,100 @@
+"""Penalty on the probability of tokens that a text has already used."""
+
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+# A chunk's logits and probabilities are held at a time, and computed again for the gradient.
+CHUNK_ROWS = 512
+
+
+def earlier_tokens(target: Tensor, owner: Tensor, pad: int) -> Tensor:
+    """Return for each token the tokens before it in the same text.
+
+    Args:
+        target: int64 [N], texts one after another.
+        owner: int64 [N], which text a token is of; those of a text stand together.
+        pad: fills the rows, and never counts.
+
+    Returns:
+        int64 [N, W], W the length of the longest text; the token itself is left out of its
+        own candidates (Welleck et al. 2020, equation 4).
+    """
+    n = target.numel()
+    place = torch.arange(n, device=target.device)
+    first = torch.ones(n, dtype=torch.bool, device=target.device)
+    first[1:] = owner[1:] != owner[:-1]
+    start = torch.where(first, place, 0).cummax(0).values  # [N], where its text begins
+    width = int((place - start).max()) + 1 if n else 1
+    index = start.unsqueeze(1) + torch.arange(width, device=target.device)
+    candidates = target[index.clamp(max=max(n - 1, 0))]
+    earlier = index < place.unsqueeze(1)
+    return candidates.masked_fill(~earlier | (candidates == target.unsqueeze(1)), pad)
+
+
+def unlikelihood(
+    features: Tensor,
+    weight: Tensor,
+    negatives: Tensor,
+    pad: int,
+    token_weight: Optional[Tensor] = None,
+) -> Tensor:
+    """Sum -log(1 - p(c)) over each token's distinct negative candidates c.
+
+    Source: Welleck et al. 2020, "Neural Text Generation with Unlikelihood Training",
+    equations 3 and 4.
+
+    Args:
+        features: [N, C].
+        weight: output embedding [V, C].
+        negatives: int64 [N, W], filled up with ``pad``.
+        token_weight: factor of each token's penalty, fp32 [N], or None for 1.
+
+    Returns:
+        fp32 scalar, with gradients by ``features`` and ``weight``.
+    """
+
+    def of_chunk(h, w, candidates, factor):
+        log_p = F.linear(h, w).float().log_softmax(-1)  # [n, V]
+        chosen = torch.zeros_like(log_p, dtype=torch.bool).scatter_(1, candidates, True)
+        chosen[:, pad] = False
+        # 1 - p, away from 0 where p rounds to 1
+        rest = (-torch.expm1(log_p)).clamp_min(1e-6)
+        own = -(rest.log() * chosen).sum(1)
+        return own.sum() if factor is None else (own * factor).sum()
+
+    total = features.new_zeros((), dtype=torch.float32)
+    for start in range(0, features.size(0), CHUNK_ROWS):
+        rows = slice(start, start + CHUNK_ROWS)
+        factor = None if token_weight is None else token_weight[rows]
+        total = total + checkpoint(
+            of_chunk, features[rows], weight, negatives[rows], factor, use_reentrant=False
+        )
+    return total
+
+
+def repeated_ngram_tokens(tokens: Tensor, owner: Tensor, size: int) -> Tensor:
+    """Mark the tokens that lie in an n-gram which their text has used before.
+
+    Args:
+        tokens: int64 [N], texts one after another.
+        owner: int64 [N], as in :func:`earlier_tokens`.
+        size: n.
+
+    Returns:
+        bool [N].
+    """
+    marked = torch.zeros(tokens.numel(), dtype=torch.bool)
+    values, owners = tokens.tolist(), owner.tolist()
+    seen: set = set()
+    for i in range(len(values) - size + 1):
+        if owners[i] != owners[i + size - 1]:
+            continue
+        gram = (owners[i], *values[i : i + size])
+        if gram in seen:
+            marked[i : i + size] = True
+        seen.add(gram)
+    return marked.to(tokens.device)
