@@ -13,6 +13,7 @@ from ..errors import UserError
 # `fairtale --help` imports no verb.
 VERBS = {
     "stories": (".stories", "clean story files and split them into train, valid and test"),
+    "dialogs": (".dialogs", "clean dialog corpora and split them into train, valid and test"),
     "spm train": (".spm_train", "train a SentencePiece model and write fairseq's dict.txt"),
     "spm encode": (".spm_encode", "text to pieces (or back with --decode), in parallel"),
     "perplexity": (".perplexity", "perplexity of texts under a local Hugging Face model"),
