@@ -39,4 +39,5 @@ def main():
 
 
 if __name__ == "__main__":
+    sys.modules["fairtale"] = sys.modules["__main__"]  # for verbs that import it to register
     sys.exit(main())

@@ -17,6 +17,7 @@ VERBS = {
     "spm train": (".spm_train", "train a SentencePiece model and write fairseq's dict.txt"),
     "spm encode": (".spm_encode", "text to pieces (or back with --decode), in parallel"),
     "perplexity": (".perplexity", "perplexity of texts under a local Hugging Face model"),
+    "chat": (".chat", "talk to a dialog model at the terminal"),
     "plot": (".plot", "training and validation curves of fairseq runs, to PNG"),
 }
 

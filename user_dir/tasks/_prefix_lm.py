@@ -206,6 +206,10 @@ class PrefixLMTask(FairseqTask):
         space = " " if pieces.startswith("\u2581") else ""
         return space + self._bpe.decode(pieces)
 
+    def decode_ids(self, ids: list[int]) -> str:
+        """Return the text of token ids."""
+        return self.decode_tokens(torch.tensor(ids, dtype=torch.int32))
+
     # ------------------------------------------------------------------------- validation
 
     def post_validate(self, model, stats, agg):

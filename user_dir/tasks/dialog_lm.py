@@ -355,11 +355,7 @@ class DialogLMTask(PrefixLMTask):
                     prefix_tokens = sample["target"][:, : prefix_tokens.size(1)]
             elif "segments" not in sample["net_input"]:  # fairseq-interactive drops them
                 self._describe(sample)
-            net_input = sample["net_input"]
-            rows = net_input["src_lengths"]
-            net_input["next_positions"] = torch.zeros_like(rows)
-            net_input["next_segments"] = torch.full_like(rows, RESPONSE)
-            net_input["bidirectional"] = self.option("seq2seq_prob") > 0
+            self._prepare_reply(sample["net_input"])
         hypos = super().inference_step(generator, models, sample, prefix_tokens, constraints)
         if self._reranker is not None and isinstance(generator, PrefixGenerator):
             hypos = self._rerank(sample, hypos)
@@ -379,6 +375,23 @@ class DialogLMTask(PrefixLMTask):
                 forward, reverse = hypo["forward_score"] / LN2, hypo["reverse_score"] / LN2
                 logger.info("M-%d\t%d\t%.4f\t%.4f", number, rank, forward, reverse)
         return hypos
+
+    def reply_input(self, turns: list[str], device):
+        """Return what the encoder reads for one dialog, the end mark, and what no reply holds."""
+        tokens = self.encode_prompt(TURN_SEPARATOR.join(turns))
+        dataset = self.build_dataset_for_inference([tokens], [len(tokens)])
+        net_input = dataset.collater([dataset[0]])["net_input"]
+        net_input = {name: value.to(device) for name, value in net_input.items()}
+        self._prepare_reply(net_input)
+        marks = (self.ctx, self.sep, self.dictionary.bos(), self.dictionary.pad())
+        return net_input, self.dictionary.eos(), marks
+
+    def _prepare_reply(self, net_input):
+        """Say where replies begin, and how the prefix is read."""
+        rows = net_input["src_lengths"]
+        net_input["next_positions"] = torch.zeros_like(rows)
+        net_input["next_segments"] = torch.full_like(rows, RESPONSE)
+        net_input["bidirectional"] = self.option("seq2seq_prob") > 0
 
     def _describe(self, sample):
         """Add segments and positions to padded prefixes."""
