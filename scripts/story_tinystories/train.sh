@@ -47,6 +47,7 @@ update_freq=$(((update_tokens + devices * max_tokens - 1) / (devices * max_token
 say "an update: $devices x $max_tokens x $update_freq = $((devices * max_tokens * update_freq)) tokens"
 
 # The rate falls to 0.3 of itself after ten validations without gain; below 10^-6 training ends.
+# A warm-up, if one is added, begins above that and not at 0, which would end it at once.
 # With --no-epoch-checkpoints it validates every 1,000 updates and not also where an epoch ends.
 mkdir -p "$save_dir"
 "${launch[@]}" "$data_bin" --user-dir "$USER_DIR" --task story_lm --tokens-per-sample 256 \
@@ -54,11 +55,14 @@ mkdir -p "$save_dir"
     --max-tokens "$max_tokens" --update-freq "$update_freq" \
     --optimizer adam --adam-betas '(0.9, 0.95)' --lr 3e-4 --clip-norm 1.0 \
     --lr-scheduler reduce_lr_on_validation --lr-shrink 0.3 --lr-patience 10 --stop-min-lr 1e-6 \
+    --warmup-init-lr 1e-5 \
     --validate-interval-updates 1000 --save-interval-updates 1000 --keep-interval-updates 1 \
     --no-epoch-checkpoints --max-update 100000 --sample-prompts "Once upon a time" \
     --log-format json --log-interval 50 --tensorboard-logdir "$save_dir/tensorboard" \
     --save-dir "$save_dir" ${extra[@]+"${extra[@]}"} 2>&1 | tee -a "$save_dir/train.log"
 
+case " ${extra[*]-} " in *" --no-save "*) exit 0 ;; esac
+[ -f "$save_dir/checkpoint_last.pt" ] || die "no checkpoint was written; see $save_dir/train.log"
 # The last of the checkpoints in between equals checkpoint_last.pt.
 rm -f "$save_dir"/checkpoint_[0-9]*_[0-9]*.pt
 say "trained: $save_dir (fairtale plot $save_dir draws its curves)"
