@@ -13,7 +13,7 @@ from .support import require, whole_file
 
 LOG_NAME = "train.log"
 # Drawn when nothing is asked for, as far as the logs have them.
-DEFAULT_METRICS = ("loss", "ppl", "bits_per_byte", "lr")
+DEFAULT_METRICS = ("loss", "ppl", "bpb", "lr")
 _PANEL_INCHES = (5.5, 4.0)
 _PANELS_A_ROW = 2
 # A perplexity or a loss spanning more than this factor is drawn on a logarithmic axis.

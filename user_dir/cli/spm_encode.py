@@ -2,17 +2,24 @@
 
 One line in, one line out, in the same order; the work is spread over processes. The
 number of lines is checked before the result takes its name.
+
+With --dialog a line is a dialog: turns separated by tabs, the response last. It becomes
+`context <CTX> query <SEP> response`, each turn encoded alone; lines that are no dialog are
+left out, counted and named.
 """
 
 import collections
 import concurrent.futures
 import contextlib
+import functools
 import os
 import signal
 import sys
 
+from ..data.story_text import NUM_PLACES_NAMED
 from ..data.text_lines import decode_line, open_binary
 from ..errors import UserError
+from .spm_dialog import DialogEncoder, LeftOut
 from .support import positive_int, progress_bar, usable_cpus, whole_file
 
 # A task for a worker: long enough to make the transport cheap, short enough to share.
@@ -29,6 +36,22 @@ def add_arguments(parser):
         "--output-dir", metavar="DIR", help="for several: each is written there under its own name"
     )
     parser.add_argument("--decode", action="store_true", help="pieces in, text out")
+    dialog = parser.add_argument_group("dialogs")
+    dialog.add_argument(
+        "--dialog", action="store_true", help="lines are turns separated by tabs, response last"
+    )
+    dialog.add_argument(
+        "--max-unknown",
+        type=int,
+        default=3,
+        metavar="N",
+        help="leave out dialogs with a turn of more unknown pieces (default: %(default)s)",
+    )
+    dialog.add_argument(
+        "--kept-dir",
+        metavar="DIR",
+        help="write there, under the text's own name, the dialogs that were not left out",
+    )
     parser.add_argument(
         "--workers", type=positive_int, default=usable_cpus(), help="processes (default: all CPUs)"
     )
@@ -37,6 +60,10 @@ def add_arguments(parser):
 
 def run(args):
     pairs = _pairs(args)
+    if args.dialog and args.decode:
+        raise UserError("--dialog and --decode: give one of them")
+    if args.kept_dir:
+        _check_kept_dir(args)
     _load(args.model)  # a bad model is better met here than in every worker
     total = sum(os.path.getsize(source) for source, _ in pairs if source != "-")
     with contextlib.ExitStack() as stack:
@@ -44,21 +71,21 @@ def run(args):
         if args.workers > 1 and total > _TASK_BYTES:
             pool = stack.enter_context(_worker_pool(args))
         else:
-            _start_worker(args.model, args.decode, ignore_interrupt=False)
+            _start_worker(args.model, _converter(args), ignore_interrupt=False)
         bar = stack.enter_context(
             progress_bar(total, "B", _verb(args), unit_scale=True, disable=args.quiet or not total)
         )
         for source, target in pairs:
-            counts = _convert_file(source, target, pool, args, bar)
+            counts, lost = _convert_file(source, target, pool, args, bar)
             if not args.quiet:
-                print(_summary(source, target, counts, args), file=sys.stderr)
+                print(_summary(source, target, counts, args), *lost, sep="\n", file=sys.stderr)
 
 
 @contextlib.contextmanager
 def _worker_pool(args):
     # An executor, for a multiprocessing.Pool waits for ever when a worker is killed.
     pool = concurrent.futures.ProcessPoolExecutor(
-        args.workers, initializer=_start_worker, initargs=(args.model, args.decode)
+        args.workers, initializer=_start_worker, initargs=(args.model, _converter(args))
     )
     try:
         # Start them now: forking is safe only before the progress bar's thread exists.
@@ -70,6 +97,13 @@ def _worker_pool(args):
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _converter(args):
+    """The class that converts lines, given a SentencePiece processor."""
+    if args.dialog:
+        return functools.partial(DialogEncoder, max_unknown=args.max_unknown)
+    return _Decoder if args.decode else _Encoder
 
 
 def _verb(args):
@@ -104,6 +138,16 @@ def _pairs(args):
     return pairs
 
 
+def _check_kept_dir(args):
+    if not (args.dialog and args.output_dir):
+        raise UserError("--kept-dir needs --dialog and --output-dir")
+    taken = {os.path.realpath(os.path.dirname(path) or ".") for path in args.text}
+    if os.path.realpath(args.kept_dir) in taken | {os.path.realpath(args.output_dir)}:
+        raise UserError(
+            f"--kept-dir {args.kept_dir}: the texts or the results are there; choose another"
+        )
+
+
 def _load(path):
     """Raises UserError where ``path`` is no SentencePiece model."""
     import sentencepiece
@@ -122,13 +166,12 @@ def _load(path):
 _convert = None  # set once in each process
 
 
-def _start_worker(model, decode, ignore_interrupt=True):
+def _start_worker(model, converter, ignore_interrupt=True):
     global _convert
     if ignore_interrupt:
         # Ctrl-C reaches the whole group; only the parent answers it, by ending the pool.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    processor = _load(model)
-    _convert = _Decoder(processor) if decode else _Encoder(processor)
+    _convert = converter(_load(model))
 
 
 class _Encoder:
@@ -189,29 +232,34 @@ def _tasks(source):
 
 
 def _results(source, pool, num_workers):
-    """What the workers make of each task, in order, and the task's bytes."""
+    """The lines of each task, what the workers make of them, in order, and their bytes."""
     if pool is None:
         for lines, size in _tasks(source):
-            yield _convert_task(lines), size
+            yield lines, _convert_task(lines), size
         return
     # Executor.map would read the whole file ahead; tasks are handed out as results come in.
     under_way = collections.deque()
     for lines, size in _tasks(source):
-        under_way.append((pool.submit(_convert_task, lines), size))
+        under_way.append((lines, pool.submit(_convert_task, lines), size))
         if len(under_way) >= _TASKS_PER_WORKER * num_workers:
-            future, done = under_way.popleft()
-            yield future.result(), done
+            first, future, done = under_way.popleft()
+            yield first, future.result(), done
     while under_way:
-        future, done = under_way.popleft()
-        yield future.result(), done
+        first, future, done = under_way.popleft()
+        yield first, future.result(), done
 
 
 def _convert_file(source, target, pool, args, bar):
-    """Writes ``target``; returns counts of lines, empty lines, pieces, unknown pieces."""
-    counts = collections.Counter()
+    """Writes ``target``; returns counts of lines, empty lines, pieces, unknown pieces, and
+    the numbers of the lines that were left out, by reason.
+    """
+    counts, left_out = collections.Counter(), collections.defaultdict(list)
     output = whole_file(target) if target else contextlib.nullcontext(sys.stdout)
-    with output as stream:
-        for (num_lines, texts, num_pieces, num_unknown), size in _results(
+    kept = contextlib.nullcontext()
+    if args.kept_dir:
+        kept = whole_file(os.path.join(args.kept_dir, os.path.basename(source)))
+    with output as stream, kept as kept_stream:
+        for lines, (num_lines, texts, num_pieces, num_unknown), size in _results(
             source, pool, args.workers
         ):
             counts["in"] += num_lines
@@ -219,7 +267,13 @@ def _convert_file(source, target, pool, args, bar):
             counts["empty"] += texts.count("")
             counts["pieces"] += num_pieces
             counts["unknown"] += num_unknown
-            for text in texts:
+            first = counts["in"] - num_lines + 1
+            for number, (line, text) in enumerate(zip(lines, texts, strict=False), first):
+                if isinstance(text, LeftOut):
+                    left_out[text.reason].append(number)
+                    continue
+                if kept_stream:
+                    kept_stream.write(line + "\n")
                 if "\n" in text:
                     raise UserError(f"{source}: a piece of {args.model} holds a line break")
                 stream.write(text + "\n")
@@ -228,7 +282,19 @@ def _convert_file(source, target, pool, args, bar):
             raise UserError(
                 f"{source}: {counts['in']} lines in, {counts['out']} out; nothing was written"
             )
-    return counts
+        lost = _losses(source, left_out)
+        if counts["in"] and sum(map(len, left_out.values())) == counts["in"]:
+            raise UserError(f"{source}: no dialog in it; {'; '.join(lost)}")
+    return counts, lost
+
+
+def _losses(source, left_out):
+    """What was left out, one text for each reason."""
+    return [
+        f"{source}: left out, {reason}: {len(numbers)} "
+        f"(first: line {', '.join(map(str, numbers[:NUM_PLACES_NAMED]))})"
+        for reason, numbers in left_out.items()
+    ]
 
 
 def _summary(source, target, counts, args):
