@@ -96,6 +96,8 @@ if [ -z "$venv_version" ] || ! "$VENV/bin/python" -m pip --version >/dev/null 2>
     "$PYTHON" -m venv "$VENV"
 fi
 rm -f "$STAMP"
+# What pip leaves behind when it is killed while it replaces a package.
+rm -rf "$VENV"/lib/python*/site-packages/~*
 
 # --- the packages ------------------------------------------------------------------------------
 
@@ -140,8 +142,12 @@ else
     else
         torch_choice=$(torch_args "$py" "$flavour" FAIRTALE_TORCH -c constraints.txt)
         say "2/4 torch $(pinned torch), the $flavour build"
-        # Both builds carry the same version number, so pip would keep the one that is there.
-        [ -z "$have" ] || "$py" -m pip uninstall --quiet --yes torch
+        if [ -n "$have" ]; then
+            # Both builds carry the same version number, so pip would keep the one that is there.
+            # CUDA's libraries go with their torch: several GB.
+            "$py" -m pip list --format=freeze | sed -nE 's/==.*//; /^(torch|triton|nvidia-.*|cuda-.*)$/p' |
+                xargs "$py" -m pip uninstall --quiet --yes
+        fi
         # shellcheck disable=SC2086 # one argument a line, none of them with spaces
         pip_install $torch_choice
     fi
@@ -189,7 +195,8 @@ say "4/4 fairtale${EXTRAS:+ with $EXTRAS}"
 PYTHONWARNINGS=ignore pip_install --no-build-isolation -e ".${EXTRAS:+[$EXTRAS]}"
 
 "$py" -m pip check
-gpu=$("$py" -c 'import fairseq, torch; print(torch.cuda.is_available())')
+gpu=$("$py" -c 'import fairseq, torch; print(torch.cuda.is_available())') ||
+    die "$VENV does not work, perhaps after an interruption; make it anew: make clean-venv setup"
 if [ "$gpu" = False ] && has_gpu; then
     say "note: torch sees no GPU, though nvidia-smi lists one. A driver older than the build's CUDA" \
         "is the usual cause; then name an older build: make clean-venv setup" \
