@@ -251,9 +251,9 @@ def _results(source, pool, num_workers):
 
 def _convert_file(source, target, pool, args, bar):
     """Writes ``target``; returns counts of lines, empty lines, pieces, unknown pieces, and
-    the numbers of the lines that were left out, by reason.
+    what was left out, one text for each reason.
     """
-    counts, left_out = collections.Counter(), collections.defaultdict(list)
+    counts, left_out, places = collections.Counter(), collections.Counter(), {}
     output = whole_file(target) if target else contextlib.nullcontext(sys.stdout)
     kept = contextlib.nullcontext()
     if args.kept_dir:
@@ -270,7 +270,9 @@ def _convert_file(source, target, pool, args, bar):
             first = counts["in"] - num_lines + 1
             for number, (line, text) in enumerate(zip(lines, texts, strict=False), first):
                 if isinstance(text, LeftOut):
-                    left_out[text.reason].append(number)
+                    left_out[text.reason] += 1
+                    if left_out[text.reason] <= NUM_PLACES_NAMED:
+                        places.setdefault(text.reason, []).append(str(number))
                     continue
                 if kept_stream:
                     kept_stream.write(line + "\n")
@@ -282,19 +284,13 @@ def _convert_file(source, target, pool, args, bar):
             raise UserError(
                 f"{source}: {counts['in']} lines in, {counts['out']} out; nothing was written"
             )
-        lost = _losses(source, left_out)
-        if counts["in"] and sum(map(len, left_out.values())) == counts["in"]:
+        lost = [
+            f"{source}: left out, {reason}: {count} (first: line {', '.join(places[reason])})"
+            for reason, count in left_out.items()
+        ]
+        if counts["in"] and left_out.total() == counts["in"]:
             raise UserError(f"{source}: no dialog in it; {'; '.join(lost)}")
     return counts, lost
-
-
-def _losses(source, left_out):
-    """What was left out, one text for each reason."""
-    return [
-        f"{source}: left out, {reason}: {len(numbers)} "
-        f"(first: line {', '.join(map(str, numbers[:NUM_PLACES_NAMED]))})"
-        for reason, numbers in left_out.items()
-    ]
 
 
 def _summary(source, target, counts, args):

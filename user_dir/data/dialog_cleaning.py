@@ -135,11 +135,9 @@ def _strip_quotes(text):
     if first == last == "'" and "'" not in _APOSTROPHE.sub("", inside):
         return inside
     if first == '"' or last == '"':
-        if text.count('"') % 2:
-            if first == '"':
-                return text[1:]
-            return text if text[-2].isdigit() else text[:-1]
-        return text
+        if text.count('"') > 1:
+            return text
+        return text[1:] if first == '"' else text if text[-2].isdigit() else text[:-1]
     if closing and first not in "‘`" and closing not in text[1:]:
         return text[1:]
     if last in "”»›」』" and not any(c in text for c in "“„«‹「『"):
