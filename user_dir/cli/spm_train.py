@@ -6,6 +6,9 @@ exactly --vocab-size entries. Counts in dict.txt are those in the training lines
 
 By default unknown letters fall back to their bytes, so nothing is ever <unk>, and marks
 such as </s> or <pad> in a text are taken apart like any other letters.
+
+With --dialog the texts are dialogs, as `fairtale dialogs` writes them; the dictionary, but
+not the SentencePiece model, then holds the marks <CTX> and <SEP> too.
 """
 
 import io
@@ -17,6 +20,7 @@ from collections import Counter
 
 from ..data.text_lines import read_text_lines
 from ..errors import UserError
+from .spm_dialog import MARKS, add_marks, read_sides
 from .support import positive_int, progress_bar, usable_cpus, whole_file
 
 logger = logging.getLogger(__name__)
@@ -69,6 +73,12 @@ def add_arguments(parser):
         "the same letters in a text stay letters",
     )
     parser.add_argument(
+        "--dialog",
+        action="store_true",
+        help="lines are turns separated by tabs: learn from their queries and responses, and "
+        f"count {' and '.join(MARKS)} among the entries of the dictionary",
+    )
+    parser.add_argument(
         "--max-lines",
         type=positive_int,
         default=1_000_000,
@@ -89,13 +99,14 @@ def run(args):
     import sentencepiece
 
     _check(args)
-    sentences = TrainingLines(args.text, args.max_lines, args.max_sentence_length)
+    read = read_sides if args.dialog else read_text_lines
+    sentences = TrainingLines(args.text, args.max_lines, args.max_sentence_length, read)
     if not sentences.num_lines:
         raise UserError(f"{', '.join(args.text)}: no text to train on")
     model = _train(sentencepiece, sentences, args)
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     counts = _count_pieces(processor, sentences, args)
-    write_model(processor, model, counts, args.model, dictionary_path(args))
+    write_model(processor, model, counts, args.model, dictionary_path(args), args.dialog)
     used = "all" if sentences.step == 1 else f"every {sentences.step:.4g}th"
     print(
         f"{args.type} of {processor.get_piece_size()} pieces from {sentences.num_used} lines "
@@ -122,6 +133,8 @@ def _check(args):
                 f"--symbols {symbol!r}: a word without white space, other than "
                 f"{' '.join(FAIRSEQ_SPECIALS)}, which are always there"
             )
+        if args.dialog and symbol in MARKS:
+            raise UserError(f"--symbols {symbol}: --dialog brings it; leave it out")
     if len(set(args.symbols)) != len(args.symbols):
         raise UserError(f"--symbols {' '.join(args.symbols)}: each may stand there once")
 
@@ -134,22 +147,24 @@ class TrainingLines:
         max_lines: at most so many lines are used, evenly spread over all files.
         max_bytes: longer lines are cut between words; SentencePiece itself would leave them
             out, and it looks at one word at a time anyway.
+        read: a function from a path to its lines.
 
     Raises:
         UserError: a line is not UTF-8.
     """
 
-    def __init__(self, paths, max_lines, max_bytes):
+    def __init__(self, paths, max_lines, max_bytes, read=read_text_lines):
         self._paths = paths
+        self._read = read
         self._max_bytes = max_bytes
-        self.num_lines = sum(1 for path in paths for line in read_text_lines(path) if line.strip())
+        self.num_lines = sum(1 for path in paths for line in read(path) if line.strip())
         self.num_used = min(self.num_lines, max_lines)
         self.step = self.num_lines / self.num_used if self.num_used else 1
         self.num_long_words = 0
 
     def __iter__(self):
         self.num_long_words = 0
-        lines = (line for path in self._paths for line in read_text_lines(path) if line.strip())
+        lines = (line for path in self._paths for line in self._read(path) if line.strip())
         for number, line in enumerate(lines):
             # Line n is taken where n * used / all steps over a whole number.
             taken = (number + 1) * self.num_used // self.num_lines
@@ -175,6 +190,11 @@ class TrainingLines:
             yield " ".join(words)
 
 
+def num_marks(args):
+    """How many of the dictionary's entries are not SentencePiece's."""
+    return len(MARKS) if args.dialog else 0
+
+
 def _train(sentencepiece, sentences, args):
     """The model as bytes."""
     logger.info("training %s on %d lines", args.type, sentences.num_used)
@@ -183,7 +203,7 @@ def _train(sentencepiece, sentences, args):
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(sentences),
             model_writer=model,
-            vocab_size=args.vocab_size,
+            vocab_size=args.vocab_size - num_marks(args),
             model_type=args.type,
             character_coverage=args.character_coverage,
             byte_fallback=not args.no_byte_fallback,
@@ -205,13 +225,13 @@ def _reworded(message, args):
     if highest:
         return (
             f"--vocab-size {args.vocab_size}: the text is too small for so many pieces; "
-            f"at most {highest.group(1)}"
+            f"at most {int(highest.group(1)) + num_marks(args)}"
         )
     lowest = re.search(r"smaller than required_chars\. \d+ vs (\d+)", message)
     if lowest:
         return (
             f"--vocab-size {args.vocab_size}: special, byte and letter pieces alone need "
-            f"{lowest.group(1)}; raise it, or lower --character-coverage"
+            f"{int(lowest.group(1)) + num_marks(args)}; raise it, or lower --character-coverage"
         )
     return "SentencePiece: " + " ".join(message.split())
 
@@ -227,7 +247,7 @@ def _count_pieces(processor, sentences, args):
     return counts
 
 
-def write_model(processor, model, counts, prefix, dictionary):
+def write_model(processor, model, counts, prefix, dictionary, dialog=False):
     """Writes PREFIX.vocab, dict.txt and, last, PREFIX.model; each whole or not at all.
 
     Raises:
@@ -243,9 +263,9 @@ def write_model(processor, model, counts, prefix, dictionary):
     with whole_file(f"{prefix}.vocab") as stream:
         for index, piece in enumerate(pieces):
             stream.write(f"{piece}\t{processor.get_score(index):g}\n")
+    entries = [(p, counts[i]) for i, p in enumerate(pieces) if p not in FAIRSEQ_SPECIALS]
     with whole_file(dictionary) as stream:
-        for index, piece in enumerate(pieces):
-            if piece not in FAIRSEQ_SPECIALS:
-                stream.write(f"{piece} {counts[index]}\n")
+        for piece, count in add_marks(entries) if dialog else entries:
+            stream.write(f"{piece} {count}\n")
     with whole_file(f"{prefix}.model", "wb") as stream:
         stream.write(model)
