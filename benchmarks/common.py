@@ -1,0 +1,289 @@
+"""What the measurements share: alternating rounds, ratios, and the page they are written to."""
+
+import argparse
+import contextlib
+import datetime
+import importlib.metadata
+import logging
+import os
+import platform
+import re
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Callable, Iterator, Sequence
+
+import torch
+from torch.backends import mkldnn
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = Path(__file__).resolve().parent / "results"
+USER_DIR = str(ROOT / "user_dir")
+# Peers run as torch comes, whatever the plug-in chooses for the process: read before its import.
+_AS_TORCH_COMES = mkldnn.matmul.fp32_precision
+
+# Dense bf16/fp16 peak of the tensor cores, data sheets (no sparsity), FLOP/s.
+_PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
+
+
+@contextlib.contextmanager
+def as_torch_comes() -> Iterator[None]:
+    """Undo, within this block, the plug-in's choice of a library for fp32 products."""
+    before = mkldnn.matmul.fp32_precision
+    mkldnn.matmul.fp32_precision = _AS_TORCH_COMES
+    try:
+        yield
+    finally:
+        mkldnn.matmul.fp32_precision = before
+
+
+def add_machine_options(parser: argparse.ArgumentParser):
+    """Add what every measurement takes: where, how exactly, how often."""
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default=None, help="default: cuda if any"
+    )
+    parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32")
+    parser.add_argument("--rounds", type=int, default=None, help="alternating rounds that count")
+    parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: torch's)")
+    parser.add_argument(
+        "--clock",
+        choices=["wall", "cpu"],
+        default="wall",
+        help="cpu: the process's CPU seconds, for cores shared with others; use with --threads 1",
+    )
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--no-write", action="store_true", help="print the table only, leave results/ alone"
+    )
+
+
+def settle(args) -> torch.device:
+    """Apply the machine options; leave with a line where this machine cannot do what they ask."""
+    logging.disable(logging.INFO)
+    if args.device is None:
+        args.device = "cuda" if torch.cuda.is_available() else "cpu"
+    if args.device == "cuda" and not torch.cuda.is_available():
+        print("skipped: --device cuda, but torch sees no GPU on this machine")
+        sys.exit(0)
+    if args.device == "cpu" and args.precision == "fp16":
+        print("skipped: --precision fp16 on a CPU (no processor multiplies fp16 at speed)")
+        sys.exit(0)
+    if args.clock == "cpu" and args.device == "cuda":
+        print("skipped: --clock cpu measures nothing on a GPU")
+        sys.exit(0)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    return torch.device(args.device)
+
+
+def wait(device: torch.device):
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def clock(
+    step: Callable[[], object],
+    device: torch.device,
+    now: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Return the seconds that ``step`` takes, device work included."""
+    wait(device)
+    start = now()
+    step()
+    wait(device)
+    return now() - start
+
+
+def alternate(
+    steps: dict[object, Callable[[], object]],
+    rounds: int,
+    warmup: int,
+    device: torch.device,
+    kind: str = "wall",
+) -> dict[object, list[float]]:
+    """Time every step once a round, so that a drift of the machine meets all of them.
+
+    The order turns round by round: what follows a heavy neighbour suffers from its caches.
+
+    Returns:
+        seconds of each step in each round.
+    """
+    now = {"wall": time.perf_counter, "cpu": time.process_time}[kind]
+    names = list(steps)
+    seconds = {name: [] for name in names}
+    for number in range(-warmup, rounds):
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            taken = clock(steps[name], device, now)
+            if number >= 0:
+                seconds[name].append(taken)
+        if sys.stderr.isatty():
+            print(f"\rround {number + 1} of {rounds} ", end="", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        print("\r" + " " * 24 + "\r", end="", file=sys.stderr)
+    return seconds
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return lower quartile, median and upper quartile."""
+    if len(values) < 2:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
+def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> str:
+    """Describe the ratios within each round: ``median (lower to upper quartile)``."""
+    low, middle, high = quartiles([a / b for a, b in zip(numerators, denominators)])
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+
+def rate(count: float, seconds: Sequence[float]) -> str:
+    """Median of ``count`` a second."""
+    return f"{count / statistics.median(seconds):,.0f}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Format a Markdown table; the first column is text, the others are numbers."""
+    line = ["---"] + ["---:"] * (len(header) - 1)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, line, *rows])
+
+
+# --------------------------------------------------------------------------- the machine
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())
+        if found:
+            return found.group(1).strip()
+    return platform.processor() or platform.machine()
+
+
+def peak_flops(device: torch.device, precision: str) -> float:
+    """Return the data sheet's FLOP/s of dense half-precision products, or 0 if not known."""
+    if device.type != "cuda" or precision == "fp32":
+        return 0.0
+    name = torch.cuda.get_device_name()
+    return next((peak for part, peak in _PEAKS.items() if part in name), 0.0)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _commit() -> str:
+    try:
+        return subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def circumstances(device: torch.device) -> str:
+    """One line that a number needs beside it."""
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    packages = ", ".join(
+        f"{name} {_version(name)}" for name in ("torch", "fairseq-fixed", "transformers")
+    )
+    return (
+        f"{datetime.datetime.now():%Y-%m-%d %H:%M}, {device_name(device)}, "
+        f"{torch.get_num_threads()} threads of {os.cpu_count()} cores{load}, "
+        f"Python {platform.python_version()}, {packages}, commit {_commit()}"
+    )
+
+
+def publish(title: str, device: torch.device, body: str, write: bool = True):
+    """Print a section and put it in place of the one with the same title.
+
+    The page is ``results/<device>.md``; sections of other measurements stay.
+    """
+    command = " ".join(["python", *(shlex.quote(word) for word in sys.argv)])
+    section = f"## {title}\n\n{circumstances(device)}\n\n    {command}\n\n{body}\n"
+    print("\n" + section, flush=True)
+    if not write:
+        return
+    name = device_name(device)
+    page = RESULTS / (re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") + ".md")
+    head, sections = f"# {name}\n", {}
+    if page.exists():
+        parts = re.split(r"^## ", page.read_text(), flags=re.MULTILINE)
+        head = parts[0]
+        sections = {part.splitlines()[0]: "## " + part for part in parts[1:]}
+    sections[title] = section
+    RESULTS.mkdir(exist_ok=True)
+    partial = page.with_suffix(".md.tmp")
+    partial.write_text(
+        "\n".join([head.rstrip() + "\n", *(s.rstrip() + "\n" for s in sections.values())])
+    )
+    os.replace(partial, page)
+
+
+# --------------------------------------------------------------------- fairseq's pieces
+
+
+def write_data_folder(folder: Path, vocab_size: int, row_tokens: int, num_rows: int, seed: int):
+    """Make a binarised data folder with rows of exactly ``row_tokens`` tokens, ``</s>`` included.
+
+    Args:
+        vocab_size: V, the four special symbols included.
+        row_tokens, num_rows: of the split "train".
+    """
+    from fairseq.data import Dictionary, indexed_dataset
+
+    dictionary = Dictionary()
+    for number in range(vocab_size - dictionary.nspecial):
+        dictionary.add_symbol(f"w{number}", n=vocab_size - number)
+    dictionary.save(str(folder / "dict.txt"))
+    generator = torch.Generator().manual_seed(seed)
+    prefix = str(folder / "train")
+    builder = indexed_dataset.make_builder(prefix + ".bin", impl="mmap", vocab_size=vocab_size)
+    for _ in range(num_rows):
+        # frequent words are frequent, as in text
+        skewed = torch.rand(row_tokens, generator=generator) ** 3
+        row = dictionary.nspecial + (skewed * (vocab_size - dictionary.nspecial)).int()
+        row[-1] = dictionary.eos()
+        builder.add_item(row)
+    builder.finalize(prefix + ".idx")
+
+
+def parse_training(words: Sequence[object]):
+    """Parse the options of ``fairseq-train``, as it does, and return its config."""
+    from fairseq import options
+    from fairseq.dataclass.initialize import add_defaults
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+    parser = options.get_training_parser()
+    args = options.parse_args_and_arch(parser, input_args=[str(word) for word in words])
+    cfg = convert_namespace_to_omegaconf(args)
+    add_defaults(cfg)
+    return cfg
+
+
+def transformers_or_none():
+    """Import Hugging Face's library, or say in a line that its rows are left out."""
+    # a torchaudio that does not fit torch would stop its import; text needs none
+    sys.modules.setdefault("torchaudio", None)
+    try:
+        import transformers
+    except ImportError:
+        print('Hugging Face is left out: pip install "fairtale[hf]"', file=sys.stderr)
+        return None
+    transformers.logging.set_verbosity_error()
+    return transformers
