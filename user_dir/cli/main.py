@@ -16,6 +16,7 @@ VERBS = {
     "dialogs": (".dialogs", "clean dialog corpora and split them into train, valid and test"),
     "spm train": (".spm_train", "train a SentencePiece model and write fairseq's dict.txt"),
     "spm encode": (".spm_encode", "text to pieces (or back with --decode), in parallel"),
+    "score-dialog": (".score_dialog", "BLEU, chrF, distinct, length and F1 of replies"),
     "perplexity": (".perplexity", "perplexity of texts under a local Hugging Face model"),
     "chat": (".chat", "talk to a dialog model at the terminal"),
     "plot": (".plot", "training and validation curves of fairseq runs, to PNG"),
