@@ -48,7 +48,7 @@ say "an update: $devices x $max_tokens x $update_freq = $((devices * max_tokens 
 
 # The rate falls to 0.3 of itself after ten validations without gain; below 10^-6 training ends.
 # A warm-up, if one is added, begins above that and not at 0, which would end it at once.
-# With --no-epoch-checkpoints it validates every 1,000 updates and not also where an epoch ends.
+# --validate-interval counts epochs: it validates every 1,000 updates and not also where one ends.
 mkdir -p "$save_dir"
 "${launch[@]}" "$data_bin" --user-dir "$USER_DIR" --task story_lm --tokens-per-sample 256 \
     --arch "$arch" --criterion label_smoothed_kl "${device[@]}" \
@@ -57,7 +57,7 @@ mkdir -p "$save_dir"
     --lr-scheduler reduce_lr_on_validation --lr-shrink 0.3 --lr-patience 10 --stop-min-lr 1e-6 \
     --warmup-init-lr 1e-5 \
     --validate-interval-updates 1000 --save-interval-updates 1000 --keep-interval-updates 1 \
-    --no-epoch-checkpoints --max-update 100000 --sample-prompts "Once upon a time" \
+    --no-epoch-checkpoints --validate-interval 1000000 --max-update 100000 --sample-prompts "Once upon a time" \
     --log-format json --log-interval 50 --tensorboard-logdir "$save_dir/tensorboard" \
     --save-dir "$save_dir" ${extra[@]+"${extra[@]}"} 2>&1 | tee -a "$save_dir/train.log"
 

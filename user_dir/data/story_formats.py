@@ -202,8 +202,9 @@ def _read_cut(stream, separator, name, report, max_chars):
             report.skip(story_text.TOO_LONG, f"{name}:{line}")
             continue
         # The line break after a separator belongs to the separator.
-        line += record[: len(record) - len(record.lstrip())].count(b"\n")
-        text = story_text.decode(record, line, name, report) if record.strip() else ""
+        stripped = record.lstrip()
+        line += record.count(b"\n", 0, len(record) - len(stripped))
+        text = story_text.decode(stripped, line, name, report)
         if text is None:
             continue
         place = f"{name}:{line}"

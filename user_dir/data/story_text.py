@@ -121,7 +121,7 @@ def read_records(stream, separator, max_bytes):
         the separator, or None for a record of more than ``max_bytes``. What follows the
         last separator is a record unless it is blank.
     """
-    line, carry, overlong = 1, b"", False
+    line, carry, overlong, dropped_lines = 1, b"", False, 0
     newlines_in_separator = separator.count(b"\n")
     while True:
         block = stream.read(_BLOCK_BYTES)
@@ -129,17 +129,17 @@ def read_records(stream, separator, max_bytes):
         carry = records.pop()
         for record in records:
             yield line, None if overlong or len(record) > max_bytes else record
-            line += record.count(b"\n") + newlines_in_separator
-            overlong = False
+            line += dropped_lines + record.count(b"\n") + newlines_in_separator
+            overlong, dropped_lines = False, 0
         if not block:
             break
-        if len(carry) > max_bytes:
+        if len(carry) > max_bytes + len(separator) - 1:  # part of a separator may be in it
             overlong = True
         if overlong:
             # Keep what may be the beginning of a separator, drop the rest.
             keep_from = max(0, len(carry) - len(separator) + 1)
-            dropped, carry = carry[:keep_from], carry[keep_from:]
-            line += dropped.count(b"\n")
+            dropped_lines += carry.count(b"\n", 0, keep_from)
+            carry = carry[keep_from:]
     if carry.strip() or overlong:
         yield line, None if overlong or len(carry) > max_bytes else carry
 
