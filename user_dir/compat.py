@@ -8,6 +8,7 @@ changed. The faults are those of fairseq-fixed 0.12.3.1 (upstream's last main br
 
 import argparse
 import atexit
+import errno
 import functools
 import glob
 import logging
@@ -16,10 +17,9 @@ import pickle
 import shutil
 import sys
 import threading
-import traceback
 import warnings
 import weakref
-from pathlib import Path
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,7 +29,7 @@ from fairseq.data import data_utils, iterators
 from fairseq.tasks import FairseqTask
 from fairseq.tasks.language_modeling import LanguageModelingTask
 
-from .errors import UserError
+from .errors import UserError, install_error_hook
 from .modules.ngram_blocking import block_repeated_ngrams
 
 logger = logging.getLogger(__name__)
@@ -266,13 +266,15 @@ class explained_checkpoint_errors:  # noqa: N801  (used as a context manager)
                 f"checkpoint {self.path}: refused, for it is damaged or holds objects besides "
                 f"plain weights and settings, which could run code ({reason or 'unpickling error'})"
             ) from error
-        if isinstance(error, (EOFError, RuntimeError)) and not isinstance(error, UserError):
-            text = str(error)
-            if isinstance(error, EOFError) or "PytorchStreamReader" in text or "zip" in text:
-                raise UserError(
-                    f"checkpoint {self.path}: cut short or not a checkpoint "
-                    f"({os.path.getsize(self.path)} bytes); use an older one"
-                ) from error
+        text = str(error)
+        cut = isinstance(error, EOFError) or (isinstance(error, RuntimeError) and "zip" in text)
+        if cut or (isinstance(error, OSError) and error.errno == errno.EINVAL):
+            raise UserError(
+                f"checkpoint {self.path}: cut short or not a checkpoint "
+                f"({os.path.getsize(self.path)} bytes); use an older one"
+            ) from error
+        if isinstance(error, KeyError):
+            raise UserError(f"checkpoint {self.path}: no fairseq model ({error} is missing)")
         return False
 
 
@@ -283,7 +285,11 @@ def read_checkpoint(path):
         UserError: the file is no checkpoint, or holds more than weights and settings.
     """
     with explained_checkpoint_errors(path):
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        mapped = zipfile.is_zipfile(path)  # what torch < 1.6 has written is no such file
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    if not isinstance(state, dict):
+        raise UserError(f"checkpoint {path}: holds a {type(state).__name__}, no fairseq model")
+    return state
 
 
 def cure_checkpoint_copies():
@@ -445,43 +451,6 @@ def install_validation_hook():
 
         validate.tells_scheduler = True
         module.validate = validate
-
-
-def install_error_hook():
-    """Show people's mistakes as one line; ``FAIRTALE_TRACEBACK=1`` shows everything.
-
-    One line are: :class:`UserError` (also where fairseq has wrapped it in an exception of its
-    own), missing files, and fairseq's own checks of options and checkpoints (assertions with a
-    text). The exit status is 1, as for any error.
-    """
-    original = sys.excepthook
-
-    def hook(kind, error, trace):
-        message = _in_one_line(error, trace)
-        if message is None or os.environ.get("FAIRTALE_TRACEBACK"):
-            original(kind, error, trace)
-        else:
-            sys.stdout.flush()
-            print(f"error: {message}", file=sys.stderr)
-
-    sys.excepthook = hook
-
-
-def _in_one_line(error, trace):
-    """Return what to tell a person about ``error``, or None if it is a bug."""
-    cause = error
-    while cause is not None:
-        if isinstance(cause, UserError):
-            return str(cause)
-        cause = cause.__cause__ or cause.__context__
-    frames = traceback.extract_tb(trace)
-    if isinstance(error, AssertionError) and error.args and frames:
-        by_fairseq = {"fairseq", "fairseq_cli"} & set(Path(frames[-1].filename).parts)
-        return str(error) if by_fairseq else None
-    missing = isinstance(error, (FileNotFoundError, FileExistsError))
-    if missing or (isinstance(error, OSError) and "not found" in str(error)):
-        return str(error)
-    return None
 
 
 def install():
