@@ -5,7 +5,6 @@ import sys
 import traceback
 from pathlib import Path
 
-
 _FILE_ERRORS = (
     FileNotFoundError,
     FileExistsError,
