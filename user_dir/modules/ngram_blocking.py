@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor
 
 
@@ -9,15 +10,16 @@ def block_repeated_ngrams(tokens: Tensor, lprobs: Tensor, size: int) -> Tensor:
     """Set to -inf every next token that would complete an n-gram ``tokens`` already holds.
 
     Source: Paulus et al. 2017, section 2.5 (trigram avoidance). All rows and positions are
-    compared at once, on the device the tensors are on.
+    compared at once, on the device the tensors are on. Deviation: a row in which nothing
+    would be left, as where ``--prefix-size`` forces a repetition, keeps what it has.
 
     Args:
         tokens: the hypotheses so far, without padding, int64 [R, t]; R = B * K.
-        lprobs: log-probabilities of the next token [R, V], changed in place.
+        lprobs: log-probabilities of the next token [R, V].
         size: n, at least 1.
 
     Returns:
-        ``lprobs``.
+        [R, V].
     """
     return block_ngrams_of(tokens, tokens, lprobs, size)
 
@@ -28,11 +30,11 @@ def block_ngrams_of(text: Tensor, tokens: Tensor, lprobs: Tensor, size: int) -> 
     Args:
         text: int64 [R, S]. Padding in it blocks nothing but itself.
         tokens: the hypotheses so far, without padding, int64 [R, t].
-        lprobs: log-probabilities of the next token [R, V], changed in place.
+        lprobs: log-probabilities of the next token [R, V].
         size: n, at least 1.
 
     Returns:
-        ``lprobs``.
+        [R, V].
     """
     length = tokens.size(1)
     if text.size(1) < size or length < size - 1:
@@ -42,4 +44,6 @@ def block_ngrams_of(text: Tensor, tokens: Tensor, lprobs: Tensor, size: int) -> 
     current = tokens[:, length - size + 1 :].unsqueeze(1)  # [R, 1, n - 1]
     repeated = (ngrams[:, :, : size - 1] == current).all(-1)  # [R, S - n + 1]
     penalty = lprobs.new_zeros(repeated.shape).masked_fill_(repeated, -math.inf)
-    return lprobs.scatter_add_(1, ngrams[:, :, -1], penalty)
+    blocked = lprobs.scatter_add(1, ngrams[:, :, -1], penalty)
+    nothing_left = blocked.amax(1, keepdim=True) == -math.inf
+    return torch.where(nothing_left, lprobs, blocked)

@@ -22,6 +22,7 @@ class PrefixOut(NamedTuple):
 
     tokens: Tensor  # int64 [B, S], padded at the right
     state: PrefixState  # of B prefixes
+    lengths: Tensor  # int64 [B]
     next_positions: Tensor  # int64 [B]: position of the first token after each prefix
     next_segments: Optional[Tensor]  # int64 [B], or None without segments
     beams: int  # K
@@ -113,7 +114,7 @@ class PrefixEncoder(FairseqEncoder):
         )
         if next_positions is None:
             next_positions = src_lengths
-        return PrefixOut(src_tokens, state, next_positions, next_segments, beams=1)
+        return PrefixOut(src_tokens, state, src_lengths, next_positions, next_segments, beams=1)
 
     def reorder_encoder_out(self, out: PrefixOut, new_order: Tensor) -> PrefixOut:
         """Follow the generator's rows.
@@ -147,6 +148,7 @@ class PrefixEncoder(FairseqEncoder):
         return PrefixOut(
             select(out.tokens),
             state,
+            select(out.lengths),
             select(out.next_positions),
             select(out.next_segments),
             beams,
