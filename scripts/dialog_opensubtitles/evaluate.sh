@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
-# Compare models: loss of the responses, then BLEU, chrF, distinct-1/2, length and F1 of the replies.
+# Compare models in one table: bits per response token under the model, then BLEU, chrF, distinct-1/2,
+# length in words and F1 of its replies.
 #
-#   --models "A B"       of runs/dialog_opensubtitles ("gpt unilm mixture"); those not trained are skipped
+#   --models "A B"       ("gpt unilm mixture"); those that are not trained are skipped
+#   --runs DIR           where they are, each in a folder of its name (runs/dialog_opensubtitles)
+#   --outputs DIR        where their replies go (outputs/dialog_opensubtitles)
 #   --data-bin DIR       (data-bin/dialog_opensubtitles)
 #   --subset NAME        valid or test (test)
 #   --beam N             (5)

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2120
 # What the dialog experiments share; each of their scripts sets EXPERIMENT and its defaults, sources
 # this and calls one function. To be sourced. bash 3.2 will do.
 
@@ -153,7 +153,7 @@ train_model() {
 # Options of the scripts below; what they do not know is left in $extra.
 decode_options() {
     model=${MODEL:-mixture} checkpoint='' subset=test beam=5 nbest=1 input='' output='' extra=()
-    reverse='' weight=0.5 models="gpt unilm mixture"
+    reverse='' weight=0.5 models="gpt unilm mixture" device=()
     while [ $# -gt 0 ]; do
         case $1 in
             --model) need_value "$@" && model=$2 ;;
@@ -167,6 +167,9 @@ decode_options() {
             --output) need_value "$@" && output=$2 ;;
             --reverse) need_value "$@" && reverse=$2 ;;
             --weight) need_value "$@" && weight=$2 ;;
+            --runs) need_value "$@" && runs=$2 ;;
+            --outputs) need_value "$@" && outputs=$2 ;;
+            --cpu | --fp16 | --bf16) device+=("$1") && shift && continue ;;
             *) extra+=("$1") && shift && continue ;;
         esac
         shift 2
@@ -186,7 +189,7 @@ generate_subset() {
     say "answering $subset with $checkpoint"
     fairseq-generate "$data_bin" --user-dir "$USER_DIR" --task dialog_lm --path "$checkpoint" \
         --gen-subset "$subset" --beam "$beam" --nbest "$nbest" --max-len-b 64 --max-tokens 8192 \
-        ${extra[@]+"${extra[@]}"} "$@" >"$output.partial" ||
+        ${device[@]+"${device[@]}"} ${extra[@]+"${extra[@]}"} "$@" >"$output.partial" ||
         { tail -n 5 "$output.partial" >&2 && exit 2; }
     mv "$output.partial" "$output"
     say "output of fairseq-generate: $output"
@@ -200,31 +203,39 @@ answer_input() {
     log=$(mktemp)
     fairseq-interactive "$data_bin" --user-dir "$USER_DIR" --task dialog_lm --path "$checkpoint" \
         --input "$input" --buffer-size 1024 --batch-size 32 --beam "$beam" --nbest "$nbest" \
-        --max-len-b 64 ${extra[@]+"${extra[@]}"} >"$log" || { tail -n 5 "$log" >&2 && exit 2; }
+        --max-len-b 64 ${device[@]+"${device[@]}"} ${extra[@]+"${extra[@]}"} >"$log" ||
+        { tail -n 5 "$log" >&2 && exit 2; }
     sed -n $'s/^D-[0-9]*\t[^\t]*\t//p' "$log"
     rm -f "$log"
 }
 
-# Prints the figures of the replies in $output.
+# Prints the figures of the replies in $output.  score_output [options of fairtale score-dialog]
 score_output() {
     local references=$data_bin/text/$subset.tsv
     [ -f "$references" ] || die "$references: no such file, so there is nothing to compare with"
-    fairtale score-dialog "$output" "$references"
+    fairtale score-dialog "$output" "$references" "$@"
 }
 
-# Losses and replies of $models, those of them that are trained.
+# One table of $models, those of them that are trained: bits per response token, replies' figures.
 evaluate_models() {
-    local evaluated=0
+    local bits rows='' scores='' head
     for model in $models; do
         checkpoint=$runs/$model/checkpoint_best.pt output=$outputs/$model.$subset.out
         [ -f "$checkpoint" ] || { say "$model is not trained, so it is skipped" && continue; }
-        say "$model: loss"
-        fairseq-validate "$data_bin" --user-dir "$USER_DIR" --task dialog_lm --path "$checkpoint" \
-            --valid-subset "$subset" --max-tokens 8192 --log-format simple 2>&1 |
-            grep "valid on '$subset'" || die "fairseq-validate failed on $checkpoint"
+        say "$model: loss of the responses"
+        bits=$(fairseq-validate "$data_bin" --user-dir "$USER_DIR" --task dialog_lm \
+            --path "$checkpoint" --valid-subset "$subset" --max-tokens 8192 --log-format simple \
+            ${device[@]+"${device[@]}"} 2>&1 |
+            sed -n "s/.*valid on '$subset' subset.* nll_loss \([0-9.]*\).*/\1/p")
+        [ -n "$bits" ] || die "fairseq-validate failed on $checkpoint; run it to see why"
         generate_subset
-        score_output
-        evaluated=$((evaluated + 1))
+        scores=$(score_output --table)
+        rows+="| $model | $bits $(sed -n 's/^| first //p' <<<"$scores")"$'\n'
     done
-    [ "$evaluated" -gt 0 ] || die "none of $models is trained; see train.sh"
+    [ -n "$rows" ] || die "none of $models is trained; see train.sh"
+    head=$(head -n 1 <<<"$scores")
+    echo "| model | bits/token ${head#| reply }"
+    echo "|---|--:|--:|--:|--:|--:|--:|--:|"
+    printf '%s' "$rows"
+    tail -n 2 <<<"$scores"
 }
