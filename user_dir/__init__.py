@@ -20,4 +20,4 @@ from . import compat  # noqa: I001  (cures fairseq before anything of it is used
 from .criterions import label_smoothed_kl, unlikelihood  # noqa: E402, F401
 from .models import gpt, unilm_seq2seq  # noqa: E402, F401
 from .optim.lr_scheduler import reduce_lr_on_validation  # noqa: E402, F401
-from .tasks import dialog_lm, story_lm  # noqa: E402, F401
+from .tasks import dialog_lm, dialog_nat, story_lm  # noqa: E402, F401

@@ -9,53 +9,31 @@ from typing import Optional
 
 import torch
 from fairseq import utils
-from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from omegaconf import II
 
-from ..data.dialog_dataset import DialogDataset, DialogPrefixDataset, report_dialog_dataset
+from ..data.dialog_dataset import DialogDataset, DialogPrefixDataset
 from ..data.dialog_format import (
-    CTX,
     MARKS,
     NUM_SEGMENTS,
     QUERY,
     RESPONSE,
-    SEP,
-    DialogLimits,
-    join_turns,
 )
 from ..data.vocabulary import token_bytes
 from ..errors import UserError
 from ..generation.mmi import MMIReranker
 from ..generation.prefix_generator import PrefixGenerator
 from ..generation.processors import ContextNgramBlock, WordSteering, read_word_bag
-from ._prefix_lm import PrefixLMTask
+from ._dialog import TURN_SEPARATOR, DialogDataConfig, DialogTask
 
 logger = logging.getLogger(__name__)
 
-TURN_SEPARATOR = "\t"
 LN2 = math.log(2)
 
 
 @dataclass
-class DialogLMConfig(FairseqDataclass):
-    data: Optional[str] = field(
-        default=None,
-        metadata={"help": "folder made by fairseq-preprocess; several, joined by ':', are one set"},
-    )
-    max_context_turns: Optional[int] = field(
-        default=None,
-        metadata={"help": "context turns before the query that are read (default 10)"},
-    )
-    max_source_positions: Optional[int] = field(
-        default=None,
-        metadata={"help": "prefix tokens that are read; the oldest turns are cut (default 256)"},
-    )
-    max_target_positions: Optional[int] = field(
-        default=None,
-        metadata={"help": "response tokens that are learned or written, with the end (default 64)"},
-    )
+class DialogLMConfig(DialogDataConfig):
     seq2seq_prob: Optional[float] = field(
         default=None,
         metadata={
@@ -104,65 +82,28 @@ class DialogLMConfig(FairseqDataclass):
 
 
 @register_task("dialog_lm", dataclass=DialogLMConfig)
-class DialogLMTask(PrefixLMTask):
+class DialogLMTask(DialogTask):
     """Replies to dialogs, read as ``context <CTX> query <SEP> response``.
 
     Raises:
-        UserError: an option out of its range, or a dictionary without the marks.
+        UserError: an option out of its range.
     """
 
-    remembered = {
-        "max_context_turns": 10,
-        "max_source_positions": 256,
-        "max_target_positions": 64,
-        "seq2seq_prob": None,
-        "reverse": False,
-    }
-    positions_options = "--max-source-positions and --max-target-positions"
+    remembered = {**DialogTask.remembered, "seq2seq_prob": None, "reverse": False}
     num_segments = NUM_SEGMENTS
 
     def __init__(self, cfg: DialogLMConfig, dictionary):
         super().__init__(cfg, dictionary)
-        for name, least in (
-            ("max_context_turns", 0),
-            ("max_source_positions", 3),
-            ("max_target_positions", 2),
-        ):
-            value = getattr(cfg, name)
-            if value is not None and value < least:
-                raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
         if cfg.seq2seq_prob is not None and not 0 <= cfg.seq2seq_prob <= 1:
             raise UserError(f"--seq2seq-prob {cfg.seq2seq_prob}: a probability, 0 to 1")
         self._options["reverse"] = cfg.reverse or None
         self._reranker = None
-        self.ctx, self.sep = (dictionary.index(mark) for mark in (CTX, SEP))
-        if dictionary.unk() in (self.ctx, self.sep):
-            raise UserError(
-                f"{cfg.data}/dict.txt lacks {CTX} or {SEP}: make it with "
-                "'fairtale spm train --dialog'"
-            )
 
     # --------------------------------------------------------------------------- the model
 
     @property
-    def limits(self) -> DialogLimits:
-        return DialogLimits(
-            self.option("max_context_turns"),
-            self.option("max_source_positions"),
-            self.option("max_target_positions"),
-        )
-
-    @property
-    def needed_positions(self) -> int:
-        # positions start anew in each turn, but a single one may fill the whole prefix
-        return max(self.limits.max_source_positions, self.limits.max_target_positions)
-
-    @property
     def is_reverse(self) -> bool:
         return self.option("reverse")
-
-    def max_positions(self):
-        return None  # rows are cut, never too long
 
     def build_model(self, cfg, from_checkpoint=False):
         """Build the model and settle the share of seq2seq updates."""
@@ -183,37 +124,7 @@ class DialogLMTask(PrefixLMTask):
 
     def load_dataset(self, split, combine=False, **kwargs):
         """Load a split of every data folder that has it."""
-        self.datasets[split] = DialogDataset(
-            self.load_lines(split, combine),
-            self.dictionary,
-            self.ctx,
-            self.sep,
-            self.limits,
-            token_bytes(self.dictionary),
-            shuffle=split == "train",
-            reverse=self.is_reverse,
-        )
-        report_dialog_dataset(split, self.datasets[split])
-
-    def encode_prompt(self, text: str) -> torch.Tensor:
-        """Return the tokens of a prefix: turns separated by tabs, the query last.
-
-        Raises:
-            UserError: the query is empty.
-        """
-        turns = [self.encode_text(turn) for turn in text.split(TURN_SEPARATOR)]
-        return self.encode_pieces(join_turns(turns))
-
-    def get_interactive_tokens_and_lengths(self, lines, encode_fn):
-        """Encode lines of ``fairseq-interactive``: turns separated by tabs."""
-        tokens = []
-        for number, line in enumerate(lines, 1):
-            turns = [encode_fn(turn).split() for turn in line.split(TURN_SEPARATOR)]
-            try:
-                tokens.append(self.encode_pieces(join_turns(turns)))
-            except UserError as error:
-                raise UserError(f"input line {number}: {error}") from None
-        return tokens, [len(t) for t in tokens]
+        self.datasets[split] = self.load_dialogs(split, combine, self.is_reverse)
 
     def build_dataset_for_inference(self, src_tokens, src_lengths, constraints=None, **kwargs):
         """Make prefixes of encoded dialogs; their ``</s>`` is left out."""
