@@ -97,12 +97,12 @@ class Commands:
             with open(files[stream], mode) as f:
                 if stream == "stdin":
                     f.write(stdin)
-        words = [str(arg) for arg in args]
+        words = [f"fairseq-{name}".replace("_", "-"), *map(str, args)]
         if name is not None and name != "preprocess" and not stock:
             words += ["--user-dir", str(USER_DIR)]
         return {
             **files,
-            "argv": [f"fairseq-{name}".replace("_", "-"), *words],
+            "argv": words,
             "module": None if name is None else f"fairseq_cli.{name}",
             "env": {**self.env, **(env or {})},
             "cwd": str(self.folder),
@@ -134,9 +134,14 @@ class Commands:
         return self.run(None, before=code, **kwargs)
 
     def script(self, *words, check=True, stdin=None, env=None):
-        """Run a real console script that stands beside the Python interpreter."""
+        """Run a real console script that stands beside the Python interpreter.
+
+        ``fairseq-...`` is given the plug-in, also behind another script (``torchrun``).
+        """
+        words = [BIN / word if str(word).startswith("fairseq-") else word for word in words]
+        words[0] = BIN / words[0]
         done = subprocess.run(
-            [str(BIN / words[0]), *map(str, words[1:])],
+            [*map(str, words), "--user-dir", str(USER_DIR)],
             input=stdin,
             capture_output=True,
             text=True,
@@ -149,10 +154,14 @@ class Commands:
             assert result.status == 0, result.out[-3000:] + result.err[-3000:]
         return result
 
+    @staticmethod
+    def tiny(data, save_dir, *args):
+        """The words of a training of a tiny model; options given later win."""
+        return [data, "--task", "story_lm", *TINY, "--save-dir", save_dir, *args]
+
     def train(self, data, save_dir, *args, **kwargs):
-        """Train a tiny model; options given later win."""
-        options = ["--task", "story_lm", *TINY, "--save-dir", save_dir, *args]
-        return self.run("train", data, *options, **kwargs)
+        """Train a tiny model."""
+        return self.run("train", *self.tiny(data, save_dir, *args), **kwargs)
 
 
 def _text(path):
