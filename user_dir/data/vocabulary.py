@@ -34,6 +34,18 @@ def token_bytes(dictionary) -> torch.Tensor:
     return counts
 
 
+def decode_pieces(pieces: str) -> str:
+    """Return the text of SentencePiece pieces that are joined by spaces.
+
+    Unlike fairseq's, this puts byte pieces together to the characters they spell; half a
+    character becomes U+FFFD.
+    """
+    text = bytearray()
+    for piece in pieces.split(" "):
+        text += bytes([int(piece[1:-1], 16)]) if _BYTE.fullmatch(piece) else piece.encode()
+    return text.decode(errors="replace").replace(_SPACE, " ").strip()
+
+
 def fingerprint(dictionary) -> str:
     """Return a digest of the entries in their order."""
     return hashlib.sha256("\n".join(dictionary.symbols).encode()).hexdigest()

@@ -8,11 +8,12 @@ from contextlib import nullcontext
 import torch
 from fairseq import utils
 from fairseq.data import ConcatDataset, Dictionary, data_utils, encoders
+from fairseq.data.encoders.sentencepiece_bpe import SentencepieceBPE
 from fairseq.tasks import FairseqTask
 from omegaconf import open_dict
 
 from ..compat import refuse_empty_evaluation
-from ..data.vocabulary import find_tokenizer, fingerprint
+from ..data.vocabulary import decode_pieces, find_tokenizer, fingerprint
 from ..errors import UserError
 from ..generation.prefix_generator import PrefixGenerator, check_generation_options
 from ..generation.sample_log import SampleWriter, sample_continuations
@@ -166,13 +167,16 @@ class PrefixLMTask(FairseqTask):
 
     def build_bpe(self, args):
         """Build the tokenizer that ``--bpe`` names, else the one beside the data."""
-        if getattr(args, "_name", None) is not None or getattr(args, "bpe", None):
-            return super().build_bpe(args)
-        model = find_tokenizer(utils.split_paths(self.cfg.data))
-        if model is None:
-            return None
-        logger.info("tokenizer: %s", model)
-        return encoders.build_bpe(Namespace(bpe="sentencepiece", sentencepiece_model=model))
+        if getattr(args, "_name", None) is None and not getattr(args, "bpe", None):
+            model = find_tokenizer(utils.split_paths(self.cfg.data))
+            if model is None:
+                return None
+            logger.info("tokenizer: %s", model)
+            args = Namespace(bpe="sentencepiece", sentencepiece_model=model)
+        bpe = encoders.build_bpe(args)
+        if isinstance(bpe, SentencepieceBPE):
+            bpe.decode = decode_pieces  # fairseq's writes <0xF0> where a character was meant
+        return bpe
 
     def build_generator(self, models, args, **kwargs):
         """Build fairseq's generator for prefixes (or its scorer, with ``--score-reference``)."""
