@@ -1,5 +1,6 @@
 """``reduce_lr_on_validation``: a plateau schedule that follows every validation."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, List
 
@@ -73,7 +74,8 @@ class ReduceLROnValidation(FairseqLRScheduler):
         value = float(value)
         sign = -1.0 if self.cfg.maximize_best_checkpoint_metric else 1.0
         margin = self.cfg.lr_threshold * abs(self.best) if self.best is not None else 0.0
-        if self.best is None or sign * value < sign * self.best - margin:
+        gained = self.best is None or sign * value < sign * self.best - margin
+        if gained and not math.isnan(value):  # nothing could ever be better than no number
             self.best, self.waited = value, 0
             return
         self.waited += 1
