@@ -90,6 +90,7 @@ def train_tokenizer(path, lines, vocab_size=320):
             byte_fallback=True,
             character_coverage=1.0,
             hard_vocab_limit=False,
+            normalization_rule_name="identity",
             minloglevel=2,
             num_threads=1,
         )
