@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from tests.cli.fairtale_command import assert_user_error, fairtale
+from user_dir.cli.main import main
 from user_dir.cli.perplexity import windows
 
 sys.modules.setdefault("torchaudio", None)  # see user_dir.cli.support.require_transformers
@@ -167,15 +168,22 @@ def test_weights_that_are_pickled_are_loaded_without_running_code(judge, tmp_pat
         (b"x\n", ["--device", "teapot"], ["--device teapot"]),
     ],
 )
-def test_bad_input(judge, tmp_path, data, options, parts):
+def test_bad_input(judge, tmp_path, capsys, data, options, parts):
     (tmp_path / "a.txt").write_bytes(data)
-    done = fairtale("perplexity", "a.txt", "--model", judge, *options, cwd=tmp_path)
-    assert_user_error(done, *parts)
+    assert_error_here(capsys, tmp_path / "a.txt", judge, options, parts)
 
 
-def test_folders_without_a_model(tmp_path):
+def test_folders_without_a_model(tmp_path, capsys):
     (tmp_path / "a.txt").write_text("x\n")
-    done = fairtale("perplexity", "a.txt", "--model", "gpt2-large", cwd=tmp_path)
-    assert_user_error(done, "--model gpt2-large", "not a folder")
-    done = fairtale("perplexity", "a.txt", "--model", ".", cwd=tmp_path)
-    assert_user_error(done, "--model .", "not a causal language model")
+    text = tmp_path / "a.txt"
+    assert_error_here(capsys, text, "gpt2-large", [], ["--model gpt2-large", "not a folder"])
+    assert_error_here(capsys, text, tmp_path, [], ["not a causal language model"])
+
+
+def assert_error_here(capsys, text, model, options, parts):
+    """As :func:`assert_user_error`, without the ten seconds of another process."""
+    assert main(["perplexity", str(text), "--model", str(model), *options]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("error: ")
+    for part in parts:
+        assert part in line, line

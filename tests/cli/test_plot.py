@@ -17,7 +17,7 @@ def write_run(folder, losses, validation=()):
         for number, loss in enumerate(losses, start=1)
     ]
     lines += [
-        f'x | INFO | valid | {{"epoch": 1, "valid_loss": "{loss}", "valid_num_updates": "{update}"}}'
+        f'x | INFO | valid | {{"valid_loss": "{loss}", "valid_num_updates": "{update}"}}'
         for update, loss in validation
     ]
     (folder / "train.log").write_text("\n".join(lines))

@@ -137,7 +137,7 @@ class Scorer:
 
         self._torch = torch
         self._args = args
-        self._device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._device = self._find_device(args.device)
         default = "bfloat16" if self._device.type == "cuda" else "float32"
         self._dtype = args.dtype or default
         transformers.utils.logging.set_verbosity_error()
@@ -162,6 +162,15 @@ class Scorer:
             ) from error
         self._set_window()
         self._begin = None if args.no_begin else self._tokenizer.bos_token_id
+
+    def _find_device(self, name):
+        torch = self._torch
+        name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            return torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError) as error:  # torch words an absent CUDA as the latter
+            reason = str(error).splitlines()[0]
+            raise UserError(f"--device {name}: not usable here ({reason}); try cpu") from None
 
     def _set_window(self):
         args, config = self._args, self._model.config
@@ -213,7 +222,12 @@ class Scorer:
         with progress_bar(num_tokens, "tok", name, disable=self._args.quiet) as bar:
             for start in range(0, len(rows), size):
                 batch = rows[start : start + size]
-                nll += self._batch_nll(batch)
+                try:
+                    nll += self._batch_nll(batch)
+                except self._torch.OutOfMemoryError:
+                    raise UserError(
+                        f"--batch-size {size}: too much for the memory of {self._device}; lower it"
+                    ) from None
                 bar.update(sum(len(ids) - first for ids, first in batch))
         if not num_tokens:
             raise UserError(f"{name}: not one token was scored; give longer texts or a begin mark")
