@@ -27,11 +27,16 @@ def dropout_scale(shape, p: float, dtype: torch.dtype) -> Tensor:
     return keep.to(dtype).mul_(_LEVELS / (_LEVELS - threshold)).view(shape)
 
 
+def _is_for_torch(x: Tensor, p: float) -> bool:
+    """Whether torch's own dropout is to be used; a compiler could not look into ours."""
+    return x.device.type != "cpu" or p >= 1.0 or torch.compiler.is_compiling()
+
+
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """Zero each element with probability ``p`` and scale the others by 1 / (1 - p)."""
     if not training or p == 0.0:
         return x
-    if x.device.type != "cpu" or p >= 1.0:
+    if _is_for_torch(x, p):
         return F.dropout(x, p, training)
     return x * dropout_scale(x.shape, p, x.dtype)
 
@@ -40,6 +45,6 @@ def dropout_add(residual: Tensor, x: Tensor, p: float, training: bool) -> Tensor
     """Return ``residual + dropout(x)``, in one pass where possible."""
     if not training or p == 0.0:
         return residual + x
-    if x.device.type != "cpu" or p >= 1.0:
+    if _is_for_torch(x, p):
         return residual + F.dropout(x, p, training)
     return torch.addcmul(residual, x, dropout_scale(x.shape, p, x.dtype))

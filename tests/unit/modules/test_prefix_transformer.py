@@ -264,6 +264,20 @@ def test_too_long_rows_are_refused_in_one_line():
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("pack", [False, True])
+def test_layers_are_compiled_in_one_piece(pack):
+    """Under ``--compile`` nothing of a layer falls back to Python, dropout included."""
+    transformer = tiny_transformer(dropout=0.2, attention_dropout=0.2, activation_dropout=0.2)
+    rows = random_rows([3, 7, 5])
+    inputs = packed(rows) if pack else {"tokens": padded(rows)}
+    expected = transformer(**inputs)
+    for layer in transformer.layers:
+        layer.compile(backend="eager", fullgraph=True, dynamic=True)
+    torch.testing.assert_close(transformer(**inputs), expected)
+    first, second = (transformer.train()(**inputs) for _ in range(2))
+    assert not torch.allclose(first, second)  # the masks are no constants of the program
+
+
 # --------------------------------------------------------------------------- beginning
 
 
