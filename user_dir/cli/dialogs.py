@@ -131,7 +131,7 @@ def run(args):
             subset = dialog.subset if dialog.subset in named else splitter.subset(dialog)
             files[subset].write(dialog.text + "\n")
             counts[subset] += 1
-        _check_counts(args, report, counts, shares)
+        _check_counts(args, report, counts, named)
         json.dump({**report.as_dict(), "subsets": counts, **_settings(args)}, report_file, indent=1)
         report_file.write("\n")
     for name in set(SUBSETS) - set(wanted):
@@ -165,7 +165,7 @@ def _settings(args):
     return {"sources": args.source, "settings": {name: getattr(args, name) for name in names}}
 
 
-def _check_counts(args, report, counts, shares):
+def _check_counts(args, report, counts, named):
     """An empty subset would only be noticed much later, by fairseq, in other words."""
     if not report.num_kept:
         reasons = "; ".join(f"{kind}: {count}" for kind, count in report.skipped.items())
@@ -176,10 +176,13 @@ def _check_counts(args, report, counts, shares):
             f"({reasons or 'the files are empty'}{first})"
         )
     for name, count in counts.items():
-        if not count:
-            share = shares.get(name)
-            asked = f"--{name} {share} of " if share else ""
-            raise UserError(
-                f"{asked}{report.num_kept} dialogs came to 0 {name} dialogs; "
-                "raise the share, give more dialogs, or set the share to 0"
-            )
+        if count:
+            continue
+        if name in named:
+            raise UserError(f"--split-by-name: no dialog is left of the {name} files")
+        share = getattr(args, name, None)
+        asked = f"--{name} {share} of " if share is not None else "the rest of "
+        raise UserError(
+            f"{asked}{report.num_kept} dialogs came to 0 {name} dialogs; "
+            "raise the share, give more dialogs, or set the share to 0"
+        )
