@@ -231,7 +231,9 @@ class PrefixLMTask(FairseqTask):
             self.cfg.sample_temperature,
         )
         if self._writer is None:
-            self._writer = SampleWriter(self.cfg.tensorboard_logdir)
+            logdir = self.cfg.tensorboard_logdir or ""
+            # a config that no command has composed still holds the reference to the option
+            self._writer = SampleWriter(None if logdir.startswith("${") else logdir)
         self._writer.write(prompts, texts, stats["num_updates"], speed)
         stats["sample_tok_s"] = round(speed)
 
