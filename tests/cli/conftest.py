@@ -53,6 +53,8 @@ class Result:
 class Commands:
     """Runs fairseq commands with the plug-in, or with ``stock=True`` without it."""
 
+    user_dir = USER_DIR
+
     def __init__(self, folder):
         self.folder = folder
         self.count = 0
