@@ -41,7 +41,7 @@ def changed(model, batch, place, seq2seq):
 
 def test_a_response_token_is_seen_by_later_ones_only(model):
     batch = batch_of(dialog_dataset(LINES))
-    for start, response, end in sides(batch):
+    for _, response, end in sides(batch):
         if end - response < 2:
             continue
         place = response + 1

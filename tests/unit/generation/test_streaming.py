@@ -1,0 +1,78 @@
+"""Continuations that are written token by token."""
+
+import pytest
+import torch
+
+from tests.helpers import generate, tiny_dictionary, tiny_model, tiny_task
+from user_dir.errors import UserError
+from user_dir.generation.streaming import choose_token, stream_tokens, text_as_it_grows
+
+END = 2
+
+
+def stream(model, prompt, **options):
+    tokens = torch.tensor([[0, *prompt]])
+    net_input = {"src_tokens": tokens, "src_lengths": torch.tensor([tokens.size(1)])}
+    return list(stream_tokens(model, net_input, END, **{"max_len": 8, **options}))
+
+
+def test_greedy_streaming_equals_beam_search_with_one_beam():
+    dictionary = tiny_dictionary()
+    model = tiny_model(dictionary, seed=5)
+    for prompt in ([4, 5], [], [9, 10, 11, 12]):
+        best = generate(tiny_task(dictionary), [model], [prompt], beam=1)[0][0]["tokens"]
+        assert stream(model, prompt, topk=1) == best[best != END].tolist()
+
+
+def test_streaming_ends_at_the_last_position():
+    model = tiny_model(max_positions=8, seed=5)
+    assert len(stream(model, [4, 5, 6], topk=5, min_len=99, max_len=99)) == 4
+
+
+def test_forbidden_tokens_and_repeated_ngrams_are_never_drawn():
+    model = tiny_model(max_positions=16, seed=5)
+    for seed in range(5):
+        random = torch.Generator().manual_seed(seed)
+        tokens = stream(
+            model,
+            [4],
+            topk=0,
+            temperature=5.0,
+            max_len=12,
+            min_len=12,
+            forbidden=(0, 1, 4, 5),
+            no_repeat_ngram=1,
+            generator=random,
+        )
+        assert not {0, 1, 4, 5} & set(tokens)
+        assert len(set(tokens)) == len(tokens) == 12
+
+
+def test_the_nucleus_is_the_smallest_set_of_that_probability():
+    lprobs = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+    draw = torch.Generator().manual_seed(0)
+
+    def support(**options):
+        return {choose_token(lprobs, generator=draw, **options) for _ in range(300)}
+
+    assert support(topk=0, topp=0.8) == {0, 1}
+    assert support(topk=0, topp=0.81) == {0, 1, 2}
+    assert support(topk=2, topp=1.0) == {0, 1}
+    assert support(topk=0, topp=1.0) == {0, 1, 2, 3}
+
+
+def test_temperature_must_be_positive():
+    with pytest.raises(UserError, match="--temperature 0"):
+        stream(tiny_model(), [4], temperature=0)
+
+
+def test_half_characters_wait_for_their_other_half():
+    letters = {1: b"a", 2: b"\xd0", 3: b"\xb6", 4: b"!"}
+
+    def decode(tokens):
+        return b"".join(letters[t] for t in tokens).decode(errors="replace")
+
+    assert list(text_as_it_grows([1, 2, 3, 4], decode)) == ["a", "\u0436", "!"]
+    assert list(text_as_it_grows([], decode)) == []
+    # what never becomes a character is shown at the end
+    assert "".join(text_as_it_grows([1, 2], decode)) == "a\ufffd"
