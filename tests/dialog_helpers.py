@@ -39,8 +39,7 @@ def random_lines(count, seed=0, words=20, longest=7):
         return " ".join(f"w{i}" for i in rng.integers(0, words, rng.integers(1, longest)))
 
     return [
-        " ".join(f"{turn()} {CTX}" for _ in range(rng.integers(0, 3)))
-        + f" {turn()} {SEP} {turn()}"
+        " ".join(f"{turn()} {CTX}" for _ in range(rng.integers(0, 3))) + f" {turn()} {SEP} {turn()}"
         for _ in range(count)
     ]
 
