@@ -84,7 +84,17 @@ class StoryDataset(FairseqDataset):
     def batch_by_size(
         self, indices, max_tokens=None, max_sentences=None, required_batch_size_multiple=1
     ):
-        """As fairseq's; packed rows fill the budget with real tokens."""
+        """As fairseq's; packed rows fill the budget with real tokens.
+
+        Raises:
+            UserError: a story has more than ``max_tokens``.
+        """
+        longest = int(self.sizes[indices].max(initial=0))
+        if max_tokens is not None and longest > max_tokens:
+            raise UserError(
+                f"--max-tokens {max_tokens}: one story alone has {longest} tokens; raise it, "
+                "or lower --tokens-per-sample"
+            )
         if not self.pack:
             return super().batch_by_size(
                 indices, max_tokens, max_sentences, required_batch_size_multiple

@@ -236,10 +236,14 @@ def test_how_full_batches_are():
     assert budget > 0.95  # and nearly all of --max-tokens is used
 
 
-def test_a_packed_story_larger_than_the_budget_stands_alone():
-    dataset = dataset_of([range(4, 14), [5], [6]], pack=True, shuffle=False)
-    batches = dataset.batch_by_size(dataset.ordered_indices(), max_tokens=6)
-    assert [b.tolist() for b in batches] == [[1, 2], [0]]
+@pytest.mark.parametrize("pack", [False, True])
+def test_a_story_larger_than_the_budget_is_refused(pack):
+    dataset = dataset_of([range(4, 14), [5], [6]], pack=pack, shuffle=False)
+    order = dataset.ordered_indices()
+    assert [b.tolist() for b in dataset.batch_by_size(order, max_tokens=11)] == [[1, 2], [0]]
+    with pytest.raises(UserError, match="--max-tokens 10: one story alone has 11 tokens"):
+        dataset.batch_by_size(order, max_tokens=10)
+    assert len(dataset.batch_by_size(order[:0], max_tokens=10)) == 0
 
 
 def test_report(caplog):
