@@ -22,7 +22,8 @@ from torch.backends import mkldnn
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
 USER_DIR = str(ROOT / "user_dir")
-# Peers run as torch comes, whatever the plug-in chooses for the process: read before its import.
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+# As torch comes, whatever the plug-in chooses for the process: read before its import.
 _AS_TORCH_COMES = mkldnn.matmul.fp32_precision
 
 # Dense bf16/fp16 peak of the tensor cores, data sheets (no sparsity), FLOP/s.
@@ -74,8 +75,8 @@ def settle(args) -> torch.device:
     if args.clock == "cpu" and args.device == "cuda":
         print("skipped: --clock cpu measures nothing on a GPU")
         sys.exit(0)
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    args.threads = args.threads or torch.get_num_threads()
+    torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     return torch.device(args.device)
 
@@ -113,13 +114,16 @@ def alternate(
     Returns:
         seconds of each step in each round.
     """
-    now = {"wall": time.perf_counter, "cpu": time.process_time}[kind]
     names = list(steps)
     seconds = {name: [] for name in names}
     for number in range(-warmup, rounds):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
-            taken = clock(steps[name], device, now)
+            step = steps[name]
+            if hasattr(step, "timed"):  # in a process of its own
+                taken = step.timed(kind)
+            else:
+                taken = clock(step, device, CLOCKS[kind])
             if number >= 0:
                 seconds[name].append(taken)
         if sys.stderr.isatty():
@@ -264,16 +268,28 @@ def write_data_folder(folder: Path, vocab_size: int, row_tokens: int, num_rows: 
 
 
 def parse_training(words: Sequence[object]):
-    """Parse the options of ``fairseq-train``, as it does, and return its config."""
+    """Parse the options of ``fairseq-train``, as it does, and return its config.
+
+    Args:
+        words: with ``--user-dir`` ours, else stock fairseq's.
+    """
     from fairseq import options
     from fairseq.dataclass.initialize import add_defaults
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
     parser = options.get_training_parser()
     args = options.parse_args_and_arch(parser, input_args=[str(word) for word in words])
+    args.tpu = False  # fairseq takes --bf16 for a wish to run on one
     cfg = convert_namespace_to_omegaconf(args)
     add_defaults(cfg)
     return cfg
+
+
+def import_user_dir(path: str = USER_DIR):
+    """Import the plug-in, as ``--user-dir`` does."""
+    if str(Path(path).parent) not in sys.path:
+        sys.path.insert(0, str(Path(path).parent))
+    import user_dir  # noqa: F401
 
 
 def transformers_or_none():

@@ -8,13 +8,16 @@ Hugging Face's ``generate`` on prompts padded at the left.
 import argparse
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import common
 import torch
-from train_speed import as_torch_comes, stock_shape
+import workers
+from train_speed import DTYPES, hugging_face_model, stock_shape
 
 DEFAULT_ROUNDS = {"cpu": 5, "cuda": 10}
 WARMUP = 1
+OURS, STOCK, HF = "fairtale", "fairseq stock generator", "Hugging Face generate"
 MODES = {
     "greedy": {"beam": 1},
     "top-k 10": {"beam": 1, "sampling": True, "sampling_topk": 10},
@@ -22,6 +25,7 @@ MODES = {
 }
 # logits of a fresh model are almost equal: spread, they leave no doubt which is largest
 SHARPNESS = 6.0
+BOS, PAD, EOS = 0, 1, 2
 
 
 def parse_args():
@@ -34,26 +38,29 @@ def parse_args():
     parser.add_argument("--longest", type=int, default=100, help="tokens of the longest prompt")
     parser.add_argument("--new-tokens", type=int, default=64, help="made for each prompt")
     parser.add_argument("--modes", nargs="+", choices=list(MODES), default=list(MODES))
+    parser.add_argument(
+        "--also", nargs="*", default=[], help="other versions of the folder user_dir to compare"
+    )
     parser.add_argument("--peers", nargs="*", choices=["fairseq", "hf"], default=["fairseq", "hf"])
     common.add_machine_options(parser)
     return parser.parse_args()
 
 
-def build(words):
-    """Build the task and the model that these options of ``fairseq-train`` describe."""
-    from fairseq import tasks
+def make_prompts(args):
+    """Random prompts, 1-D int64, of evenly spread lengths in mixed order."""
+    generator = torch.Generator().manual_seed(args.seed)
+    lengths = torch.linspace(args.shortest, args.longest, args.prompts).round().long()
+    lengths = lengths[torch.randperm(args.prompts, generator=generator)]
+    return [torch.randint(4, args.vocab, (n,), generator=generator) for n in lengths.tolist()]
 
-    cfg = common.parse_training(words)
-    task = tasks.setup_task(cfg.task)
-    return task, task.build_model(cfg.model), cfg
 
-
-def ready(model, cfg, args, device):
-    """Prepare the model as ``fairseq-generate`` does."""
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    model.to(device, dtype[args.precision]).eval()
-    model.prepare_for_inference_(cfg)
-    return model
+def pad(rows, left=False):
+    width = max(map(len, rows))
+    out = torch.full((len(rows), width), PAD)
+    for target, row in zip(out, rows):
+        place = slice(width - len(row), width) if left else slice(len(row))
+        target[place] = row
+    return out
 
 
 # ------------------------------------------------------------------------- equal weights
@@ -61,10 +68,10 @@ def ready(model, cfg, args, device):
 
 def stock_weights(ours):
     """Name the weights of ``gpt`` as ``transformer_lm`` does."""
-    table, out = dict(ours.transformer.named_parameters()), {}
-    for name, value in table.items():
+    out = {}
+    for name, value in ours.items():
         if name.startswith("embed_positions"):  # rows of padding come first
-            value = torch.cat([value.new_zeros(2, value.size(1)), value])
+            value = torch.cat([value.new_zeros(PAD + 1, value.size(1)), value])
         elif "qkv_proj" in name:
             for part, piece in zip("qkv", value.chunk(3)):
                 out["decoder." + name.replace("qkv_proj", f"{part}_proj")] = piece
@@ -87,7 +94,7 @@ def hugging_face_weights(ours):
     }
     tops = {"embed_tokens": "wte", "embed_positions": "wpe", "layer_norm": "ln_f"}
     out = {}
-    for name, value in ours.transformer.named_parameters():
+    for name, value in ours.items():
         module, _, kind = name.rpartition(".")
         if module in tops:
             out[f"transformer.{tops[module]}.{kind}"] = value
@@ -110,68 +117,157 @@ def load(model, weights):
 
 
 class FairseqGeneration:
-    """A task's own generator and inference step on one padded batch.
+    """A task's own generator and inference step on one padded batch."""
 
-    Args:
-        length: tokens after the begin mark, the same least and most.
-    """
+    def __init__(self, args, words):
+        from fairseq import tasks
 
-    def __init__(self, task, model, prompts, length, mode, device):
-        from fairseq import utils
+        cfg = common.parse_training(words)
+        self.args, self.cfg = args, cfg
+        self.task = tasks.setup_task(cfg.task)
+        self.model = self.task.build_model(cfg.model)
+        self.prompts = make_prompts(args)
+        self.info = SimpleNamespace(
+            width=cfg.model.decoder_embed_dim,
+            inner=cfg.model.decoder_ffn_embed_dim,
+            layers=cfg.model.decoder_layers,
+            heads=cfg.model.decoder_attention_heads,
+        )
+
+    def make_ready(self):
+        """Prepare the model as ``fairseq-generate`` does."""
+        self.model.to(self.args.device, DTYPES[self.args.precision]).eval()
+        self.model.prepare_for_inference_(self.cfg)
+
+    def set_mode(self, mode, length):
+        """Build the generator.
+
+        Args:
+            length: tokens after the begin mark, the same least and most.
+        """
         from fairseq.dataclass.configs import GenerationConfig
 
         options = GenerationConfig(min_len=length, max_len_a=0, max_len_b=length, **MODES[mode])
-        self.task, self.models = task, [model]
-        self.generator = task.build_generator(self.models, options)
-        ended = [torch.cat([p, p.new_tensor([task.source_dictionary.eos()])]) for p in prompts]
-        dataset = task.build_dataset_for_inference(ended, [len(p) for p in ended])
-        sample = dataset.collater([dataset[i] for i in range(len(dataset))])
-        self.sample = utils.move_to_cuda(sample) if device.type == "cuda" else sample
+        self.generator = self.task.build_generator([self.model], options)
 
     def __call__(self):
-        # a task may change the batch it is given
-        sample = {**self.sample, "net_input": dict(self.sample["net_input"])}
-        self.hypotheses = self.task.inference_step(self.generator, self.models, sample)
+        rows = [torch.cat([p.new_tensor([BOS]), p]) for p in self.prompts]
+        device = self.args.device
+        sample = {
+            "id": torch.arange(len(rows), device=device),
+            "nsentences": len(rows),
+            "ntokens": sum(map(len, rows)),
+            "net_input": {
+                "src_tokens": pad(rows).to(device),
+                "src_lengths": torch.tensor([len(r) for r in rows], device=device),
+            },
+            "target": None,
+        }
+        self.hypotheses = self.task.inference_step(self.generator, [self.model], sample)
 
-    def new_tokens(self, prompts, count, led):
-        """Tokens made for each prompt, in the order of the prompts."""
-        out = {}
-        for number, best in zip(self.sample["id"].tolist(), self.hypotheses):
-            tokens = best[0]["tokens"].tolist()
-            out[number] = tokens[len(prompts[number]) if led else 0 :][:count]
-        return [out[number] for number in range(len(prompts))]
+    def new_tokens(self):
+        """Best continuation of each prompt, without the end mark."""
+        return [best[0]["tokens"][: self.args.new_tokens].tolist() for best in self.hypotheses]
+
+
+class OurGeneration(FairseqGeneration):
+    def __init__(self, args, words, weights):
+        super().__init__(args, words)
+        table = self.model.transformer
+        with torch.no_grad():
+            table.layer_norm.weight *= SHARPNESS
+            # like padding's, never among the likely ones: all peers make the same length
+            table.embed_tokens.weight[[BOS, EOS]] = 0
+        if weights.exists():
+            table.load_state_dict(torch.load(weights, weights_only=True))
+        else:
+            torch.save(table.state_dict(), weights)
+        self.make_ready()
+
+    def set_mode(self, mode):
+        super().set_mode(mode, self.args.new_tokens)
+
+
+class StockGeneration(FairseqGeneration):
+    def __init__(self, args, words, weights):
+        super().__init__(args, words)
+        load(self.model, stock_weights(torch.load(weights, weights_only=True)))
+        self.make_ready()
+
+    def set_mode(self, mode):
+        # what follows the longest prompt: the shorter ones' continuations get longer
+        super().set_mode(mode, self.args.longest + self.args.new_tokens)
+
+    def new_tokens(self):
+        ends = [len(p) + self.args.new_tokens for p in self.prompts]
+        tokens = [best[0]["tokens"].tolist() for best in self.hypotheses]
+        return [t[len(p) : end] for t, p, end in zip(tokens, self.prompts, ends)]
 
 
 class HuggingFaceGeneration:
-    def __init__(self, transformers, model, prompts, count, mode, device):
-        rows = [torch.cat([p.new_tensor([0]), p]) for p in prompts]
-        width = max(map(len, rows))
-        self.tokens = torch.full((len(rows), width), 1, device=device)
-        for target, row in zip(self.tokens, rows):
-            target[width - len(row) :] = row
-        self.mask = self.tokens.ne(1).long()
+    def __init__(self, args, shape, weights):
+        self.args = args
+        self.model = hugging_face_model(args, shape, dropout=0.0)
+        load(self.model, hugging_face_weights(torch.load(weights, weights_only=True)))
+        self.model.to(args.device, DTYPES[args.precision]).eval()
+        self.prompts = make_prompts(args)
+
+    def set_mode(self, mode):
         options = MODES[mode]
-        self.model, self.width, self.count = model, width, count
-        self.config = transformers.GenerationConfig(
-            max_new_tokens=count,
-            min_new_tokens=count,
+        self.options = common.transformers_or_none().GenerationConfig(
+            max_new_tokens=self.args.new_tokens,
+            min_new_tokens=self.args.new_tokens,
             num_beams=options["beam"],
             do_sample=options.get("sampling", False),
             top_k=options.get("sampling_topk"),
             use_cache=True,
-            bos_token_id=0,
-            pad_token_id=1,
-            eos_token_id=2,
+            bos_token_id=BOS,
+            pad_token_id=PAD,
+            eos_token_id=EOS,
         )
 
     @torch.no_grad()
     def __call__(self):
+        rows = [torch.cat([p.new_tensor([BOS]), p]) for p in self.prompts]
+        tokens = pad(rows, left=True).to(self.args.device)
         self.output = self.model.generate(
-            self.tokens, attention_mask=self.mask, generation_config=self.config
+            tokens, attention_mask=tokens.ne(PAD).long(), generation_config=self.options
         )
 
     def new_tokens(self):
-        return self.output[:, self.width :].tolist()
+        return self.output[:, 1 + self.args.longest :].tolist()
+
+
+# ---------------------------------------------------------------------------- measurement
+
+
+def start_entrants(args, folder):
+    """Start everything that is timed; return {name: worker}."""
+    weights = Path(folder) / "weights.pt"
+    words = [
+        folder, "--tokens-per-sample", args.tokens_per_sample, "--optimizer", "adam",
+        "--max-tokens", 1024, "--dropout", 0, "--attention-dropout", 0, "--seed", args.seed,
+    ]  # fmt: skip
+    if args.device == "cpu":
+        words.append("--cpu")
+
+    def ours(path):
+        task = ["--user-dir", path, "--task", "story_lm", "--arch", args.arch]
+        return workers.Worker(args, OurGeneration, [*words, *task], weights)
+
+    entrants = {OURS: ours(common.USER_DIR)}
+    shape = entrants[OURS].wait().info
+    for path in args.also:
+        entrants[f"{OURS} of {path}"] = ours(path)
+    if "fairseq" in args.peers:
+        stock = [*words, *stock_shape(shape), "--task", "language_modeling", "--add-bos-token"]
+        entrants[STOCK] = workers.Worker(args, StockGeneration, stock, weights)
+    if "hf" in args.peers:
+        entrants[HF] = workers.Worker(args, HuggingFaceGeneration, shape, weights)
+    for name, worker in entrants.items():
+        if name != OURS:
+            worker.wait()
+    return entrants
 
 
 def agreement(ours, theirs) -> str:
@@ -180,80 +276,24 @@ def agreement(ours, theirs) -> str:
     return f"{sum(a == b for a, b in pairs) / len(pairs):.0%}"
 
 
-class Models:
-    """One set of weights in every entrant's form."""
-
-    def __init__(self, args, folder, transformers, device):
-        words = [
-            folder, "--user-dir", common.USER_DIR, "--tokens-per-sample", args.tokens_per_sample,
-            "--optimizer", "adam", "--max-tokens", 1024, "--dropout", 0, "--attention-dropout", 0,
-        ]  # fmt: skip
-        ours = ["--task", "story_lm", "--arch", args.arch]
-        self.task, self.model, cfg = build([*words, *ours])
-        shape, weights = cfg.model, self.model.transformer
-        with torch.no_grad():
-            weights.layer_norm.weight *= SHARPNESS
-            # like padding's, never among the likely ones: all peers make the same length
-            weights.embed_tokens.weight[self.task.dictionary.eos()] = 0
-            weights.embed_tokens.weight[self.task.dictionary.bos()] = 0
-        self.stock = self.hugging_face = None
-        if "fairseq" in args.peers:
-            stock = [*stock_shape(shape), "--task", "language_modeling", "--add-bos-token"]
-            self.stock_task, self.stock, stock_cfg = build([*words, *stock])
-            load(self.stock, stock_weights(self.model))
-            ready(self.stock, stock_cfg, args, device)
-        if transformers is not None:
-            config = transformers.GPT2Config(
-                vocab_size=args.vocab,
-                n_positions=args.tokens_per_sample,
-                n_embd=shape.decoder_embed_dim,
-                n_layer=shape.decoder_layers,
-                n_head=shape.decoder_attention_heads,
-                n_inner=shape.decoder_ffn_embed_dim,
-                bos_token_id=0,
-                pad_token_id=1,
-                eos_token_id=2,
-            )
-            self.hugging_face = transformers.GPT2LMHeadModel(config)
-            load(self.hugging_face, hugging_face_weights(self.model))
-            dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-            self.hugging_face.to(device, dtype[args.precision]).eval()
-        ready(self.model, cfg, args, device)
-
-
-def measure(args, models, prompts, mode, rounds, transformers, device):
+def measure(args, entrants, mode, rounds, device):
     """Time one way of decoding; return rows of the table."""
-    count = args.new_tokens
-    ours = FairseqGeneration(models.task, models.model, prompts, count, mode, device)
-    steps, made = {"fairtale": ours}, {"fairtale": lambda: ours.new_tokens(prompts, count, False)}
-    if models.stock is not None:
-        stock = FairseqGeneration(
-            models.stock_task, models.stock, prompts, args.longest + count, mode, device
-        )
-        steps["fairseq stock generator"] = as_torch_comes(stock)
-        made["fairseq stock generator"] = lambda: stock.new_tokens(prompts, count, True)
-    if models.hugging_face is not None:
-        peer = HuggingFaceGeneration(
-            transformers, models.hugging_face, prompts, count, mode, device
-        )
-        steps["Hugging Face generate"] = as_torch_comes(peer)
-        made["Hugging Face generate"] = peer.new_tokens
-    seconds = common.alternate(steps, rounds, WARMUP, device, args.clock)
-
-    tokens = {name: get() for name, get in made.items()}
-    for name, rows in tokens.items():
-        lengths = {len(row) for row in rows}
-        assert lengths == {count}, f"{name} made {lengths} tokens a prompt, not {count}"
-    total = len(prompts) * count
+    for worker in entrants.values():
+        worker.ask("set_mode", mode)
+    seconds = common.alternate(entrants, rounds, WARMUP, device, args.clock)
+    tokens = {name: worker.ask("new_tokens") for name, worker in entrants.items()}
     rows = []
-    for name in steps:
-        is_peer, sampled = name != "fairtale", "sampling" in MODES[mode]
+    for name, made in tokens.items():
+        lengths = {len(row) for row in made}
+        assert lengths == {args.new_tokens}, f"{name} made {lengths} tokens a prompt"
+        compared = name != OURS
+        same = compared and "sampling" not in MODES[mode]
         rows.append(
             [
                 f"{mode}: {name}",
-                common.rate(total, seconds[name]),
-                common.ratio(seconds[name], seconds["fairtale"]) if is_peer else "",
-                agreement(tokens["fairtale"], tokens[name]) if is_peer and not sampled else "",
+                common.rate(args.prompts * args.new_tokens, seconds[name]),
+                common.ratio(seconds[name], seconds[OURS]) if compared else "",
+                agreement(tokens[OURS], made) if same else "",
             ]
         )
     return rows
@@ -263,32 +303,31 @@ def main():
     args = parse_args()
     device = common.settle(args)
     rounds = args.rounds or DEFAULT_ROUNDS[device.type]
-    transformers = common.transformers_or_none() if "hf" in args.peers else None
     if args.longest + args.new_tokens >= args.tokens_per_sample:
         raise SystemExit(
             f"error: {args.longest} + {args.new_tokens} tokens do not fit "
             f"--tokens-per-sample {args.tokens_per_sample}"
         )
-    generator = torch.Generator().manual_seed(args.seed)
-    lengths = torch.linspace(args.shortest, args.longest, args.prompts).round().long()
-    lengths = lengths[torch.randperm(args.prompts, generator=generator)]
-    prompts = [torch.randint(4, args.vocab, (n,), generator=generator) for n in lengths.tolist()]
-
+    if "hf" in args.peers and common.transformers_or_none() is None:
+        args.peers.remove("hf")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         common.write_data_folder(Path(folder), args.vocab, 16, 4, args.seed)
-        models = Models(args, folder, transformers, device)
+        entrants = start_entrants(args, folder)
         for mode in args.modes:
-            rows += measure(args, models, prompts, mode, rounds, transformers, device)
+            rows += measure(args, entrants, mode, rounds, device)
+        for worker in entrants.values():
+            worker.close()
 
-    header = ["", "new tokens/s", "fairtale is faster by", "same tokens as fairtale"]
+    header = ["", "new tokens/s", f"{OURS} is faster by", f"same tokens as {OURS}"]
     notes = (
         f"{args.arch}, V {args.vocab}, {args.precision}, {args.prompts} prompts of "
         f"{args.shortest} to {args.longest} tokens in one batch, {args.new_tokens} new tokens each "
-        f"(the best hypothesis counts), {rounds} rounds, {args.clock} clock. The weights are "
+        f"(the best hypothesis counts); {rounds} rounds, {args.clock} clock. The weights are "
         "random and equal. Ratios are medians over the rounds (with quartiles)."
     )
-    title = f"Generation with {args.arch}, {args.precision}, {args.prompts} prompts"
+    title = f"Generation with {args.arch}, {args.precision}, {args.prompts} prompts, "
+    title += f"{args.threads} threads"
     body = common.table(header, rows) + "\n\n" + notes
     common.publish(title, device, body, write=not args.no_write)
 

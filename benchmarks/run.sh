@@ -18,7 +18,7 @@ if has_gpu; then
         measure train_speed.py --precision "$precision" --compile "$@"
         # 32,768 entries: 111M parameters with the embedding
         measure train_speed.py --precision "$precision" --compile --arch gpt_112m \
-            --vocab 32768 --tokens-per-sample 1024 --rows 16 "$@"
+            --vocab 32768 --tokens-per-sample 1024 --rows 16 --dropouts 0.1 "$@"
         measure generate_speed.py --precision "$precision" "$@"
     done
     measure loss_memory.py "$@"

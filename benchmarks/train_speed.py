@@ -11,14 +11,17 @@ import itertools
 import statistics
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import common
 import torch
+import workers
 
-# rows of tokens that fit: batch of a step
 DEFAULT_ROWS = {"cpu": 8, "cuda": 64}
 DEFAULT_ROUNDS = {"cpu": 10, "cuda": 30}
 WARMUP = 3
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+OURS, STOCK, HF = "fairtale", "fairseq transformer_lm_gpt", "Hugging Face GPT-2, bare loop"
 
 
 def parse_args():
@@ -33,6 +36,9 @@ def parse_args():
         "--dropouts", type=float, nargs="+", default=[0.1, 0.0], help="one comparison for each"
     )
     parser.add_argument("--compile", action="store_true", help="also ours with --compile")
+    parser.add_argument(
+        "--also", nargs="*", default=[], help="other versions of the folder user_dir to compare"
+    )
     parser.add_argument("--peers", nargs="*", choices=["fairseq", "hf"], default=["fairseq", "hf"])
     common.add_machine_options(parser)
     return parser.parse_args()
@@ -43,7 +49,7 @@ def parse_args():
 
 def shared_options(args, folder, dropout):
     words = [
-        folder, "--user-dir", common.USER_DIR, "--tokens-per-sample", args.tokens_per_sample,
+        folder, "--tokens-per-sample", args.tokens_per_sample,
         "--max-tokens", args.rows * args.tokens_per_sample, "--required-batch-size-multiple", 1,
         "--dropout", dropout, "--attention-dropout", 0.0, "--activation-dropout", 0.0,
         "--optimizer", "adam", "--lr", 3e-4, "--clip-norm", 1.0, "--seed", args.seed,
@@ -57,34 +63,33 @@ def shared_options(args, folder, dropout):
     return words
 
 
-def our_options(args, folder, dropout, extra=()):
-    words = ["--task", "story_lm", "--arch", args.arch, "--criterion", args.criterion]
+def our_options(args, folder, dropout, user_dir=common.USER_DIR, extra=()):
+    words = ["--user-dir", user_dir, "--task", "story_lm", "--arch", args.arch]
+    words += ["--criterion", args.criterion]
     if args.label_smoothing:
         words += ["--label-smoothing", args.label_smoothing]
     return [*shared_options(args, folder, dropout), *words, *extra]
 
 
 def stock_options(args, folder, dropout, shape):
-    criterion = ["--criterion", "cross_entropy"]
+    words = ["--criterion", "cross_entropy"]
     if args.label_smoothing:
-        criterion = ["--criterion", "label_smoothed_cross_entropy"]
-        criterion += ["--label-smoothing", args.label_smoothing]
-    return [
-        *shared_options(args, folder, dropout), *criterion, *stock_shape(shape),
-        "--task", "language_modeling", "--sample-break-mode", "none",
-    ]  # fmt: skip
+        words = ["--criterion", "label_smoothed_cross_entropy"]
+        words += ["--label-smoothing", args.label_smoothing]
+    words += ["--task", "language_modeling", "--sample-break-mode", "none"]
+    return [*shared_options(args, folder, dropout), *words, *stock_shape(shape)]
 
 
 def stock_shape(shape):
     """Options that make ``transformer_lm_gpt`` what our architecture is."""
     return [
         "--arch", "transformer_lm_gpt",
-        "--decoder-embed-dim", shape.decoder_embed_dim,
-        "--decoder-input-dim", shape.decoder_embed_dim,
-        "--decoder-output-dim", shape.decoder_embed_dim,
-        "--decoder-ffn-embed-dim", shape.decoder_ffn_embed_dim,
-        "--decoder-layers", shape.decoder_layers,
-        "--decoder-attention-heads", shape.decoder_attention_heads,
+        "--decoder-embed-dim", shape.width,
+        "--decoder-input-dim", shape.width,
+        "--decoder-output-dim", shape.width,
+        "--decoder-ffn-embed-dim", shape.inner,
+        "--decoder-layers", shape.layers,
+        "--decoder-attention-heads", shape.heads,
         "--activation-fn", "gelu_accurate", "--decoder-normalize-before",
         "--decoder-learned-pos", "--share-decoder-input-output-embed", "--no-scale-embedding",
     ]  # fmt: skip
@@ -97,7 +102,7 @@ class FairseqTraining:
     ``fairseq-train`` makes them while the last one is trained on.
     """
 
-    def __init__(self, words):
+    def __init__(self, args, words):
         from fairseq import tasks, utils
         from fairseq.data import iterators
         from fairseq.logging import metrics
@@ -107,13 +112,17 @@ class FairseqTraining:
         utils.set_torch_seed(cfg.common.seed)
         task = tasks.setup_task(cfg.task)
         model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
-        self.shape = cfg.model
-        self.num_parameters = sum(p.numel() for p in model.parameters())
         self.trainer = Trainer(cfg, task, model, criterion)
         epoch = self.trainer.get_train_iterator(epoch=1)
-        groups = iterators.GroupedIterator(epoch.next_epoch_itr(shuffle=False), 1)
-        batches = list(groups)
-        self.tokens = [group[0]["ntokens"] for group in batches]
+        batches = list(iterators.GroupedIterator(epoch.next_epoch_itr(shuffle=False), 1))
+        self.info = SimpleNamespace(
+            tokens={int(group[0]["ntokens"]) for group in batches},
+            parameters=sum(p.numel() for p in model.parameters()),
+            width=cfg.model.decoder_embed_dim,
+            inner=cfg.model.decoder_ffn_embed_dim,
+            layers=cfg.model.decoder_layers,
+            heads=cfg.model.decoder_attention_heads,
+        )
         self._batches = itertools.cycle(batches)
         self._metrics = metrics
         self.trainer.begin_epoch(1)
@@ -129,28 +138,15 @@ class FairseqTraining:
 class HuggingFaceTraining:
     """GPT-2 in a bare loop: loss from labels, clipping, torch's fused AdamW, autocast."""
 
-    def __init__(self, transformers, args, shape, dropout, device):
-        config = transformers.GPT2Config(
-            vocab_size=args.vocab,
-            n_positions=args.tokens_per_sample,
-            n_embd=shape.decoder_embed_dim,
-            n_layer=shape.decoder_layers,
-            n_head=shape.decoder_attention_heads,
-            n_inner=shape.decoder_ffn_embed_dim,
-            resid_pdrop=dropout,
-            embd_pdrop=dropout,
-            attn_pdrop=0.0,
-            use_cache=False,
-            bos_token_id=0,
-            eos_token_id=2,
-        )
-        self.model = transformers.GPT2LMHeadModel(config).to(device).train()
+    def __init__(self, args, shape, dropout):
+        device = torch.device(args.device)
+        model = hugging_face_model(args, shape, dropout)
+        self.model = model.to(device).train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=3e-4, fused=True)
         self.scaler = torch.amp.GradScaler(device.type, enabled=args.precision == "fp16")
         self.autocast = contextlib.nullcontext
         if args.precision != "fp32":
-            dtype = torch.bfloat16 if args.precision == "bf16" else torch.float16
-            self.autocast = lambda: torch.autocast(device.type, dtype)
+            self.autocast = lambda: torch.autocast(device.type, DTYPES[args.precision])
         rows = (args.rows, args.tokens_per_sample)
         self.batch = torch.randint(4, args.vocab, rows, device=device)
 
@@ -166,6 +162,26 @@ class HuggingFaceTraining:
         loss.item()  # it is logged
 
 
+def hugging_face_model(args, shape, dropout):
+    """Build GPT-2 of the same shape, its special symbols where fairseq has them."""
+    transformers = common.transformers_or_none()
+    config = transformers.GPT2Config(
+        vocab_size=args.vocab,
+        n_positions=args.tokens_per_sample,
+        n_embd=shape.width,
+        n_layer=shape.layers,
+        n_head=shape.heads,
+        n_inner=shape.inner,
+        resid_pdrop=dropout,
+        embd_pdrop=dropout,
+        attn_pdrop=0.0,
+        bos_token_id=0,
+        pad_token_id=1,
+        eos_token_id=2,
+    )
+    return transformers.GPT2LMHeadModel(config)
+
+
 # ------------------------------------------------------------------------ matrix products
 
 
@@ -173,21 +189,21 @@ class Products:
     """Every matrix product of one step but attention's, forward and backward, nothing else.
 
     Args:
-        tokens: B x T of a step.
+        onednn: through this library instead of the one that torch takes.
     """
 
-    def __init__(self, shape, vocab_size, tokens, dtype, device):
-        width, inner = shape.decoder_embed_dim, shape.decoder_ffn_embed_dim
-        layer = [(width, 3 * width), (width, width), (width, inner), (inner, width)]
-        sizes = layer * shape.decoder_layers + [(width, vocab_size)]
+    def __init__(self, args, shape, onednn):
+        tokens = args.rows * args.tokens_per_sample
 
         def random(*size):
-            return torch.randn(*size, dtype=dtype, device=device)
+            return torch.randn(*size, dtype=DTYPES[args.precision], device=args.device)
 
+        sizes = product_sizes(args, shape)
         self.operands = [(random(tokens, i), random(o, i), random(tokens, o)) for i, o in sizes]
         self.results = {o: random(tokens, o) for size in sizes for o in size}
         self.weight_results = {size: random(size[1], size[0]) for size in sizes}
-        self.flops = sum(3 * 2 * tokens * i * o for i, o in sizes)
+        if onednn:
+            torch.backends.mkldnn.matmul.fp32_precision = "bf16"  # see modules/fast_gemm.py
 
     def __call__(self):
         for x, weight, grad in self.operands:
@@ -197,63 +213,97 @@ class Products:
             torch.mm(grad.t(), x, out=self.weight_results[into, out])
 
 
-def through_onednn(step):
-    """The same with torch's other CPU library, where the plug-in would take it; else None."""
-    try:
-        from user_dir.modules.fast_gemm import fast_fp32_products, use_onednn
-    except ImportError:
-        return None
-    if not use_onednn():
-        return None
-
-    def run():
-        with fast_fp32_products():
-            step()
-
-    return run
+def product_sizes(args, shape):
+    """(inputs, outputs) of every linear layer and of the vocabulary projection."""
+    width, inner = shape.width, shape.inner
+    layer = [(width, 3 * width), (width, width), (width, inner), (inner, width)]
+    return layer * shape.layers + [(width, args.vocab)]
 
 
-def as_torch_comes(step):
-    def run():
-        with common.as_torch_comes():
-            step()
+def is_onednn_chosen(args) -> bool:
+    """Whether the plug-in would send this machine's fp32 products to oneDNN."""
+    if args.device != "cpu" or args.precision != "fp32":
+        return False
+    common.import_user_dir()
+    from user_dir.modules.fast_gemm import use_onednn
 
-    return run
+    return use_onednn()
 
 
 # --------------------------------------------------------------------------- measurement
 
 
-def step_memory(step, device) -> float:
-    """MiB that a step needs at its peak above what it finds and leaves; 0 on a CPU."""
-    if device.type != "cuda":
-        return 0.0
-    common.wait(device)
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    step()
-    common.wait(device)
-    return (torch.cuda.max_memory_allocated() - before) / 2**20
-
-
-def entrants(args, folder, device, transformers):
-    """Build everything that is timed: {(name, dropout): step}, and our trainings' shape."""
-    steps, shape, first = {}, None, None
+def start_entrants(args, folder):
+    """Start everything that is timed; return {(name, dropout) or name: worker}, our info."""
+    entrants = {}
     for dropout in args.dropouts:
-        ours = FairseqTraining(our_options(args, folder, dropout))
-        shape, first = ours.shape, first or ours
-        steps["fairtale", dropout] = ours
+        words = our_options(args, folder, dropout)
+        entrants[OURS, dropout] = workers.Worker(args, FairseqTraining, words)
         if args.compile:
-            words = our_options(args, folder, dropout, ["--compile"])
-            steps["fairtale --compile", dropout] = FairseqTraining(words)
+            words = our_options(args, folder, dropout, extra=["--compile"])
+            entrants[f"{OURS} --compile", dropout] = workers.Worker(args, FairseqTraining, words)
+        for path in args.also:
+            words = our_options(args, folder, dropout, path)
+            entrants[f"{OURS} of {path}", dropout] = workers.Worker(args, FairseqTraining, words)
+    info = entrants[OURS, args.dropouts[0]].wait().info
+    for dropout in args.dropouts:
         if "fairseq" in args.peers:
-            stock = FairseqTraining(stock_options(args, folder, dropout, shape))
-            steps["fairseq transformer_lm_gpt", dropout] = as_torch_comes(stock)
-            assert set(stock.tokens) == set(ours.tokens), (stock.tokens, ours.tokens)
-        if transformers is not None:
-            peer = HuggingFaceTraining(transformers, args, shape, dropout, device)
-            steps["Hugging Face GPT-2, bare loop", dropout] = as_torch_comes(peer)
-    return steps, first
+            words = stock_options(args, folder, dropout, info)
+            entrants[STOCK, dropout] = workers.Worker(args, FairseqTraining, words)
+        if "hf" in args.peers:
+            entrants[HF, dropout] = workers.Worker(args, HuggingFaceTraining, info, dropout)
+    entrants["matrix products alone"] = workers.Worker(args, Products, info, False)
+    if is_onednn_chosen(args):
+        entrants["matrix products alone, by oneDNN"] = workers.Worker(args, Products, info, True)
+    for name, worker in entrants.items():
+        if name != (OURS, args.dropouts[0]):
+            worker.wait()
+        tokens = getattr(worker.info, "tokens", info.tokens)
+        assert tokens == {args.rows * args.tokens_per_sample}, (name, tokens)
+    return entrants, info
+
+
+def report(args, entrants, info, seconds):
+    """Return the table and what must be known to read it."""
+    tokens = args.rows * args.tokens_per_sample
+    product_names = [name for name in entrants if isinstance(name, str)]
+    best = min(product_names, key=lambda name: statistics.median(seconds[name]))
+    product_flops = sum(3 * 2 * tokens * i * o for i, o in product_sizes(args, info))
+    # PaLM's count (Chowdhery et al. 2022, appendix B): attention as if it were not causal
+    attention_flops = 12 * info.layers * info.width * args.tokens_per_sample * tokens
+    model_flops = product_flops + attention_flops
+    peak = common.peak_flops(torch.device(args.device), args.precision)
+
+    rows = []
+    for name, worker in entrants.items():
+        share = common.ratio(seconds[best], seconds[name])
+        speed = common.rate(tokens, seconds[name])
+        if name in product_names:
+            rate = product_flops / statistics.median(seconds[name]) / 1e9
+            cells = [f"{name}: {rate:,.0f} GFLOP/s", "", speed, "", share, ""]
+        else:
+            own = seconds[OURS, name[1]]
+            gain = "" if name[0] == OURS else common.ratio(seconds[name], own)
+            cells = [name[0], f"{name[1]:g}", speed, gain, share, f"{worker.ask('peak'):,.0f}"]
+        if peak:
+            used = model_flops / statistics.median(seconds[name]) / peak
+            cells.append("" if name in product_names else f"{used:.1%}")
+        rows.append(cells)
+
+    header = ["", "dropout", "tokens/s", f"{OURS} is faster by", "share of the products' rate"]
+    header.append("peak MiB")
+    if peak:
+        header.append(f"MFU of {peak / 1e12:.0f} TFLOP/s")
+    notes = (
+        f"{args.arch}, V {args.vocab}, {info.parameters / 1e6:.1f}M parameters, "
+        f"{args.rows} x {args.tokens_per_sample} tokens a step, {args.precision}, Adam, clipping, "
+        f"criterion {args.criterion}, label smoothing {args.label_smoothing:g}; "
+        f"{len(seconds[best])} rounds, {args.clock} clock. "
+        f"Products: {product_flops / tokens / 1e6:.0f} MFLOP a token, attention's left out; "
+        f"model FLOPs with attention {model_flops / tokens / 1e6:.0f} MFLOP a token. "
+        "Ratios are medians over the rounds (with quartiles)."
+    )
+    return common.table(header, rows) + "\n\n" + notes
 
 
 def main():
@@ -261,73 +311,19 @@ def main():
     device = common.settle(args)
     args.rows = args.rows or DEFAULT_ROWS[device.type]
     rounds = args.rounds or DEFAULT_ROUNDS[device.type]
-    transformers = common.transformers_or_none() if "hf" in args.peers else None
-    tokens = args.rows * args.tokens_per_sample
-
+    if "hf" in args.peers and common.transformers_or_none() is None:
+        args.peers.remove("hf")
     with tempfile.TemporaryDirectory() as folder:
-        num_rows = 4 * args.rows
         common.write_data_folder(
-            Path(folder), args.vocab, args.tokens_per_sample, num_rows, args.seed
+            Path(folder), args.vocab, args.tokens_per_sample, 4 * args.rows, args.seed
         )
-        steps, ours = entrants(args, folder, device, transformers)
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-        products = Products(ours.shape, args.vocab, tokens, dtype[args.precision], device)
-        steps["products"] = as_torch_comes(products)
-        if args.precision == "fp32" and device.type == "cpu":
-            other = through_onednn(products)
-            if other is not None:
-                steps["products, oneDNN"] = other
-        seconds = common.alternate(steps, rounds, WARMUP, device, args.clock)
-        memory = {name: step_memory(step, device) for name, step in steps.items()}
-
-    product_names = [name for name in steps if str(name).startswith("products")]
-    best = min(product_names, key=lambda name: statistics.median(seconds[name]))
-    # PaLM's count (Chowdhery et al. 2022, appendix B): attention as if it were not causal
-    width, layers = ours.shape.decoder_embed_dim, ours.shape.decoder_layers
-    model_flops = products.flops + 12 * layers * width * args.tokens_per_sample * tokens
-    peak = common.peak_flops(device, args.precision)
-
-    rows = []
-    for name in steps:
-        if name in product_names:
-            continue
-        entrant, dropout = name
-        own = seconds["fairtale", dropout]
-        cells = [
-            entrant,
-            f"{dropout:g}",
-            common.rate(tokens, seconds[name]),
-            "" if name == ("fairtale", dropout) else common.ratio(seconds[name], own),
-            common.ratio(seconds[best], seconds[name]),
-        ]
-        if device.type == "cuda":
-            cells.append(f"{memory[name]:,.0f}")
-        if peak:
-            cells.append(f"{model_flops / statistics.median(seconds[name]) / peak:.1%}")
-        rows.append(cells)
-    for name in product_names:
-        speed = products.flops / statistics.median(seconds[name]) / 1e9
-        label = "matrix products alone" + (", through oneDNN" if "oneDNN" in name else "")
-        cells = [f"{label}: {speed:,.0f} GFLOP/s", "", common.rate(tokens, seconds[name]), ""]
-        rows.append([*cells, common.ratio(seconds[best], seconds[name])])
-        rows[-1] += [""] * ((device.type == "cuda") + bool(peak))
-
-    header = ["", "dropout", "tokens/s", "fairtale is faster by", "share of the products' rate"]
-    if device.type == "cuda":
-        header.append("MiB of a step")
-    if peak:
-        header.append(f"MFU of {peak / 1e12:.0f} TFLOP/s")
-    notes = (
-        f"{args.arch}, V {args.vocab}, {ours.num_parameters / 1e6:.1f}M parameters, "
-        f"{args.rows} x {args.tokens_per_sample} tokens a step, {args.precision}, Adam, clipping, "
-        f"{rounds} rounds, {args.clock} clock, criterion {args.criterion}, "
-        f"label smoothing {args.label_smoothing:g}. "
-        f"Products: {products.flops / tokens / 1e6:.0f} MFLOP a token, attention's left out; "
-        f"model FLOPs with attention {model_flops / tokens / 1e6:.0f} MFLOP a token. "
-        "Ratios are medians over the rounds (with quartiles)."
-    )
-    title = f"Training {args.arch}, {args.precision}, {args.rows} x {args.tokens_per_sample} tokens"
-    body = common.table(header, rows) + "\n\n" + notes
+        entrants, info = start_entrants(args, folder)
+        seconds = common.alternate(entrants, rounds, WARMUP, device, args.clock)
+        body = report(args, entrants, info, seconds)
+        for worker in entrants.values():
+            worker.close()
+    rows = f"{args.rows} x {args.tokens_per_sample} tokens"
+    title = f"Training {args.arch}, {args.precision}, {rows}, {args.threads} threads"
     common.publish(title, device, body, write=not args.no_write)
 
 

@@ -1,0 +1,104 @@
+"""Entrants in processes of their own, which take turns.
+
+What an entrant sets for its process (a library for matrix products, the allocator's habits,
+repairs of fairseq) stays with it, and its peak memory is its own.
+"""
+
+import logging
+import multiprocessing
+import re
+import traceback
+import warnings
+from pathlib import Path
+from typing import Callable
+
+import common
+import torch
+
+
+class Worker:
+    """A process that builds one entrant and runs a step of it whenever it is asked to.
+
+    Args:
+        args: the options, as :func:`common.settle` left them.
+        build: a module-level function; of ``words`` it makes a callable, whose attribute
+            ``info``, if it has one, is sent here.
+    """
+
+    def __init__(self, args, build: Callable, *words):
+        # a process that has spoken to a GPU cannot be forked
+        kind = "spawn" if args.device == "cuda" else "forkserver"
+        context = multiprocessing.get_context(kind)
+        if kind == "forkserver":
+            context.set_forkserver_preload(["torch", "fairseq.trainer"])
+        self._pipe, far_end = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(far_end, args, build, words), daemon=True
+        )
+        self._process.start()
+        far_end.close()
+
+    def wait(self):
+        """Wait until the entrant is built."""
+        self.info = self._receive()
+        return self
+
+    def timed(self, kind: str) -> float:
+        """Run one step and return its seconds."""
+        return self.ask("clock", kind)
+
+    def ask(self, *question):
+        self._pipe.send(question)
+        return self._receive()
+
+    def _receive(self):
+        try:
+            kind, answer = self._pipe.recv()
+        except EOFError:
+            self._process.join()
+            raise SystemExit(
+                f"error: an entrant ended with status {self._process.exitcode}"
+            ) from None
+        if kind == "error":
+            raise SystemExit(f"error: an entrant failed\n{answer}")
+        return answer
+
+    def close(self):
+        self._pipe.send(("stop",))
+        self._process.join()
+
+
+def _serve(pipe, args, build, words):
+    try:
+        logging.disable(logging.INFO)
+        warnings.filterwarnings("ignore")
+        torch.set_num_threads(args.threads)
+        torch.manual_seed(args.seed)
+        device = torch.device(args.device)
+        entrant = build(args, *words)
+        pipe.send(("done", getattr(entrant, "info", None)))
+        while True:
+            question, *rest = pipe.recv()
+            if question == "stop":
+                return
+            if question == "clock":
+                answer = common.clock(entrant, device, common.CLOCKS[rest[0]])
+            elif question == "peak":
+                answer = peak_mib(device)
+            else:
+                answer = getattr(entrant, question)(*rest)
+            pipe.send(("done", answer))
+    except EOFError:
+        return
+    except BaseException:
+        pipe.send(("error", traceback.format_exc()))
+
+
+def peak_mib(device: torch.device) -> float:
+    """Most MiB that this process has held: on a GPU of its memory, else of resident memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return float("nan")
+    return int(re.search(r"VmHWM:\s*(\d+)", status.read_text())[1]) / 2**10
