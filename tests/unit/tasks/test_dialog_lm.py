@@ -215,3 +215,19 @@ def test_replies_of_the_models_own_become_a_batch():
     _, greedy = generate(task, model.eval(), LINES, True, beam=1, max_len_b=5)
     expected = [t for group in greedy for t in group[0]["tokens"].tolist()]
     assert own["target"][own["response_mask"]].tolist() == expected
+
+
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+def test_replies_are_scored_as_the_training_forward_scores_them(probability):
+    """A model trained without seq2seq updates reads the prefix causally when it decodes, too."""
+    dictionary = dialog_dictionary()
+    task, model = settled(dialog_task(dictionary), probability), dialog_model(dictionary, seed=1)
+    line = LINES[0]
+    _, hypos = generate(task, model, [line], True, beam=1)
+    reply = [dictionary[t] for t in hypos[0][0]["tokens"].tolist()[:-1]]
+    assert reply
+    batch = batch_of(dialog_dataset([f"{line.split(SEP)[0]} {SEP} {' '.join(reply)}"], dictionary))
+    lprobs = logits_of(model, batch, seq2seq=probability > 0).log_softmax(-1)
+    own = lprobs.gather(1, batch["target"][0].unsqueeze(1)).squeeze(1)
+    expected = own[batch["response_mask"][0]]
+    torch.testing.assert_close(hypos[0][0]["positional_scores"], expected, atol=1e-5, rtol=1e-4)
