@@ -35,7 +35,19 @@ bash "$scripts/prepare.sh" --source "$dir/stories.txt" --data-bin "$dir/data-bin
 say "training for $updates updates"
 N_GPUS=0 bash "$scripts/train.sh" --data-bin "$dir/data-bin" --save-dir "$dir" --arch gpt_tiny \
     --max-tokens 4096 --update-tokens 4096 --lr 3e-3 --warmup-updates 50 --max-update "$updates" \
-    --validate-interval-updates 100 --save-interval-updates 100 --log-interval 10
+    --validate-interval-updates 100 --save-interval-updates 100 --log-interval 10 | awk '
+    function value(name) {
+        if (!match($0, "\"" name "\": \"[^\"]*")) return ""
+        return substr($0, RSTART + length(name) + 5, RLENGTH - length(name) - 5)
+    }
+    / train_inner / { print "update " value("num_updates") ", perplexity " value("ppl") }
+    / valid / && value("valid_ppl") {
+        print "update " value("valid_num_updates") ", perplexity of held-out stories " value("valid_ppl")
+    }
+    sub(/.*sample 0 @ [0-9]+ updates: /, "  a sample: ") { sub(/\|/, ""); print }
+    /^error|^Traceback|Error/ { print } # all the rest is in train.log
+    { fflush() }' ||
+    die "training failed, see $dir/train.log"
 
 bash "$scripts/generate.sh" --checkpoint "$dir/checkpoint_best.pt" --data-bin "$dir/data-bin" \
     --quantity 3 --output "$dir/stories-generated.txt" --cpu

@@ -62,9 +62,10 @@ absolute() {
 
 # Names and sizes of a file or of all files in a folder, as one checksum.  fingerprint PATH
 fingerprint() {
-    (cd "$1" 2>/dev/null || cd "$(dirname "$1")" || exit 1
-        if [ -d "$1" ]; then set -- .; else set -- "./$(basename "$1")"; fi
-        find -L "$1" -type f ! -name '.*' -exec wc -c {} \; | LC_ALL=C sort) | cksum | tr ' ' '-'
+    local folder=$1 name=.
+    [ -d "$1" ] || { folder=$(dirname "$1") && name=./$(basename "$1"); }
+    (cd "$folder" && find -L "$name" -type f ! -name '.*' -exec wc -c {} \; | LC_ALL=C sort) |
+        cksum | tr ' ' '-'
 }
 
 # --- folders that are made in one piece ----------------------------------------------------------

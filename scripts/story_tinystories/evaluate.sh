@@ -38,7 +38,8 @@ done
 [ -z "$judge" ] || [ -d "$judge" ] || die "--judge $judge: not a folder with a Hugging Face model"
 
 fairseq-validate "$data_bin" --user-dir "$USER_DIR" --task story_lm --path "$checkpoint" \
-    --valid-subset "$subset" --max-tokens "$max_tokens" --log-format simple
+    --valid-subset "$subset" --max-tokens "$max_tokens" --log-format simple |
+    grep -E 'story_dataset|subset \|'
 [ -n "$judge" ] || exit 0
 
 # What people wrote comes first in the table: the figure that generated stories should approach.

@@ -55,7 +55,10 @@ fairseq-interactive "$data_bin" --user-dir "$USER_DIR" --task story_lm --path "$
     --input "$work/prompts" --buffer-size 1024 --batch-size 32 --seed "$seed" \
     --sampling --sampling-topk "$topk" --temperature "$temperature" \
     --beam "$beam" --nbest "$beam" --max-len-b 256 \
-    ${extra[@]+"${extra[@]}"} >"$work/log" || { tail -n 5 "$work/log" >&2 && exit 2; }
+    ${extra[@]+"${extra[@]}"} >"$work/log" || {
+    grep -v ' | INFO | ' "$work/log" >&2 || true # what was said besides the reason on stderr
+    exit 2
+}
 
 # S is the prompt and H a continuation, both as pieces: put together they decode to the exact text.
 awk -F'\t' -v n="$lines" -v quantity="$quantity" '

@@ -52,7 +52,7 @@ say "an update: $devices x $max_tokens x $update_freq = $((devices * max_tokens 
 mkdir -p "$save_dir"
 "${launch[@]}" "$data_bin" --user-dir "$USER_DIR" --task story_lm --tokens-per-sample 256 \
     --arch "$arch" --criterion label_smoothed_kl "${device[@]}" \
-    --max-tokens "$max_tokens" --update-freq "$update_freq" \
+    --max-tokens "$max_tokens" --update-freq "$update_freq" --required-batch-size-multiple 1 \
     --optimizer adam --adam-betas '(0.9, 0.95)' --lr 3e-4 --clip-norm 1.0 \
     --lr-scheduler reduce_lr_on_validation --lr-shrink 0.3 --lr-patience 10 --stop-min-lr 1e-6 \
     --warmup-init-lr 1e-5 \
