@@ -14,6 +14,7 @@ import glob
 import logging
 import os
 import pickle
+import re
 import shutil
 import sys
 import threading
@@ -261,10 +262,11 @@ class explained_checkpoint_errors:  # noqa: N801  (used as a context manager)
 
     def __exit__(self, kind, error, _):
         if isinstance(error, pickle.UnpicklingError):
-            reason = next((x.strip() for x in str(error).splitlines() if "Unsupported" in x), "")
+            found = re.search(r"GLOBAL (\S+)|Unsupported operand \d+", str(error))
+            reason = "unreadable" if found is None else found[1] or found[0]
             raise UserError(
                 f"checkpoint {self.path}: refused, for it is damaged or holds objects besides "
-                f"plain weights and settings, which could run code ({reason or 'unpickling error'})"
+                f"plain weights and settings, which could run code ({reason})"
             ) from error
         text = str(error)
         cut = isinstance(error, EOFError) or (isinstance(error, RuntimeError) and "zip" in text)
@@ -393,8 +395,11 @@ def cure_import_logging():
     """Importing fairseq turns on DEBUG logging on stderr, in no readable format.
 
     ``wav2vec2_classification.py`` calls ``basicConfig(level=DEBUG)`` when imported, before
-    most commands say how they want to log. They are given what they ask for in vain.
+    most commands say how they want to log. They are given what they ask for in vain. And four
+    lines about the reuse of iterators, for every prompt and every validation, are left out.
     """
+    if os.environ.get("LOGLEVEL", "").upper() != "DEBUG":
+        logging.getLogger("fairseq.tasks.fairseq_task").setLevel(logging.WARNING)
     root = logging.getLogger()
     handler = root.handlers[0] if len(root.handlers) == 1 else None
     if root.level != logging.DEBUG or getattr(handler, "stream", None) is not sys.stderr:
