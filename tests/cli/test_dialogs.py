@@ -72,6 +72,8 @@ def test_options_of_cleaning(tmp_path):
     (tmp_path / "a.tsv").write_text("- (a) b\tsame\nsame\tsame\nx\tx yz\nlong\tlong line\n")
     options = "--keep-asides --keep-punctuation --allow-equal --min-chars 3 --max-chars 7".split()
     shares = ["--valid", "0", "--test", "0"]
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / "valid.tsv").write_text("of an earlier run")
     done = run("dialogs", "a.tsv", "--output", "o", *shares, *options, cwd=tmp_path)
     assert read(tmp_path / "o" / "train.tsv") == ["- (a) b\tsame", "same\tsame"]
     assert "left out, query of fewer than 3 characters: 1 (first: a.tsv:3)" in done.stdout
@@ -157,10 +159,12 @@ def test_what_is_no_dialog_is_counted_and_named(folder):
 
 def test_workers_and_tasks_change_nothing(folder):
     lines = [f"Who has {i}?\tTom has {i}." if i % 7 else "alone" for i in range(40_000)]
+    lines[39_990] = "q\t"
     one = encode(folder, lines)
     three = encode(folder, lines, "--workers", "3")
-    assert one[:2] == three[:2] and len(one[0]) == len(one[1]) == 34_285
+    assert one[:2] == three[:2] and len(one[0]) == len(one[1]) == 34_284
     assert "no response: 5715 (first: line 1, 8, 15)" in three[2]
+    assert "empty response: 1 (first: line 39991)" in three[2]
 
 
 def test_unknown_pieces(tmp_path):

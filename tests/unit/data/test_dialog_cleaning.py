@@ -92,6 +92,12 @@ def test_long_nonsense_is_cleaned_in_no_time(text):
     assert len(clean_turn(text, Cleaning(max_chars=10**6))) <= len(text)
 
 
+def test_a_turn_that_is_far_too_long_is_left_as_it_is():
+    # one pass for each sign at the end would take minutes
+    for count, expected in ((5_000, 1), (200_000, 400_001)):
+        assert len(clean_turn("a" + " #" * count, Cleaning(max_chars=512))) == expected
+
+
 def choose(*turns, cleaning=None, context=10):
     report = DialogReport()
     return choose_turns(list(turns), cleaning or Cleaning(), context, "f:1", report), report

@@ -93,7 +93,8 @@ def test_code_is_refused_and_never_runs(tmp_path, monkeypatch):
         "lambda: 0",
     ]
     broken = ["{'question': 'a', 'answer': ", "import os", "x = 1", "{'a': 1" + "1" * 5000 + "}"]
-    deep = ["[" * 100_000, "-" * 200_000 + "1", "{'question':" * 90 + "1" + "}" * 90]
+    deep = ["[" * 100_000, "{'question':" * 90 + "1" + "}" * 90]
+    deep += ["-" * n + "1" for n in (4_000, 200_000)]  # too deep for the tree, for the parser
     useless = ["42", "{'question': 'a', 'answer': 3}", "{[]: 1}", "{'questions': ['a', 3]}"]
     good = "{'question': 'Why?', 'answer': 'So.'}"
     path = tmp_path / "qa.json"
@@ -103,7 +104,7 @@ def test_code_is_refused_and_never_runs(tmp_path, monkeypatch):
     assert not target.exists() and not calls
     counts = left_out(report)
     assert counts["code instead of a literal (it was not run)"] == (6, "qa.json:2")
-    assert counts["not a Python literal"][0] + counts["no question or no answer in it"][0] == 11
+    assert counts["not a Python literal"][0] + counts["no question or no answer in it"][0] == 12
     assert counts["not a Python literal"][1] == "qa.json:8"
     with pytest.raises(UserError, match="qa.json:2: code instead of a literal"):
         read(path, strict=True)
