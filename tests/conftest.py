@@ -57,3 +57,9 @@ def realdata():
     if folder is None:
         pytest.skip(reason)
     return folder
+
+
+def pytest_make_parametrize_id(val, argname):
+    """Long bytes are named after their argument, not spelt out: gzip writes the time of day into
+    them, and a test must have the same name in every worker process."""
+    return argname if isinstance(val, bytes) and len(val) > 16 else None
