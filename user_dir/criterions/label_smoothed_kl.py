@@ -78,9 +78,9 @@ def _stock_projection(model: nn.Module) -> Tensor | None:
             return None
         inner = inner.module
     cls, decoder = type(inner), getattr(inner, "decoder", None)
-    if not isinstance(decoder, TransformerDecoderBase) or decoder.adaptive_softmax is not None:
+    if not isinstance(decoder, TransformerDecoderBase):
         return None
-    projection = decoder.output_projection
+    projection = decoder.output_projection  # None with an adaptive softmax
     stock = (
         cls.forward in (TransformerModelBase.forward, FairseqLanguageModel.forward)
         and cls.get_normalized_probs

@@ -287,10 +287,12 @@ def test_batch_without_loss(task, average):
     assert logged(other, log)["nll_loss"] == logged(other)["nll_loss"]
 
 
-def test_logged_numbers(task):
+@pytest.mark.parametrize("average", ["tokens", "samples"])
+def test_logged_numbers(task, average):
+    """The loss follows the average; everything else is per token."""
     model, sample = ShowsFeatures(), make_sample()
     criterion = LabelSmoothedKLCriterion(
-        task, label_smoothing=0.1, report_accuracy=True, report_kl=True
+        task, label_smoothing=0.1, report_accuracy=True, report_kl=True, loss_average=average
     )
     values = logged(criterion(model, sample)[2])
     expected = losses(model, sample, 0.1)
@@ -299,7 +301,10 @@ def test_logged_numbers(task):
     def mean(x):
         return x[expected.real].mean().item()
 
-    assert values["loss"] == pytest.approx(mean(expected.cross_entropy) * bits, abs=6e-4)
+    loss = mean(expected.cross_entropy)
+    if average == "samples":
+        loss = (expected.cross_entropy[0].mean() + expected.cross_entropy[1, :3].mean()).item() / 2
+    assert values["loss"] == pytest.approx(loss * bits, abs=6e-4)
     assert values["nll_loss"] == pytest.approx(mean(expected.nll) * bits, abs=6e-4)
     assert values["ppl"] == pytest.approx(math.exp(mean(expected.nll)), abs=6e-3)
     assert values["kl"] == pytest.approx(mean(expected.kl) * bits, abs=6e-4)
@@ -416,6 +421,13 @@ def test_stock_transformers_take_the_chunked_way(task, monkeypatch, kind, tied):
         model = build_lm(task, share_decoder_input_output_embed=tied)
     criterion = LabelSmoothedKLCriterion(task, label_smoothing=0.1, report_accuracy=True)
     assert label_smoothed_kl._stock_projection(model) is model.decoder.output_projection.weight
+    chunked, calls = label_smoothed_kl.chunked_cross_entropy, []
+
+    def spy(*args, **kwargs):
+        calls.append(args)
+        return chunked(*args, **kwargs)
+
+    monkeypatch.setattr(label_smoothed_kl, "chunked_cross_entropy", spy)
 
     def run():
         model.zero_grad()
@@ -426,6 +438,7 @@ def test_stock_transformers_take_the_chunked_way(task, monkeypatch, kind, tied):
     log, grads = run()
     monkeypatch.setattr(label_smoothed_kl, "_stock_projection", lambda model: None)
     other_log, other_grads = run()
+    assert len(calls) == 1
     for key in log:
         close(log[key], other_log[key], rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(grads, other_grads, rtol=1e-4, atol=1e-6)
