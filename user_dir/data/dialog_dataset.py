@@ -204,7 +204,7 @@ class DialogDataset(FairseqDataset):
 
 def _prefix_step(count: int) -> int:
     """How many prefix lengths form a step: few dialogs need wider steps to fill batches."""
-    return 1 if count > 200_000 else 2 if count > 20_000 else 4
+    return 2 if count > 20_000 else 4
 
 
 class DialogPrefixDataset(FairseqDataset):

@@ -284,7 +284,8 @@ class DialogLMTask(DialogTask):
             number = int(sample["id"][i]) if "id" in sample else i
             for rank, hypo in enumerate(group, 1):
                 forward, reverse = hypo["forward_score"] / LN2, hypo["reverse_score"] / LN2
-                logger.info("M-%d\t%d\t%.4f\t%.4f", number, rank, forward, reverse)
+                # part of the command's output, as fairseq's own H- and P- lines
+                print(f"M-{number}\t{rank}\t{forward:.4f}\t{reverse:.4f}")
         return hypos
 
     def reply_input(self, turns: list[str], device):
