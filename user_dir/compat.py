@@ -30,7 +30,7 @@ from fairseq.data import data_utils, iterators
 from fairseq.tasks import FairseqTask
 from fairseq.tasks.language_modeling import LanguageModelingTask
 
-from .errors import UserError, install_error_hook
+from .errors import UserError, check_options, check_words, install_error_hook, short_usage_error
 from .modules.ngram_blocking import block_repeated_ngrams
 
 logger = logging.getLogger(__name__)
@@ -122,12 +122,12 @@ def refuse_empty_evaluation(batches, num_samples):
 
 def cure_bf16_option():
     """``--bf16`` on the command line turns on ``--tpu`` and fails without torch_xla."""
-    _after_parsing(_bf16_is_no_tpu)
 
+    def no_tpu(args, argv):
+        if getattr(args, "bf16", False) and "--tpu" not in argv:
+            args.tpu = False
 
-def _bf16_is_no_tpu(args, argv):
-    if getattr(args, "bf16", False) and "--tpu" not in argv:
-        args.tpu = False
+    _after_parsing(no_tpu)
 
 
 def cure_torchrun():
@@ -160,23 +160,26 @@ def _join_torchrun(args, argv):
             args.ddp_backend = "legacy_ddp"
 
 
-def cure_forgotten_task():
-    """Without ``--task`` a checkpoint's command assumes translation, or fails.
+def cure_command_lines():
+    """Mistakes end in a traceback, in two hundred lines or in nothing; ``--task`` is forgotten.
 
-    The checkpoint knows its task, so it is asked: ``fairseq-generate``,
-    ``fairseq-interactive``, ``fairseq-eval-lm`` and ``fairseq-validate`` need no ``--task``.
+    Without it a checkpoint's command assumes translation, or fails. The checkpoint knows its
+    task, so it is asked.
     """
     original = options.parse_args_and_arch
 
     @functools.wraps(original)
     def parse_args_and_arch(parser, input_args=None, *args, **kwargs):
         argv = list(sys.argv[1:] if input_args is None else input_args)
+        parser.error = functools.partial(short_usage_error, parser)
+        check_words(parser, argv)
         name = _task_of_checkpoint(argv)
         if name is not None:
             input_args = argv + ["--task", name]
         return original(parser, input_args, *args, **kwargs)
 
     options.parse_args_and_arch = parse_args_and_arch
+    _after_parsing(lambda args, argv: check_options(args, torch.cuda.is_available()))
 
 
 def _task_of_checkpoint(argv):
@@ -185,31 +188,18 @@ def _task_of_checkpoint(argv):
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--path", default=None)
     path = finder.parse_known_args(argv)[0].path
-    if path is None or "--arch" in argv or not os.path.isfile(path.split(os.pathsep)[0]):
+    if path is None or "--arch" in argv or "://" in path or "--checkpoint-shard-count" in argv:
         return None
-    state = read_checkpoint(path.split(os.pathsep)[0])
+    path = path.split(os.pathsep)[0]
+    if not os.path.isfile(path):
+        raise UserError(f"--path {path}: no such file; name the checkpoint of a trained model")
+    state = read_checkpoint(path)
     from fairseq.tasks import TASK_REGISTRY
 
-    task = (state.get("cfg") or {}).get("task") or state.get("args")
-    name = (
-        task.get("_name")
-        if isinstance(task, dict)
-        else getattr(task, "_name", None) or getattr(task, "task", None)
-    )
+    task = (state.get("cfg") or {}).get("task") or state.get("args") or {}
+    task = task if isinstance(task, dict) else vars(task)
+    name = task.get("_name") or task.get("task")
     return name if name in TASK_REGISTRY else None
-
-
-def cure_asynchronous_saving():
-    """``--write-checkpoints-asynchronously`` without iopath: ends with 0, nothing is trained."""
-    _after_parsing(_asynchronous_needs_iopath)
-
-
-def _asynchronous_needs_iopath(args, argv):
-    if getattr(args, "write_checkpoints_asynchronously", False) and not file_io.IOPathManager:
-        raise UserError(
-            "--write-checkpoints-asynchronously needs the package iopath: pip install iopath, or "
-            "leave the option out"
-        )
 
 
 def _after_parsing(amend):
@@ -258,7 +248,7 @@ class explained_checkpoint_errors:  # noqa: N801  (used as a context manager)
         self.path = path
 
     def __enter__(self):
-        return self
+        pass
 
     def __exit__(self, kind, error, _):
         if isinstance(error, pickle.UnpicklingError):
@@ -297,16 +287,13 @@ def read_checkpoint(path):
 def cure_checkpoint_copies():
     """The first file of a save is renamed into place, but its copies are written in place.
 
-    A kill in the middle of ``checkpoint_last.pt`` would leave half a file under that name.
-    Copies are now renamed into place as well, and a new training clears what a killed one
-    left behind. Needless once ``PathManager.copy`` writes to a temporary name.
+    A kill would leave half a file named ``checkpoint_last.pt``. Copies are now renamed as well,
+    and a new training clears what a killed one has left. Needless once ``PathManager`` does so.
     """
 
     def copy(src_path, dst_path, overwrite=False):
         if file_io.IOPathManager:
-            return file_io.IOPathManager.copy(
-                src_path=src_path, dst_path=dst_path, overwrite=overwrite
-            )
+            return file_io.IOPathManager.copy(src_path, dst_path, overwrite=overwrite)
         partial = dst_path + ".tmp"
         shutil.copyfile(src_path, partial)
         os.replace(partial, dst_path)
@@ -323,6 +310,28 @@ def cure_checkpoint_copies():
             os.remove(stale)
 
     checkpoint_utils.verify_checkpoint_directory = verify_checkpoint_directory
+
+
+def cure_foreign_dictionaries():
+    """Training goes on from a checkpoint of another dictionary if that has the same size.
+
+    A task with ``check_checkpoint(task_state)`` is asked before fairseq loads the weights.
+    """
+    original = checkpoint_utils.load_checkpoint
+
+    @functools.wraps(original)
+    def load_checkpoint(cfg, trainer, **kwargs):
+        load, check = trainer.load_checkpoint, getattr(trainer.task, "check_checkpoint", None)
+
+        def checked(filename, *args, **kwargs):
+            if check is not None and os.path.isfile(filename):
+                check(read_checkpoint(filename).get("task_state") or {})
+            return load(filename, *args, **kwargs)
+
+        trainer.load_checkpoint = checked
+        return original(cfg, trainer, **kwargs)
+
+    checkpoint_utils.load_checkpoint = load_checkpoint
 
 
 # -------------------------------------------------------------------------- loud faults
@@ -391,12 +400,17 @@ def cure_data_workers():
     cls.__init__, cls._shutdown_workers = __init__, _shutdown_workers
 
 
-def cure_import_logging():
-    """Importing fairseq turns on DEBUG logging on stderr, in no readable format.
+def cure_prompt_encoding():
+    """Bytes of a prompt that are not UTF-8 shall reach the task, which names their line."""
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
 
-    ``wav2vec2_classification.py`` calls ``basicConfig(level=DEBUG)`` when imported, before
-    most commands say how they want to log. They are given what they ask for in vain. And four
-    lines about the reuse of iterators, for every prompt and every validation, are left out.
+
+def cure_import_logging():
+    """Importing fairseq turns on DEBUG logging on stderr; each prompt is given four log lines.
+
+    ``wav2vec2_classification.py`` calls ``basicConfig(level=DEBUG)`` when imported, before most
+    commands say how they want to log. They are given what they ask for in vain.
     """
     if os.environ.get("LOGLEVEL", "").upper() != "DEBUG":
         logging.getLogger("fairseq.tasks.fairseq_task").setLevel(logging.WARNING)
@@ -469,12 +483,13 @@ def install():
     cure_empty_evaluation()
     cure_bf16_option()
     cure_torchrun()
-    cure_asynchronous_saving()
-    cure_forgotten_task()
+    cure_command_lines()
     cure_checkpoint_loading()
     cure_checkpoint_copies()
+    cure_foreign_dictionaries()
     cure_buffer_thread()
     cure_data_workers()
+    cure_prompt_encoding()
     cure_import_logging()
     cure_known_warnings()
     install_error_hook()

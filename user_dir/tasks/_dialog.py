@@ -105,7 +105,7 @@ class DialogTask(PrefixLMTask):
     def get_interactive_tokens_and_lengths(self, lines, encode_fn):
         """Encode lines of ``fairseq-interactive``: turns separated by tabs."""
         tokens = []
-        for number, line in enumerate(lines, 1):
+        for number, line in self.numbered(lines):
             turns = [encode_fn(turn).split() for turn in line.split(TURN_SEPARATOR)]
             try:
                 tokens.append(self.encode_pieces(join_turns(turns)))

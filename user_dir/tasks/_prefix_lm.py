@@ -7,12 +7,13 @@ from contextlib import nullcontext
 
 import torch
 from fairseq import utils
-from fairseq.data import ConcatDataset, Dictionary, data_utils, encoders
+from fairseq.data import ConcatDataset, Dictionary, encoders
 from fairseq.data.encoders.sentencepiece_bpe import SentencepieceBPE
 from fairseq.tasks import FairseqTask
 from omegaconf import open_dict
 
 from ..compat import refuse_empty_evaluation
+from ..data.binarized import load_binarized
 from ..data.vocabulary import decode_pieces, find_tokenizer, fingerprint
 from ..errors import UserError
 from ..generation.prefix_generator import PrefixGenerator, check_generation_options
@@ -36,6 +37,8 @@ class PrefixLMTask(FairseqTask):
         self._options = {name: getattr(cfg, name) for name in self.remembered}
         self._bpe = None
         self._writer = None
+        self._tried_samples = False
+        self._lines_read = self.lines_before = 0  # of fairseq-interactive's input
 
     @classmethod
     def setup_task(cls, cfg, **kwargs):
@@ -53,7 +56,10 @@ class PrefixLMTask(FairseqTask):
                 raise UserError(
                     f"{name} does not exist: make the folder with fairseq-preprocess --only-source"
                 )
-            dictionaries.append(Dictionary.load(name))
+            try:
+                dictionaries.append(Dictionary.load(name))
+            except (ValueError, RuntimeError) as error:  # fairseq's own, also for bad UTF-8
+                raise UserError(f"{name} is no dictionary of fairseq: {error}") from error
             if dictionaries[-1] != dictionaries[0]:
                 raise UserError(f"{name} differs from the first folder's dict.txt: use one for all")
         logger.info("dictionary: %d types", len(dictionaries[0]))
@@ -77,15 +83,19 @@ class PrefixLMTask(FairseqTask):
         Raises:
             UserError: it was trained with another dictionary.
         """
+        self.check_checkpoint(state_dict)
+        for name in self.remembered:
+            if self._options[name] is None:
+                self._options[name] = state_dict.get(name)
+
+    def check_checkpoint(self, state_dict):
+        """Refuse a checkpoint of another dictionary; also called before training goes on."""
         known = state_dict.get("dictionary")
         if known is not None and known != fingerprint(self.dictionary):
             raise UserError(
                 f"the checkpoint was trained with another dictionary than {self.cfg.data}/dict.txt "
                 f"({len(self.dictionary)} entries): use the data folder it was trained on"
             )
-        for name in self.remembered:
-            if self._options[name] is None:
-                self._options[name] = state_dict.get(name)
 
     @property
     def needed_positions(self) -> int:
@@ -119,13 +129,11 @@ class PrefixLMTask(FairseqTask):
         """Return the indexed dataset of a split, of all data folders that have it.
 
         Raises:
-            UserError: none has it.
+            UserError: none has it, or it is damaged.
         """
         parts = []
         for path in utils.split_paths(self.cfg.data):
-            part = data_utils.load_indexed_dataset(
-                os.path.join(path, split), self.dictionary, combine=combine
-            )
+            part = load_binarized(os.path.join(path, split), self.dictionary, combine)
             if part is not None:
                 parts.append(part)
         if not parts:
@@ -173,7 +181,11 @@ class PrefixLMTask(FairseqTask):
                 return None
             logger.info("tokenizer: %s", model)
             args = Namespace(bpe="sentencepiece", sentencepiece_model=model)
-        bpe = encoders.build_bpe(args)
+        try:
+            bpe = encoders.build_bpe(args)
+        except (RuntimeError, OSError) as error:
+            name = getattr(args, "sentencepiece_model", None) or "--bpe"
+            raise UserError(f"the tokenizer {name} cannot be loaded: {error}") from error
         if isinstance(bpe, SentencepieceBPE):
             bpe.decode = decode_pieces  # fairseq's writes <0xF0> where a character was meant
         return bpe
@@ -185,6 +197,24 @@ class PrefixLMTask(FairseqTask):
             raise UserError("--match-source-len: a continuation has no source to match")
         kwargs.setdefault("seq_gen_cls", PrefixGenerator)
         return super().build_generator(models, args, **kwargs)
+
+    def get_interactive_tokens_and_lengths(self, lines, encode_fn):
+        """Encode lines of ``fairseq-interactive``."""
+        lines = [line for _, line in self.numbered(lines)]
+        return super().get_interactive_tokens_and_lengths(lines, encode_fn)
+
+    def numbered(self, lines):
+        """Yield the lines of a buffer with their numbers in the whole input.
+
+        Raises:
+            UserError: a line is not valid UTF-8.
+        """
+        self.lines_before = self._lines_read
+        self._lines_read += len(lines)
+        for number, line in enumerate(lines, self.lines_before + 1):
+            if not line.isascii() and any("\ud800" <= c <= "\udfff" for c in line):
+                raise UserError(f"input line {number} is not valid UTF-8")
+            yield number, line
 
     def encode_text(self, text: str) -> list[str]:
         """Return the pieces of a text."""

@@ -121,8 +121,9 @@ class StoryLMTask(PrefixLMTask):
         fits = dataset.sizes[indices] < max_positions
         if not fits.all() and not ignore_invalid_inputs:
             worst = indices[~fits][0]
+            number, length = self.lines_before + worst + 1, dataset.sizes[worst] - 1
             raise UserError(
-                f"prompt {worst + 1} has {dataset.sizes[worst] - 1} tokens, the model has room for "
+                f"prompt {number} has {length} tokens, the model has room for "
                 f"{max_positions - 2}: shorten it, or give --skip-invalid-size-inputs-valid-test"
             )
         if not fits.all():
