@@ -49,8 +49,8 @@ def add_arguments(parser):
         "--character-coverage",
         type=float,
         default=0.99995,
-        help="share of the letters in the text that get a piece of their own; the rest is spelled in "
-        "bytes (0.9995 for Chinese, Japanese, Korean; 1 for small alphabets) "
+        help="share of the letters in the text that get a piece of their own; the rest is spelled "
+        "in bytes (0.9995 for Chinese, Japanese, Korean; 1 for small alphabets) "
         "(default: %(default)s)",
     )
     parser.add_argument(
