@@ -50,6 +50,8 @@ def tiny_model(dictionary=None, max_positions=16, seed=0, **options):
 
 def tiny_task(dictionary=None, tokens_per_sample=16, **options):
     """Return a ``story_lm`` task without data."""
+    # without a command this option would still be the text of a reference to another
+    options.setdefault("tensorboard_logdir", None)
     cfg = StoryLMConfig(tokens_per_sample=tokens_per_sample, **options)
     return StoryLMTask(cfg, dictionary or tiny_dictionary())
 

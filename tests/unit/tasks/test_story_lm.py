@@ -35,6 +35,7 @@ def data_folder(path, dictionary, **splits):
 
 def setup(*folders, **options):
     data = ":".join(map(str, folders))
+    options.setdefault("tensorboard_logdir", None)
     return StoryLMTask.setup_task(StoryLMConfig(data=data, **options))
 
 
