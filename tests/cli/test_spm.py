@@ -109,6 +109,27 @@ def test_the_number_of_workers_changes_nothing(model):
     assert encode(model, lines, "--workers", "1")[0] == encode(model, lines, "--workers", "4")[0]
 
 
+def test_order_is_kept_over_many_tasks(model):
+    lines = corpus(5000, seed=3)
+    expected, _ = encode(model, lines, "--workers", "1")
+    code = (
+        "import sys, fairtale\n"
+        "from user_dir.cli import main, spm_encode\n"
+        "spm_encode._TASK_BYTES = 500\n"
+        "sys.exit(main.main('spm encode in.txt --model m.model --output out.txt --workers 3'"
+        ".split()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=model,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (model / "out.txt").read_text(encoding="utf-8").split("\n")[:-1] == expected
+
+
 def test_lines_end_at_line_feeds_only(model):
     encoded, _ = encode(model, b"one\rtwo\x0bthree\xe2\x80\xa8four\r\n\nfive")
     assert len(encoded) == 3 and encoded[1] == ""
