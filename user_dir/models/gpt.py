@@ -9,6 +9,7 @@ from fairseq.models import BaseFairseqModel, register_model, register_model_arch
 
 from ..errors import UserError
 from ..modules.attention import PackedRows
+from ..modules.fast_gemm import choose_fast_fp32_products
 from ..modules.prefix_faces import PrefixDecoder, PrefixEncoder
 from ..modules.prefix_rows import prefix_rows
 from ..modules.prefix_transformer import ACTIVATIONS, PrefixTransformer
@@ -75,6 +76,7 @@ class GPTModel(BaseFairseqModel):
                 f"--decoder-embed-dim {cfg.decoder_embed_dim} is not divisible by "
                 f"--decoder-attention-heads {cfg.decoder_attention_heads}"
             )
+        choose_fast_fp32_products()
         transformer = PrefixTransformer(
             vocab_size=len(task.dictionary),
             padding_idx=task.dictionary.pad(),

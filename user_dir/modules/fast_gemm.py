@@ -88,3 +88,13 @@ def fast_fp32_products() -> Iterator[None]:
         return
     with _through_onednn():
         yield
+
+
+def choose_fast_fp32_products():
+    """Run all fp32 products of this process, gradients included, as the block above does.
+
+    A model calls this when it is built: twice the rate for every linear layer on AMD's
+    processors with AVX-512, where MKL is slow.
+    """
+    if use_onednn():
+        mkldnn.matmul.fp32_precision = "bf16"

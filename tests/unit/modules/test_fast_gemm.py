@@ -75,3 +75,35 @@ def test_products_keep_fp32_precision():
         products = a @ b, (b.t() @ a.t()).t(), torch.addmm(torch.zeros(500), a, b)
     for product in products:
         assert (product - exact).norm() / exact.norm() < 1e-6
+
+
+@pytest.mark.skipif(not mkldnn.is_available(), reason="this torch has no oneDNN")
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_process_chooses_once_and_only_where_products_stay_exact(processor, monkeypatch, exact):
+    processor(AMD)
+    monkeypatch.setattr(fast_gemm, "_product_is_exact", lambda: exact)
+    before = mkldnn.matmul.fp32_precision
+    try:
+        fast_gemm.choose_fast_fp32_products()
+        assert mkldnn.matmul.fp32_precision == ("bf16" if exact else before)
+    finally:
+        mkldnn.matmul.fp32_precision = before
+
+
+@pytest.mark.parametrize("rows, inner, columns", [(1, 512, 512), (33, 65, 129), (512, 256, 1536)])
+def test_chosen_products_are_exact_in_every_layout(rows, inner, columns):
+    """Integers of 11 bits, which bf16 cannot hold, in forward and both gradients' layouts."""
+    generator = torch.Generator().manual_seed(0)
+    wide = torch.randint(-2047, 2048, (rows, inner), generator=generator).float()
+    narrow = torch.randint(-2, 3, (inner, columns), generator=generator).float()
+    expected = wide.double() @ narrow.double()
+    before = mkldnn.matmul.fp32_precision
+    try:
+        fast_gemm.choose_fast_fp32_products()
+        plain = wide @ narrow
+        linear = torch.nn.functional.linear(wide, narrow.t().contiguous(), torch.zeros(columns))
+        turned = (narrow.t() @ wide.t()).t()
+    finally:
+        mkldnn.matmul.fp32_precision = before
+    for product in (plain, linear, turned):
+        assert torch.equal(product.double(), expected)
