@@ -103,6 +103,8 @@ def test_an_interrupt_ends_cleanly_and_leaves_nothing(tmp_path):
         cwd=tmp_path,
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # a shell that has put the tests into the background lets them ignore interrupts
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     # It reads from the pipe and waits there, its results begun.
     process.stdin.write(b"A story.\n" * 1000)
