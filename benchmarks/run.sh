@@ -5,8 +5,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 measure() {
-    echo "== $*"
-    python "benchmarks/$@"
+    local script=benchmarks/$1
+    shift
+    echo "== $script $*"
+    python "$script" "$@"
 }
 
 has_gpu() {

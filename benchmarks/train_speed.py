@@ -17,7 +17,7 @@ import common
 import torch
 import workers
 
-DEFAULT_ROWS = {"cpu": 8, "cuda": 64}
+DEFAULT_ROWS = {"cpu": 8, "cuda": 256}
 DEFAULT_ROUNDS = {"cpu": 10, "cuda": 30}
 WARMUP = 3
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -29,8 +29,9 @@ def parse_args():
     parser.add_argument("--arch", default="gpt_story_24m")
     parser.add_argument("--vocab", type=int, default=5120)
     parser.add_argument("--tokens-per-sample", type=int, default=256)
-    parser.add_argument("--rows", type=int, help="rows a step (default: 8, on a GPU 64)")
+    parser.add_argument("--rows", type=int, help="rows a step (default: 8, on a GPU 256)")
     parser.add_argument("--criterion", default="label_smoothed_kl", help="ours")
+    parser.add_argument("--optimizer", default="adam", help="ours; the peers have Adam")
     parser.add_argument("--label-smoothing", type=float, default=0.0)
     parser.add_argument(
         "--dropouts", type=float, nargs="+", default=[0.1, 0.0], help="one comparison for each"
@@ -52,7 +53,7 @@ def shared_options(args, folder, dropout):
         folder, "--tokens-per-sample", args.tokens_per_sample,
         "--max-tokens", args.rows * args.tokens_per_sample, "--required-batch-size-multiple", 1,
         "--dropout", dropout, "--attention-dropout", 0.0, "--activation-dropout", 0.0,
-        "--optimizer", "adam", "--lr", 3e-4, "--clip-norm", 1.0, "--seed", args.seed,
+        "--lr", 3e-4, "--clip-norm", 1.0, "--seed", args.seed,
         "--lr-scheduler", "fixed", "--num-workers", 0, "--data-buffer-size", 0,
         "--distributed-world-size", 1, "--save-dir", Path(folder) / "checkpoints",
     ]  # fmt: skip
@@ -65,16 +66,16 @@ def shared_options(args, folder, dropout):
 
 def our_options(args, folder, dropout, user_dir=common.USER_DIR, extra=()):
     words = ["--user-dir", user_dir, "--task", "story_lm", "--arch", args.arch]
-    words += ["--criterion", args.criterion]
+    words += ["--criterion", args.criterion, "--optimizer", args.optimizer]
     if args.label_smoothing:
         words += ["--label-smoothing", args.label_smoothing]
     return [*shared_options(args, folder, dropout), *words, *extra]
 
 
 def stock_options(args, folder, dropout, shape):
-    words = ["--criterion", "cross_entropy"]
+    words = ["--optimizer", "adam", "--criterion", "cross_entropy"]
     if args.label_smoothing:
-        words = ["--criterion", "label_smoothed_cross_entropy"]
+        words = ["--optimizer", "adam", "--criterion", "label_smoothed_cross_entropy"]
         words += ["--label-smoothing", args.label_smoothing]
     words += ["--task", "language_modeling", "--sample-break-mode", "none"]
     return [*shared_options(args, folder, dropout), *words, *stock_shape(shape)]
@@ -296,8 +297,8 @@ def report(args, entrants, info, seconds):
         header.append(f"MFU of {peak / 1e12:.0f} TFLOP/s")
     notes = (
         f"{args.arch}, V {args.vocab}, {info.parameters / 1e6:.1f}M parameters, "
-        f"{args.rows} x {args.tokens_per_sample} tokens a step, {args.precision}, Adam, clipping, "
-        f"criterion {args.criterion}, label smoothing {args.label_smoothing:g}; "
+        f"{args.rows} x {args.tokens_per_sample} tokens a step, {args.precision}, clipping, "
+        f"optimizer {args.optimizer}, criterion {args.criterion}, label smoothing {args.label_smoothing:g}; "
         f"{len(seconds[best])} rounds, {args.clock} clock. "
         f"Products: {product_flops / tokens / 1e6:.0f} MFLOP a token, attention's left out; "
         f"model FLOPs with attention {model_flops / tokens / 1e6:.0f} MFLOP a token. "
