@@ -298,7 +298,8 @@ def report(args, entrants, info, seconds):
     notes = (
         f"{args.arch}, V {args.vocab}, {info.parameters / 1e6:.1f}M parameters, "
         f"{args.rows} x {args.tokens_per_sample} tokens a step, {args.precision}, clipping, "
-        f"optimizer {args.optimizer}, criterion {args.criterion}, label smoothing {args.label_smoothing:g}; "
+        f"optimizer {args.optimizer}, criterion {args.criterion}, "
+        f"label smoothing {args.label_smoothing:g}; "
         f"{len(seconds[best])} rounds, {args.clock} clock. "
         f"Products: {product_flops / tokens / 1e6:.0f} MFLOP a token, attention's left out; "
         f"model FLOPs with attention {model_flops / tokens / 1e6:.0f} MFLOP a token. "
