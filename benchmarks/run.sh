@@ -23,10 +23,12 @@ if has_gpu; then
             --vocab 32768 --tokens-per-sample 1024 --rows 16 --dropouts 0.1 "$@"
         measure generate_speed.py --precision "$precision" "$@"
     done
+    measure dialog_mask.py "$@"
     measure loss_memory.py "$@"
 else
     echo "no GPU here: the measurements on one are left out"
     measure train_speed.py "$@"
     measure generate_speed.py "$@"
+    measure dialog_mask.py "$@"
     measure loss_memory.py "$@"
 fi
