@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -251,9 +252,14 @@ class Touch:
 
 
 LOADERS = [compat.read_checkpoint, checkpoint_utils.load_checkpoint_to_cpu]
-EMPTY = {"args": Namespace(task="translation"), "model": {}, "optimizer_history": [{}]}
-EMPTY["extra_state"] = {"epoch": 1, "train_iterator": {"epoch": 1}}
-EMPTY["last_optimizer_state"] = {}
+EMPTY = {
+    "args": Namespace(task="translation", arch="transformer"),
+    "model": {},
+    "optimizer_history": [{"optimizer_name": "FairseqAdam", "lr_scheduler_state": {}}],
+    "last_optimizer_state": {},
+    "extra_state": {"train_iterator": {"epoch": 1}},
+}
+EMPTY["optimizer_history"][0]["num_updates"] = 1
 
 
 @pytest.mark.parametrize("load", LOADERS)
@@ -314,14 +320,21 @@ def test_cut_short(load, size, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content, told",
-    [({"weight": torch.zeros(1)}, "no fairseq model"), (torch.zeros(1), "holds a Tensor")],
+    "content",
+    [{"weight": torch.zeros(1)}, torch.zeros(1), b"this is a text\n" * 99, b"PK\x03\x04" * 99],
+    ids=["weights", "tensor", "text", "zip"],
 )
-def test_no_checkpoint_at_all(content, told, tmp_path):
-    torch.save(content, tmp_path / "a.pt")
-    load = compat.read_checkpoint if torch.is_tensor(content) else LOADERS[1]
-    with pytest.raises(UserError, match=told):
-        load(str(tmp_path / "a.pt"))
+def test_no_checkpoint_at_all(content, tmp_path):
+    path = tmp_path / "a.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(UserError, match="else than a fairseq model|cut short|damaged"):
+        compat.read_checkpoint(str(path))
+    if not torch.is_tensor(content):
+        with pytest.raises(UserError, match="no fairseq model|cut short|damaged"):
+            checkpoint_utils.load_checkpoint_to_cpu(str(path))
 
 
 def test_other_errors_are_left_alone(tmp_path):
@@ -393,8 +406,8 @@ assert next(iterators.BufferedIterator(2, Endless())) == 1
             [sys.executable, "-c", code, name],
             capture_output=True,
             text=True,
-            cwd=os.path.dirname(os.path.dirname(compat.__file__)),
-            timeout=120,
+            cwd=Path(compat.__file__).parents[2],
+            timeout=600,  # a guard against hanging
         )
         assert f"left: {left}" in done.stdout, done.stderr[-2000:]
 

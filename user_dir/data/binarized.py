@@ -38,7 +38,8 @@ def check_binarized(prefix):
     """
     index, data = f"{prefix}.idx", f"{prefix}.bin"
     with open(index, "rb") as f:
-        if f.read(len(_MAGIC)) != _MAGIC:
+        magic = f.read(len(_MAGIC))
+        if magic != _MAGIC[: len(magic)]:
             return
         header = f.read(17)
         if len(header) < 17:

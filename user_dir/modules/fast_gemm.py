@@ -53,9 +53,10 @@ def _through_onednn() -> Iterator[None]:
 
 def _product_is_exact() -> bool:
     """Whether integers that fp32 holds, and bf16 does not, are multiplied without rounding."""
-    generator = torch.Generator().manual_seed(0)
-    wide = torch.randint(-4095, 4096, (128, 256), generator=generator)
-    narrow = torch.randint(-3, 4, (256, 512), generator=generator)
+    # "cpu" by name: a model may be built under `with torch.device(...)`
+    generator = torch.Generator("cpu").manual_seed(0)
+    wide = torch.randint(-4095, 4096, (128, 256), generator=generator, device="cpu")
+    narrow = torch.randint(-3, 4, (256, 512), generator=generator, device="cpu")
     # sums stay below 4095 * 3 * 256 < 2^24: exact in fp32 in every order of summation
     with _through_onednn():
         left = wide.float() @ narrow.float()

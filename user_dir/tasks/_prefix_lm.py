@@ -246,20 +246,26 @@ class PrefixLMTask(FairseqTask):
 
     # ------------------------------------------------------------------------- validation
 
+    def begin_epoch(self, epoch, model):
+        """Try ``--sample-prompts`` once, so that a mistake does not show hours later."""
+        if not self._tried_samples and self._writes_samples():
+            self._sample(model, min(1, self.cfg.sample_length))
+        self._tried_samples = True
+
+    def _writes_samples(self):
+        first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+        return first and bool(self.cfg.sample_prompts)
+
+    def _sample(self, model, length):
+        prompts = [p for p in self.cfg.sample_prompts.split("|") if p.strip()]
+        options = (length, self.cfg.sample_topk, self.cfg.sample_temperature)
+        return prompts, *sample_continuations(self, model, prompts, *options)
+
     def post_validate(self, model, stats, agg):
         """Write continuations of ``--sample-prompts``, on the first worker."""
-        first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
-        if not self.cfg.sample_prompts or not first:
+        if not self._writes_samples():
             return
-        prompts = [p for p in self.cfg.sample_prompts.split("|") if p.strip()]
-        texts, speed = sample_continuations(
-            self,
-            model,
-            prompts,
-            self.cfg.sample_length,
-            self.cfg.sample_topk,
-            self.cfg.sample_temperature,
-        )
+        prompts, texts, speed = self._sample(model, self.cfg.sample_length)
         if self._writer is None:
             logdir = self.cfg.tensorboard_logdir or ""
             # a config that no command has composed still holds the reference to the option

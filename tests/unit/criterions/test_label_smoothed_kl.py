@@ -1,7 +1,5 @@
-"""Tests of the criterion: its numbers, its two ways to the model, its options."""
+"""Tests of the criterion: its numbers, its two ways to the model."""
 
-import dataclasses
-import inspect
 import math
 from types import SimpleNamespace
 
@@ -14,15 +12,10 @@ from fairseq.models import BaseFairseqModel
 from fairseq.models.transformer import TransformerConfig, TransformerModelBase
 from fairseq.models.transformer.transformer_config import DecoderConfig, EncDecBaseConfig
 from fairseq.models.transformer_lm import TransformerLanguageModel, TransformerLanguageModelConfig
-from omegaconf import OmegaConf
 from torch import nn
 
 from user_dir.criterions import label_smoothed_kl
-from user_dir.criterions.label_smoothed_kl import (
-    LabelSmoothedKLCriterion,
-    LabelSmoothedKLCriterionConfig,
-)
-from user_dir.errors import UserError
+from user_dir.criterions.label_smoothed_kl import LabelSmoothedKLCriterion
 
 NUM_SYMBOLS, PAD = 12, 1
 
@@ -366,6 +359,24 @@ def test_wrapped_model_is_called_through_its_wrapper(task):
     assert torch.equal(loss, criterion(model, sample)[0])
 
 
+def test_chunk_option_reaches_the_loss(task, monkeypatch):
+    seen = {}
+    chunked = label_smoothed_kl.chunked_cross_entropy
+
+    def spy(*args, **kwargs):
+        seen.update(kwargs)
+        return chunked(*args, **kwargs)
+
+    monkeypatch.setattr(label_smoothed_kl, "chunked_cross_entropy", spy)
+    LabelSmoothedKLCriterion(task, loss_chunk_mib=3)(ShowsFeatures(), make_sample())
+    assert seen["chunk_mib"] == 3 and seen["padding_idx"] == PAD
+
+
+def test_single_losses_are_refused(task):
+    with pytest.raises(ValueError, match="reduce=False"):
+        LabelSmoothedKLCriterion(task)(ShowsFeatures(), make_sample(), reduce=False)
+
+
 # ------------------------------------------------------------------ fairseq's own models
 
 
@@ -472,64 +483,3 @@ def test_untied_projection_and_unused_parameters(task):
         model = build_translation(task, share_decoder_input_output_embed=tied)
         model.find_unused_parameters = True
         assert (label_smoothed_kl._stock_projection(model) is not None) == tied
-
-
-# ------------------------------------------------------------------------------ options
-
-
-def test_every_config_field_is_consumed(task):
-    fields = {f.name for f in dataclasses.fields(LabelSmoothedKLCriterionConfig)} - {"_name"}
-    parameters = set(inspect.signature(LabelSmoothedKLCriterion).parameters) - {"task"}
-    assert fields == parameters
-
-
-def test_every_option_reaches_its_place(task):
-    cfg = OmegaConf.create(
-        dict(
-            label_smoothing=0.25,
-            use_kl=True,
-            report_accuracy=True,
-            report_kl=True,
-            loss_average="samples",
-            loss_chunk_mib=3,
-            sentence_avg=False,
-        )
-    )
-    criterion = LabelSmoothedKLCriterion.build_criterion(cfg, task)
-    assert (criterion.eps, criterion.use_kl, criterion.by_samples) == (0.25, True, True)
-    assert (criterion.report_accuracy, criterion.report_kl) == (True, True)
-    assert criterion.chunk_mib == 3
-
-
-def test_chunk_option_reaches_the_loss(task, monkeypatch):
-    seen = {}
-    chunked = label_smoothed_kl.chunked_cross_entropy
-
-    def spy(*args, **kwargs):
-        seen.update(kwargs)
-        return chunked(*args, **kwargs)
-
-    monkeypatch.setattr(label_smoothed_kl, "chunked_cross_entropy", spy)
-    LabelSmoothedKLCriterion(task, loss_chunk_mib=3)(ShowsFeatures(), make_sample())
-    assert seen["chunk_mib"] == 3 and seen["padding_idx"] == PAD
-
-
-@pytest.mark.parametrize(
-    "option, message",
-    [
-        (dict(label_smoothing=1.0), "--label-smoothing 1.0"),
-        (dict(label_smoothing=-0.1), "--label-smoothing -0.1"),
-        (dict(loss_average="words"), "--loss-average words"),
-        (dict(loss_chunk_mib=-1), "--loss-chunk-mib -1"),
-        (dict(sentence_avg=True), "--sentence-avg"),
-    ],
-)
-def test_bad_options(task, option, message):
-    with pytest.raises(UserError) as error:
-        LabelSmoothedKLCriterion(task, **option)
-    assert str(error.value).startswith(message) and "\n" not in str(error.value)
-
-
-def test_single_losses_are_refused(task):
-    with pytest.raises(ValueError, match="reduce=False"):
-        LabelSmoothedKLCriterion(task)(ShowsFeatures(), make_sample(), reduce=False)

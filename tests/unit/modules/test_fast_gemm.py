@@ -107,3 +107,8 @@ def test_chosen_products_are_exact_in_every_layout(rows, inner, columns):
         mkldnn.matmul.fp32_precision = before
     for product in (plain, linear, turned):
         assert torch.equal(product.double(), expected)
+
+
+def test_probe_runs_on_the_cpu_whatever_the_default_device_is():
+    with torch.device("meta"):  # as where a model is built without memory
+        assert fast_gemm._product_is_exact() in (True, False)

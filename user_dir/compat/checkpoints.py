@@ -1,0 +1,138 @@
+"""Cures of how checkpoints are read and written: weights only, whole files, own dictionary."""
+
+import argparse
+import errno
+import functools
+import glob
+import logging
+import os
+import pickle
+import re
+import shutil
+import zipfile
+
+import numpy as np
+import torch
+from fairseq import checkpoint_utils, file_io
+
+from ..errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def cure_checkpoint_loading():
+    """torch >= 2.6 loads weights only, and refuses what fairseq's checkpoints hold.
+
+    Exactly the harmless types are declared safe: option namespaces and NumPy numbers and
+    arrays. The protection itself stays on, also against ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD``.
+    """
+    os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
+    dtypes = [type(np.dtype(code)) for code in "?bBhHiIlLqQefd"]
+    core = np._core.multiarray
+    torch.serialization.add_safe_globals(
+        [argparse.Namespace, np.dtype, np.ndarray, core.scalar, core._reconstruct, *dtypes]
+    )
+    original = checkpoint_utils.load_checkpoint_to_cpu
+
+    @functools.wraps(original)
+    def load_checkpoint_to_cpu(path, *args, **kwargs):
+        with explained_checkpoint_errors(path):
+            return original(path, *args, **kwargs)
+
+    checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint_to_cpu
+
+
+class explained_checkpoint_errors:  # noqa: N801  (used as a context manager)
+    """Turn torch's many ways to say "not a checkpoint" into one line."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __enter__(self):
+        pass
+
+    def __exit__(self, kind, error, trace):
+        while getattr(trace, "tb_next", None):
+            trace = trace.tb_next
+        in_torch = trace and trace.tb_frame.f_code.co_filename.endswith("only_unpickler.py")
+        ended = isinstance(error, EOFError)
+        if isinstance(error, pickle.UnpicklingError) or (in_torch and not ended):
+            found = re.search(r"GLOBAL (\S+)|Unsupported operand \d+", str(error))
+            reason = "unreadable" if found is None else found[1] or found[0]
+            raise UserError(
+                f"checkpoint {self.path}: refused, for it is damaged or holds objects besides "
+                f"plain weights and settings, which could run code ({reason})"
+            ) from error
+        text = str(error)
+        cut = ended or (isinstance(error, RuntimeError) and "zip" in text)
+        if cut or (isinstance(error, OSError) and error.errno == errno.EINVAL):
+            raise UserError(
+                f"checkpoint {self.path}: cut short or not a checkpoint "
+                f"({os.path.getsize(self.path)} bytes); use an older one"
+            ) from error
+        if isinstance(error, KeyError):
+            raise UserError(f"checkpoint {self.path}: no fairseq model ({error} is missing)")
+
+
+def read_checkpoint(path):
+    """Return the raw content of a checkpoint, weights mapped and not copied.
+
+    Raises:
+        UserError: the file is no checkpoint, or holds more than weights and settings.
+    """
+    with explained_checkpoint_errors(path):
+        mapped = zipfile.is_zipfile(path)  # what torch < 1.6 has written is no such file
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    if not isinstance(state, dict) or not {"cfg", "args"} & state.keys():
+        raise UserError(f"checkpoint {path}: holds something else than a fairseq model")
+    return state
+
+
+def cure_checkpoint_copies():
+    """The first file of a save is renamed into place, but its copies are written in place.
+
+    A kill would leave half a file named ``checkpoint_last.pt``. Copies are now renamed as well,
+    and a new training clears what a killed one has left. Needless once ``PathManager`` does so.
+    """
+
+    def copy(src_path, dst_path, overwrite=False):
+        if file_io.IOPathManager:
+            return file_io.IOPathManager.copy(src_path, dst_path, overwrite=overwrite)
+        partial = dst_path + ".tmp"
+        shutil.copyfile(src_path, partial)
+        os.replace(partial, dst_path)
+        return dst_path
+
+    file_io.PathManager.copy = staticmethod(copy)
+    original = checkpoint_utils.verify_checkpoint_directory
+
+    @functools.wraps(original)
+    def verify_checkpoint_directory(save_dir):
+        original(save_dir)
+        for stale in glob.glob(os.path.join(glob.escape(save_dir), "*.pt.tmp")):
+            logger.warning("removing %s, left by a training that was killed", stale)
+            os.remove(stale)
+
+    checkpoint_utils.verify_checkpoint_directory = verify_checkpoint_directory
+
+
+def cure_foreign_dictionaries():
+    """Training goes on from a checkpoint of another dictionary if that has the same size.
+
+    A task with ``check_checkpoint(task_state)`` is asked before fairseq loads the weights.
+    """
+    original = checkpoint_utils.load_checkpoint
+
+    @functools.wraps(original)
+    def load_checkpoint(cfg, trainer, **kwargs):
+        load, check = trainer.load_checkpoint, getattr(trainer.task, "check_checkpoint", None)
+
+        def checked(filename, *args, **kwargs):
+            if check is not None and os.path.isfile(filename):
+                check(read_checkpoint(filename).get("task_state") or {})
+            return load(filename, *args, **kwargs)
+
+        trainer.load_checkpoint = checked
+        return original(cfg, trainer, **kwargs)
+
+    checkpoint_utils.load_checkpoint = load_checkpoint
