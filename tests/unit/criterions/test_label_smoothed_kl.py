@@ -455,6 +455,7 @@ def test_stock_transformers_take_the_chunked_way(task, monkeypatch, kind, tied):
     torch.testing.assert_close(grads, other_grads, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 def test_changed_transformers_take_the_ordinary_way(task):
     projection = label_smoothed_kl._stock_projection
     assert projection(build_translation(task)) is not None
