@@ -14,6 +14,7 @@ from ..errors import UserError
 VERBS = {
     "stories": (".stories", "clean story files and split them into train, valid and test"),
     "dialogs": (".dialogs", "clean dialog corpora and split them into train, valid and test"),
+    "bitext": (".bitext", "clean and tokenise parallel corpora for translation"),
     "spm train": (".spm_train", "train a SentencePiece model and write fairseq's dict.txt"),
     "spm encode": (".spm_encode", "text to pieces (or back with --decode), in parallel"),
     "score-dialog": (".score_dialog", "BLEU, chrF, distinct, length and F1 of replies"),
