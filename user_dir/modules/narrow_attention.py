@@ -149,19 +149,27 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
         if before_softmax:
             scores = self._ungroup(self._scores(q, k, mask), beams)
             return scores.flatten(0, 1), v.repeat_interleave(beams, 0).flatten(0, 1)
-        weights = None
-        p = self.dropout if self.training or self._dropout_stays else 0.0
-        if need_weights or need_head_weights:
-            weights = self._scores(q, k, mask).softmax(-1, dtype=torch.float32)
-            y = F.dropout(weights.type_as(q), p, p > 0) @ v
+        y, weights = self.attend(q, k, v, mask, need_weights or need_head_weights)
+        if weights is not None:
             weights = self._ungroup(weights, beams).transpose(0, 1)  # [H, B, T, S]
             if not need_head_weights:
                 weights = weights.mean(0)
-        else:
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
         y = self._ungroup(y, beams) if beams > 1 else y
         y = y.permute(2, 0, 1, 3).reshape(t, b, self.num_heads * self.head_dim)
         return self.out_proj(y), weights
+
+    def attend(self, q, k, v, mask: Optional[Tensor], need_weights: bool):
+        """Return what heads gather [B, H, T, D] and, if needed, their weights [B, H, T, S].
+
+        Args:
+            q, k, v: [B, H, T or S, D].
+            mask: added to the scores [B, H, T, S].
+        """
+        p = self.dropout if self.training or self._dropout_stays else 0.0
+        if not need_weights:
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p), None
+        weights = self._scores(q, k, mask).softmax(-1, dtype=torch.float32)
+        return F.dropout(weights.type_as(q), p, p > 0) @ v, weights
 
     def _scores(self, q, k, mask):
         scores = (q * self.head_dim**-0.5) @ k.transpose(2, 3)

@@ -1,0 +1,176 @@
+"""Reading a transformer's checkpoint for pruning, and building its model without a dataset."""
+
+import copy
+import os
+from argparse import Namespace
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from fairseq import checkpoint_utils, models
+from fairseq.data import Dictionary
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.models.transformer import TransformerModel, TransformerModelBase
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from ..compat import read_checkpoint
+from ..errors import UserError
+from .removal import ARCHITECTURE, SIDES, Plan, pruned_settings, unit_counts
+
+_PARTS = ("encoder", "decoder", "quant_noise")  # of a nested config; flat: encoder_layers
+# Options of transformers whose parts do not shrink with the heads.
+_REFUSED = (
+    "cross_self_attention",
+    "no_cross_attention",
+    "base_layers",
+    "char_inputs",
+    "encoder_xformers_att_config",
+    "decoder_xformers_att_config",
+    "scale_attn",
+    "scale_heads",
+    "scale_fc",
+    "scale_resids",
+)
+
+
+@dataclass
+class Checkpoint:
+    """A checkpoint and the model in it."""
+
+    path: str
+    state: dict[str, Any]  # as saved; the weights are mapped, not read
+    cfg: Any  # fairseq's config
+    settings: Namespace  # of the model, under fairseq's flat names
+    model: Any = None
+
+
+def open_checkpoint(path: str) -> Checkpoint:
+    """Read a checkpoint's settings and build its model, on the CPU, in evaluation mode.
+
+    Raises:
+        UserError: it is no transformer that can be pruned; all reasons are named.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f"{path}: no such file; name the checkpoint of a trained transformer")
+    state = dict(read_checkpoint(path))
+    if state.get("cfg") is not None:
+        state["cfg"] = OmegaConf.create(state["cfg"], flags={"allow_objects": True})
+    state = checkpoint_utils._upgrade_state_dict(state)
+    cfg = (
+        state["cfg"] if state.get("args") is None else convert_namespace_to_omegaconf(state["args"])
+    )
+    checkpoint = Checkpoint(path, state, cfg, flat_settings(cfg.model))
+    _check(checkpoint)
+    checkpoint.model = build_model(checkpoint.settings, state["model"], state["model"])
+    return checkpoint
+
+
+def flat_settings(model_cfg) -> Namespace:
+    """Return a model's settings under fairseq's flat names, whatever form they are saved in."""
+    if isinstance(model_cfg, Namespace):
+        return copy.copy(model_cfg)
+    flat: dict[str, Any] = {}
+    for name, value in OmegaConf.to_container(model_cfg, resolve=True).items():
+        if name in _PARTS and isinstance(value, dict):
+            flat.update({f"{name}_{inner}": v for inner, v in value.items()})
+        else:
+            flat[name] = value
+    return Namespace(**flat)
+
+
+def _check(checkpoint):
+    settings, state = checkpoint.settings, checkpoint.state["model"]
+    name = getattr(settings, "_name", None) or getattr(settings, "arch", None)
+    kind = models.ARCH_MODEL_REGISTRY.get(name) or models.MODEL_REGISTRY.get(name)
+    ours = models.MODEL_REGISTRY.get(ARCHITECTURE)
+    if kind not in (TransformerModel, TransformerModelBase, ours):
+        raise UserError(
+            f"{checkpoint.path}: its architecture {name} is not fairseq's transformer nor "
+            f"{ARCHITECTURE}; only these can be pruned"
+        )
+    problems = [f"--{n.replace('_', '-')}" for n in _REFUSED if getattr(settings, n, None)]
+    if "encoder.embed_tokens.weight" not in state or "decoder.embed_tokens.weight" not in state:
+        problems.append("an adaptive input")
+    for side in SIDES:
+        width = getattr(settings, f"{side}_embed_dim")
+        heads = getattr(settings, f"{side}_attention_heads")
+        if heads < 1 or width % heads:
+            problems.append(f"{heads} {side} heads, which do not divide {width} channels")
+    if problems:
+        raise UserError(f"{checkpoint.path}: cannot be pruned, for it has {' and '.join(problems)}")
+
+
+def build_model(settings: Namespace, weights: dict[str, Tensor], like: dict[str, Tensor]):
+    """Build a model without its task, load its weights, and return it in evaluation mode.
+
+    Args:
+        settings: flat.
+        weights: a state dict, also of an older fairseq.
+        like: a state dict with the embeddings, which tell how large the dictionaries are.
+    """
+    sizes = [len(like[f"{side}.embed_tokens.weight"]) for side in SIDES]
+    source = _dictionary(sizes[0])
+    target = source if sizes[0] == sizes[1] else _dictionary(sizes[1])
+    task = Namespace(source_dictionary=source, target_dictionary=target)
+    bare = {
+        # files of the machine it was trained on, and what only training needs
+        "encoder_embed_path": None,
+        "decoder_embed_path": None,
+        "checkpoint_activations": False,
+        "offload_activations": False,
+    }
+    settings = Namespace(**{**vars(settings), **bare})
+    with torch.random.fork_rng(devices=[]):
+        model = models.build_model(settings, task)
+    model.load_state_dict(dict(weights), strict=True, model_cfg=settings)
+    return model.eval()
+
+
+def _dictionary(size):
+    dictionary = Dictionary()
+    for number in range(size - len(dictionary)):
+        dictionary.add_symbol(f"w{number}")
+    return dictionary
+
+
+def pruned_checkpoint(
+    checkpoint: Checkpoint, weights: dict[str, Tensor], plan: Plan, note: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what is to be saved: the pruned model, the task, and no optimizer.
+
+    Numbers keep the precision that they were saved in.
+
+    Args:
+        weights: of the pruned model.
+        note: settings of the pruning, kept under ``extra_state`` -> ``pruned``.
+    """
+    units = {**unit_counts(checkpoint.model), **{k: len(v) for k, v in plan.units.items()}}
+    settings = pruned_settings(checkpoint.settings, plan, units)
+    dtype = checkpoint.state["model"]["decoder.embed_tokens.weight"].dtype
+    same: dict[tuple, Tensor] = {}  # shared parameters are saved once
+
+    def saved(value):
+        key = (value.data_ptr(), tuple(value.shape), value.stride())
+        if key not in same or value.numel() == 0:
+            compact = value.detach().to(dtype if value.is_floating_point() else value.dtype)
+            same[key] = (
+                compact.clone() if compact.untyped_storage().nbytes() > compact.nbytes else compact
+            )
+        return same[key]
+
+    extra = {k: v for k, v in checkpoint.state["extra_state"].items() if not k.startswith("ema")}
+    return {
+        **{k: v for k, v in checkpoint.state.items() if k in ("task_state", "criterion")},
+        "args": None,
+        "cfg": {**OmegaConf.to_container(checkpoint.cfg), "model": settings},
+        "model": {name: saved(value) for name, value in weights.items()},
+        "optimizer_history": checkpoint.state["optimizer_history"],
+        "last_optimizer_state": None,
+        "extra_state": {**extra, "pruned": note},
+    }
+
+
+def load_pruned(pruned: dict[str, Any]):
+    """Build the pruned model, so that no file is written that cannot be loaded; return it."""
+    return build_model(pruned["cfg"]["model"], pruned["model"], pruned["model"])
