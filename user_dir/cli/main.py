@@ -20,6 +20,7 @@ VERBS = {
     "score-dialog": (".score_dialog", "BLEU, chrF, distinct, length and F1 of replies"),
     "perplexity": (".perplexity", "perplexity of texts under a local Hugging Face model"),
     "chat": (".chat", "talk to a dialog model at the terminal"),
+    "prune": (".prune", "remove attention heads, feed-forward units and layers of a transformer"),
     "plot": (".plot", "training and validation curves of fairseq runs, to PNG"),
 }
 
