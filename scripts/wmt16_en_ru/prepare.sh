@@ -15,7 +15,7 @@
 #   --vocab-size N     entries, fairseq's four marks included (32000; 10000 suits a small model)
 #   --joint            one vocabulary for both languages, else each has its own
 #   --type bpe|unigram SentencePiece's way of learning pieces (bpe)
-#   --max-words N, --max-ratio X, --tokenizer T, --no-normalize, --no-escape, --keep-duplicates,
+#   --max-words N, --max-ratio X, --tokenizer T, --no-normalize, --escape, --keep-duplicates,
 #   --seed N           see: fairtale bitext --help
 #   --workers N        processes (all CPUs)
 set -euo pipefail
@@ -28,7 +28,7 @@ while [ $# -gt 0 ]; do
     case $1 in
         -h | --help) usage "${BASH_SOURCE[0]}" && exit 0 ;;
         --joint) joint=yes && shift && continue ;;
-        --no-normalize | --no-escape | --keep-duplicates) options+=("$1") && shift && continue ;;
+        --no-normalize | --escape | --keep-duplicates) options+=("$1") && shift && continue ;;
         --source) need_value "$@" && sources+=("$2") ;;
         --valid) need_value "$@" && valid=$2 ;;
         --valid-size) need_value "$@" && valid_size=$2 ;;

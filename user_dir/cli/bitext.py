@@ -66,7 +66,9 @@ def add_arguments(parser):
         "--no-normalize", action="store_true", help="keep quotes and dashes as they are"
     )
     parser.add_argument(
-        "--no-escape", action="store_true", help="do not write XML entities as Moses does"
+        "--escape",
+        action="store_true",
+        help="write XML entities as Moses does by default; SentencePiece needs four pieces for one",
     )
     parser.add_argument("--keep-duplicates", action="store_true", help="of training pairs")
     parser.add_argument("--seed", type=int, default=1, help="of --valid-size (default: 1)")
@@ -78,9 +80,7 @@ def add_arguments(parser):
 
 def run(args):
     corpora, held = _find_files(args)
-    settings = TextSettings(
-        args.tokenizer, normalize=not args.no_normalize, escape=not args.no_escape
-    )
+    settings = TextSettings(args.tokenizer, normalize=not args.no_normalize, escape=args.escape)
     languages = [LanguageText(name, settings) for name in (args.source_lang, args.target_lang)]
     raw = os.path.join(args.output, "raw")
     os.makedirs(raw, exist_ok=True)

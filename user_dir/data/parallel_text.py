@@ -25,12 +25,13 @@ class TextSettings:
     Args:
         tokenizer: ``moses``, or ``none`` (for languages without spaces between words).
         normalize: quotes, dashes and spaces are made alike, as Moses does.
-        escape: tokens are written with XML entities (``&apos;``), as Moses does.
+        escape: Moses writes special characters as XML entities (``&apos;``), and they are read
+            back. SentencePiece would need four pieces for one.
     """
 
     tokenizer: str = "moses"
     normalize: bool = True
-    escape: bool = True
+    escape: bool = False
 
     @classmethod
     def from_dict(cls, values, where):
