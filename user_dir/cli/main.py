@@ -22,6 +22,7 @@ VERBS = {
     "chat": (".chat", "talk to a dialog model at the terminal"),
     "prune": (".prune", "remove attention heads, feed-forward units and layers of a transformer"),
     "plot": (".plot", "training and validation curves of fairseq runs, to PNG"),
+    "plot-gates": (".plot_gates", "how gates closed: animation and curves of runs, to GIF and PNG"),
 }
 
 EXIT_USER_ERROR = 2  # as argparse

@@ -21,6 +21,7 @@ from fairseq.modules.transformer_layer import (
 from torch import nn
 
 from ..errors import UserError
+from ..modules.gate_budget import GateBudget
 from ..modules.gated_attention import GatedAttention, GatedNarrowAttention
 from ..modules.hard_concrete import HardConcreteGate
 from ..modules.narrow_attention import BiasOnly, NarrowAttention
@@ -317,6 +318,8 @@ class TransformerHCGModel(TransformerModel):
     def __init__(self, cfg, encoder, decoder):
         super().__init__(cfg, encoder, decoder)
         self.num_updates = 0
+        if self.gates():
+            self.gate_budget = GateBudget()
         self.frozen = names_of("--freeze", cfg.freeze, FREEZABLE)
         for part in self._frozen_parts():
             gates = {id(p) for gate in _gates_in(part) for p in gate.parameters()}
@@ -399,7 +402,12 @@ class TransformerHCGModel(TransformerModel):
     def upgrade_state_dict_named(self, state_dict, name):
         """Add open gates where there are none, and refuse gates that have no place here."""
         super().upgrade_state_dict_named(state_dict, name)
-        own = self.state_dict().keys()
+        own = self.state_dict()
+        budget = "gate_budget.multipliers"
+        if budget in own:
+            state_dict.setdefault(budget, own[budget])
+        else:
+            state_dict.pop(budget, None)
         stray = [k for k in state_dict if k.endswith(".gate.log_alpha") and k not in own]
         if stray:
             raise UserError(

@@ -11,7 +11,19 @@ from ..errors import UserError
 LEARNED, CLOSED, OPEN, UNTOUCHED = -1, 0, 1, 2
 
 
-class HardConcreteGate(nn.Module):
+class KeepsFP32:
+    """A module whose numbers stay in fp32 where ``--fp16`` and ``--bf16`` halve the others."""
+
+    def _apply(self, fn, recurse=True):
+        def keep_fp32(x: Tensor) -> Tensor:
+            y = fn(x)
+            halved = y.dtype in (torch.float16, torch.bfloat16)
+            return x.to(device=y.device, dtype=torch.float32) if halved else y
+
+        return super()._apply(keep_fp32, recurse)
+
+
+class HardConcreteGate(KeepsFP32, nn.Module):
     """Gates in [0, 1], one a head, that are exactly 0 or 1 with positive probability.
 
     In training a gate is ``min(1, max(0, s * (high - low) + low))`` with
@@ -138,15 +150,7 @@ class HardConcreteGate(nn.Module):
     def _stretch(self, s: Tensor) -> Tensor:
         return (s * (self.high - self.low) + self.low).clamp(0.0, 1.0)
 
-    # ------------------------------------------------------- precision and checkpoints
-
-    def _apply(self, fn, recurse=True):
-        def keep_fp32(x: Tensor) -> Tensor:
-            y = fn(x)
-            halved = y.dtype in (torch.float16, torch.bfloat16)
-            return x.to(device=y.device, dtype=torch.float32) if halved else y
-
-        return super()._apply(keep_fp32, recurse)
+    # ------------------------------------------------------------------- checkpoints
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         log_alpha = self.log_alpha

@@ -1,0 +1,364 @@
+"""``l0_gated``: the translation loss, and what open gates cost."""
+
+import importlib.util
+import logging
+import os
+from dataclasses import dataclass, field
+from typing import Optional
+
+import torch
+from fairseq.criterions import register_criterion
+from fairseq.logging import metrics
+from omegaconf import II
+
+from ..data.gate_history import HISTORY_NAME, append_record, heat_map, pixels
+from ..errors import UserError
+from ..modules.gate_budget import expected_open, mean_by_type, ramp
+from ..pruning.selection import keep_above, keep_best
+from .label_smoothed_kl import (
+    BITS,
+    LabelSmoothedKLCriterion,
+    LabelSmoothedKLCriterionConfig,
+)
+
+logger = logging.getLogger(__name__)
+
+ALL_TYPES = ("encoder", "decoder", "cross")
+
+
+@dataclass
+class L0GatedCriterionConfig(LabelSmoothedKLCriterionConfig):
+    l0_penalty: Optional[float] = field(
+        default=None,
+        metadata={
+            "help": "lambda, in nats per token: it is multiplied by the mean P(open) of all heads "
+            "of an attention type, summed over the gated types (0.05 to 0.5 are usual)"
+        },
+    )
+    target_heads: Optional[int] = field(
+        default=None,
+        metadata={
+            "help": "instead of --l0-penalty: learn which N heads stay open, of all gated types "
+            "and layers together"
+        },
+    )
+    l0_warmup_updates: int = field(
+        default=0,
+        metadata={
+            "help": "over the first N updates the penalty grows from 0, or the target comes down "
+            "from all heads, linearly"
+        },
+    )
+    target_rate: float = field(
+        default=0.01,
+        metadata={"help": "step of the Lagrange multipliers of --target-heads, in each update"},
+    )
+    gates_fix_update: int = field(
+        default=-1,
+        metadata={
+            "help": "after N updates gates are fixed to open or closed, and training goes on to "
+            "recover: the best --target-heads stay open, or, with --l0-penalty, those of P(open) "
+            "of at least one half. 0: at once; -1: gates are learned to the end"
+        },
+    )
+    max_update: int = II("optimization.max_update")
+    save_dir: str = II("checkpoint.save_dir")
+    tensorboard_logdir: Optional[str] = II("common.tensorboard_logdir")
+
+
+@register_criterion("l0_gated", dataclass=L0GatedCriterionConfig)
+class L0GatedCriterion(LabelSmoothedKLCriterion):
+    """Smoothed cross-entropy plus a price of open heads, which are gates of ``transformer_hcg``.
+
+    Source: Louizos et al. 2018, equation 12, on heads as in Voita et al. 2019, equation 11;
+    with a target, see :class:`~user_dir.modules.gate_budget.GateBudget`.
+
+    The log shows, in bits per token: ``loss``, which is minimised; ``translation_loss``, its
+    first part, and ``gate_loss``, the second. In validation ``loss`` is the translation loss
+    alone, so that it can be compared at all times. ``nll_loss`` and ``ppl`` are without
+    smoothing, as always. ``expected_encoder`` is the sum of P(open), ``open_encoder`` the
+    number of gates that are not 0 in evaluation; likewise decoder and cross.
+
+    At each validation the gates go into the log, layer by layer, into ``gates.jsonl`` of the
+    save dir, into a PNG under ``gates/`` there, and to TensorBoard.
+
+    Raises:
+        UserError: an option out of its range, a model without gates, or a number of heads
+            that cannot be reached.
+    """
+
+    def __init__(
+        self,
+        task,
+        label_smoothing: float = 0.0,
+        use_kl: bool = False,
+        report_accuracy: bool = False,
+        report_kl: bool = False,
+        loss_average: str = "tokens",
+        loss_chunk_mib: int = 0,
+        sentence_avg: bool = False,
+        l0_penalty: Optional[float] = None,
+        target_heads: Optional[int] = None,
+        l0_warmup_updates: int = 0,
+        target_rate: float = 0.01,
+        gates_fix_update: int = -1,
+        max_update: int = 0,
+        save_dir: str = "checkpoints",
+        tensorboard_logdir: Optional[str] = None,
+    ):
+        super().__init__(
+            task,
+            label_smoothing,
+            use_kl,
+            report_accuracy,
+            report_kl,
+            loss_average,
+            loss_chunk_mib,
+            sentence_avg,
+        )
+        if l0_penalty is not None and target_heads is not None:
+            raise UserError(
+                f"--l0-penalty {l0_penalty} and --target-heads {target_heads}: give one of them"
+            )
+        if l0_penalty is not None and l0_penalty < 0:
+            raise UserError(f"--l0-penalty {l0_penalty}: must not be negative; 0.1 is usual")
+        if l0_warmup_updates < 0 or target_rate <= 0:
+            raise UserError(
+                f"--l0-warmup-updates {l0_warmup_updates} must not be negative, "
+                f"--target-rate {target_rate} must be above 0"
+            )
+        if 0 < max_update < gates_fix_update:
+            raise UserError(
+                f"--gates-fix-update {gates_fix_update}: training ends before, at --max-update "
+                f"{max_update}"
+            )
+        if 0 < gates_fix_update < l0_warmup_updates:
+            raise UserError(
+                f"--gates-fix-update {gates_fix_update}: gates would be fixed before "
+                f"--l0-warmup-updates {l0_warmup_updates} are over"
+            )
+        self.penalty = l0_penalty or 0.0
+        self.target = target_heads
+        self.warmup_updates = l0_warmup_updates
+        self.rate = target_rate
+        self.fix_update = gates_fix_update
+        self._update = None  # of the last training batch
+        self._history = GateHistory(save_dir, tensorboard_logdir)
+
+    # -------------------------------------------------------------------- the loss
+
+    def forward(self, model, sample, reduce=True):
+        """As the smoothed loss; see there for what a batch may hold."""
+        gates = self._gates(model)
+        if self.training and model.num_updates != self._update:
+            self._begin_update(model, gates)
+        elif not self.training and self._update is not None:
+            self._begin_validation(model, gates)
+        loss, sample_size, log = super().forward(model, sample, reduce)
+        expected = expected_open(gates)
+        log["translation_loss"] = log["loss"]
+        if self.training:
+            # drawn at the same rate as the mean loss, whatever that is a mean over
+            price = self._price(model, gates, expected) * sample_size
+            loss = loss + price
+            log["gate_loss"] = price.detach().double()
+            log["loss"] = log["loss"] + log["gate_loss"]
+        log["gate_batches"] = 1
+        for kind in dict.fromkeys(key.split(".")[0] for key in gates):
+            keys = [key for key in gates if key.split(".")[0] == kind]
+            log[f"expected_{kind}"] = sum(expected[key].detach() for key in keys)
+            log[f"open_{kind}"] = sum(gates[key].value().count_nonzero() for key in keys)
+        return loss, sample_size, log
+
+    def _price(self, model, gates, expected):
+        """Nats per token."""
+        if all(gate.is_fixed for gate in gates.values()):
+            return next(iter(expected.values())).detach() * 0
+        if self.target is None:
+            weight = ramp(0.0, self.penalty, model.num_updates, self.warmup_updates)
+            return weight * mean_by_type(gates, expected)
+        return model.gate_budget.term(self._gap(model, gates, expected))
+
+    def _gap(self, model, gates, expected):
+        heads = _num_heads(gates)
+        now = ramp(heads, self.target, model.num_updates, self.warmup_updates)
+        return sum(expected.values()) - now
+
+    # ------------------------------------------------------------------- the gates
+
+    def _gates(self, model):
+        gates = model.gates() if hasattr(model, "gates") else {}
+        if not gates:
+            raise UserError(
+                "--criterion l0_gated: the model has no gates; use --arch transformer_hcg with "
+                "--gated-attention encoder (or decoder, cross)"
+            )
+        return gates
+
+    def _begin_update(self, model, gates):
+        """What is done once in an update, by all workers alike."""
+        first = self._update is None
+        self._update = model.num_updates
+        if first:
+            self._begin_training(model, gates)
+        self._fix_when_due(model, gates, self._update)
+        if self.target is not None and not gates[next(iter(gates))].is_fixed:
+            with torch.no_grad():
+                gap = self._gap(model, gates, expected_open(gates))
+            model.gate_budget.ascend(gap, _num_heads(gates), self.rate)
+        if first:
+            self._history.write(model, gates, self._update)
+
+    def _begin_training(self, model, gates):
+        heads = _num_heads(gates)
+        fixed = [gate.is_fixed for gate in gates.values()]
+        if self.target is not None and not 0 <= self.target <= heads:
+            where = ", ".join(f"{key} {gate.num_heads}" for key, gate in gates.items())
+            raise UserError(
+                f"--target-heads {self.target}: must be 0 to {heads}, the gated heads there are "
+                f"({where}); --gated-attention says where heads have gates"
+            )
+        if all(fixed):
+            kept = int(sum(gate.value().sum() for gate in gates.values()))
+            if self.target not in (None, kept):
+                raise UserError(
+                    f"--target-heads {self.target}: the gates of this checkpoint are fixed "
+                    f"already, {kept} open; leave the option out to train with these, or start "
+                    "from a checkpoint saved before"
+                )
+            logger.info("gates are fixed, %d of %d open: recovery tuning", kept, heads)
+            return
+        if self.penalty == 0 and self.target is None:
+            raise UserError(
+                "--criterion l0_gated: say what gates are learned for, by --l0-penalty or "
+                "--target-heads"
+            )
+        for gate, is_fixed in zip(gates.values(), fixed):
+            if not is_fixed and gate.state == "untouched":
+                gate.learn()
+        if model.num_updates == 0:
+            model.gate_budget.reset()
+
+    def _fix_when_due(self, model, gates, update):
+        if not 0 <= self.fix_update <= update:
+            return
+        if all(gate.is_fixed for gate in gates.values()):
+            return
+        if self.target is None:
+            kept = keep_above({k: g.open_probability().detach() for k, g in gates.items()}, 0.5)
+        else:
+            kept = keep_best({k: g.log_alpha.detach() for k, g in gates.items()}, self.target)
+        for key, gate in gates.items():
+            mask = torch.zeros(gate.num_heads, dtype=torch.bool)
+            mask[kept[key]] = True
+            gate.fix(mask)
+        logger.info(
+            "gates are fixed at %d updates, %d of %d open: %s",
+            update,
+            sum(map(len, kept.values())),
+            _num_heads(gates),
+            kept,
+        )
+
+    def _begin_validation(self, model, gates):
+        update = self._update + 1  # the model is told of an update when it begins
+        self._fix_when_due(model, gates, update)
+        self._history.write(model, gates, update)
+
+    # --------------------------------------------------------------------- the log
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs) -> None:
+        super().reduce_metrics(logging_outputs)
+
+        def total(key):
+            return sum(log.get(key, 0) for log in logging_outputs)
+
+        size = total("sample_size")
+        if size > 0:
+            for name in ("translation_loss", "gate_loss"):
+                if any(name in log for log in logging_outputs):
+                    metrics.log_scalar(name, total(name) * BITS / size, size, round=3)
+        batches = total("gate_batches")
+        for kind in ALL_TYPES:
+            if batches > 0 and any(f"open_{kind}" in log for log in logging_outputs):
+                for name in (f"expected_{kind}", f"open_{kind}"):
+                    metrics.log_scalar(name, total(name) / batches, batches, round=2)
+
+
+def _num_heads(gates):
+    return sum(gate.num_heads for gate in gates.values())
+
+
+class GateHistory:
+    """Keeps what becomes of gates: log, ``gates.jsonl``, PNG and TensorBoard; first worker only.
+
+    Args:
+        save_dir: where the file and the folder ``gates`` go.
+        tensorboard_logdir: None for no TensorBoard.
+    """
+
+    def __init__(self, save_dir, tensorboard_logdir=None):
+        self.save_dir = save_dir
+        self.logdir = tensorboard_logdir
+        self.writer = None
+        self.last = None
+
+    def write(self, model, gates, update):
+        """Write the gates once for each update."""
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if update == self.last or (distributed and torch.distributed.get_rank() > 0):
+            return
+        self.last = update
+        chances = {k: gate.open_probability().tolist() for k, gate in gates.items()}
+        values = {k: gate.value().tolist() for k, gate in gates.items()}
+        record = {
+            "update": update,
+            "state": "fixed" if all(g.is_fixed for g in gates.values()) else "learned",
+            "open_probability": _rounded(chances),
+            "value": _rounded(values),
+            "multipliers": model.gate_budget.multipliers.tolist(),
+        }
+        append_record(os.path.join(self.save_dir, HISTORY_NAME), record)
+        for line in _lines(record):
+            logger.info("gates @ %d updates: %s", update, line)
+        self._draw(record)
+
+    def _draw(self, record):
+        if self.logdir and self.writer is None:
+            from tensorboardX import SummaryWriter
+
+            self.writer = SummaryWriter(os.path.join(self.logdir, "gates"))
+        update = record["update"]
+        if self.writer is not None:
+            for key, row in record["open_probability"].items():
+                self.writer.add_scalar(f"expected_open/{key}", sum(row), update)
+                opened = sum(v > 0 for v in record["value"][key])
+                self.writer.add_scalar(f"open/{key}", opened, update)
+        if importlib.util.find_spec("matplotlib") is None:
+            logger.info("no picture of the gates: pip install 'fairtale[plots]'")
+            return
+        figure = heat_map(record)
+        folder = os.path.join(self.save_dir, "gates")
+        os.makedirs(folder, exist_ok=True)
+        figure.savefig(os.path.join(folder, f"{update:08d}.png"), format="png", dpi=100)
+        if self.writer is not None:
+            self.writer.add_image("gates", pixels(figure), update, dataformats="HWC")
+            self.writer.flush()
+
+
+def _rounded(rows):
+    return {key: [round(x, 6) for x in row] for key, row in rows.items()}
+
+
+def _lines(record):
+    """One line an attention type: ``encoder 5 of 8 open (2 3), expected 4.90 (2.1 2.8)``."""
+    for kind in dict.fromkeys(key.split(".")[0] for key in record["value"]):
+        keys = [key for key in record["value"] if key.split(".")[0] == kind]
+        opened = [sum(v > 0 for v in record["value"][key]) for key in keys]
+        chances = [sum(record["open_probability"][key]) for key in keys]
+        yield (
+            f"{kind} {sum(opened)} of {sum(len(record['value'][key]) for key in keys)} open "
+            f"({' '.join(map(str, opened))}), expected {sum(chances):.2f} "
+            f"({' '.join(f'{x:.1f}' for x in chances)})"
+        )
