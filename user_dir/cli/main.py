@@ -21,6 +21,8 @@ VERBS = {
     "perplexity": (".perplexity", "perplexity of texts under a local Hugging Face model"),
     "chat": (".chat", "talk to a dialog model at the terminal"),
     "prune": (".prune", "remove attention heads, feed-forward units and layers of a transformer"),
+    "average": (".average", "average the weights of several checkpoints"),
+    "prune-report": (".prune_report", "size, BLEU, chrF and speed of pruned models"),
     "plot": (".plot", "training and validation curves of fairseq runs, to PNG"),
     "plot-gates": (".plot_gates", "how gates closed: animation and curves of runs, to GIF and PNG"),
 }

@@ -247,6 +247,8 @@ def _open_data(args, checkpoint):
     from fairseq.data import data_utils
     from omegaconf import open_dict
 
+    from ..pruning.checkpoint import check_dictionaries
+
     if not os.path.isdir(args.data.split(os.pathsep)[0]):
         raise UserError(f"--data {args.data}: no such folder")
     with open_dict(checkpoint.cfg):
@@ -254,14 +256,7 @@ def _open_data(args, checkpoint):
     task = tasks.setup_task(checkpoint.cfg.task, from_checkpoint=True)
     if "task_state" in checkpoint.state:
         task.load_state_dict(checkpoint.state["task_state"])
-    for side in ("encoder", "decoder"):
-        dictionary = task.source_dictionary if side == "encoder" else task.target_dictionary
-        size = len(checkpoint.state["model"][f"{side}.embed_tokens.weight"])
-        if dictionary is None or len(dictionary) != size:
-            raise UserError(
-                f"--data {args.data}: its dictionary has {len(dictionary or ())} entries, the "
-                f"{side} of {args.checkpoint} {size}; name the data it was trained on"
-            )
+    check_dictionaries(task, checkpoint.state["model"], args.checkpoint, args.data)
     task.load_dataset(args.subset)
     dataset = task.dataset(args.subset)
     # a fair draw: in order of length the first ones would all be short

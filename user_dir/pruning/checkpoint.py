@@ -134,6 +134,26 @@ def _dictionary(size):
     return dictionary
 
 
+def check_dictionaries(task, weights: dict[str, Tensor], path: str, data: str) -> None:
+    """Refuse data whose dictionaries are not those of a checkpoint.
+
+    Args:
+        weights: the checkpoint's.
+        path, data: of the checkpoint and the data folder, for the error.
+
+    Raises:
+        UserError: their sizes differ.
+    """
+    for side, dictionary in zip(SIDES, (task.source_dictionary, task.target_dictionary)):
+        size = len(weights[f"{side}.embed_tokens.weight"])
+        entries = 0 if dictionary is None else len(dictionary)
+        if entries != size:
+            raise UserError(
+                f"--data {data}: its dictionary has {entries} entries, the {side} of {path} has "
+                f"{size}; name the data that the model was trained on"
+            )
+
+
 def pruned_checkpoint(
     checkpoint: Checkpoint, weights: dict[str, Tensor], plan: Plan, note: dict[str, Any]
 ) -> dict[str, Any]:
