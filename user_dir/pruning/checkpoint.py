@@ -6,7 +6,6 @@ from argparse import Namespace
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from fairseq import checkpoint_utils, models
 from fairseq.data import Dictionary
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
@@ -62,7 +61,7 @@ def open_checkpoint(path: str) -> Checkpoint:
     )
     checkpoint = Checkpoint(path, state, cfg, flat_settings(cfg.model))
     _check(checkpoint)
-    checkpoint.model = build_model(checkpoint.settings, state["model"], state["model"])
+    checkpoint.model = build_model(checkpoint.settings, state["model"])
     return checkpoint
 
 
@@ -101,17 +100,23 @@ def _check(checkpoint):
         raise UserError(f"{checkpoint.path}: cannot be pruned, for it has {' and '.join(problems)}")
 
 
-def build_model(settings: Namespace, weights: dict[str, Tensor], like: dict[str, Tensor]):
+def build_model(settings: Namespace, weights: dict[str, Tensor]):
     """Build a model without its task, load its weights, and return it in evaluation mode.
 
     Args:
         settings: flat.
-        weights: a state dict, also of an older fairseq.
-        like: a state dict with the embeddings, which tell how large the dictionaries are.
+        weights: a state dict, also of an older fairseq; its embeddings tell how large the
+            dictionaries are.
     """
-    sizes = [len(like[f"{side}.embed_tokens.weight"]) for side in SIDES]
-    source = _dictionary(sizes[0])
-    target = source if sizes[0] == sizes[1] else _dictionary(sizes[1])
+    model = new_model(settings, *(len(weights[f"{side}.embed_tokens.weight"]) for side in SIDES))
+    model.load_state_dict(dict(weights), strict=True, model_cfg=settings)
+    return model.eval()
+
+
+def new_model(settings: Namespace, source_size: int, target_size: int):
+    """Build a model with made-up dictionaries of these sizes, V."""
+    source = _dictionary(source_size)
+    target = source if source_size == target_size else _dictionary(target_size)
     task = Namespace(source_dictionary=source, target_dictionary=target)
     bare = {
         # files of the machine it was trained on, and what only training needs
@@ -120,11 +125,7 @@ def build_model(settings: Namespace, weights: dict[str, Tensor], like: dict[str,
         "checkpoint_activations": False,
         "offload_activations": False,
     }
-    settings = Namespace(**{**vars(settings), **bare})
-    with torch.random.fork_rng(devices=[]):
-        model = models.build_model(settings, task)
-    model.load_state_dict(dict(weights), strict=True, model_cfg=settings)
-    return model.eval()
+    return models.build_model(Namespace(**{**vars(settings), **bare}), task)
 
 
 def _dictionary(size):
@@ -193,4 +194,4 @@ def pruned_checkpoint(
 
 def load_pruned(pruned: dict[str, Any]):
     """Build the pruned model, so that no file is written that cannot be loaded; return it."""
-    return build_model(pruned["cfg"]["model"], pruned["model"], pruned["model"])
+    return build_model(pruned["cfg"]["model"], pruned["model"])
