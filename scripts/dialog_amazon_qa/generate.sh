@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Let a model answer: the dialogs of the test set, or those of a file.
 #
-#   --model NAME         gpt, unilm or mixture (mixture, or the environment's MODEL)
+#   --model NAME         gpt, unilm, mixture or nat (mixture, or the environment's MODEL)
 #   --checkpoint FILE    (runs/dialog_amazon_qa/NAME/checkpoint_best.pt)
 #   --data-bin DIR       (data-bin/dialog_amazon_qa)
 #   --subset NAME        valid or test (test)

@@ -6,6 +6,7 @@
 #                        unilm    prefixes read in both directions, responses predicted
 #                        mixture  a quarter of the updates as unilm, the others as gpt
 #                        reverse  as unilm, from the response to the query, for rerank.sh
+#                        nat      fairseq's insertion transformer: not from left to right
 #   --data-bin DIR       from prepare.sh (data-bin/dialog_amazon_qa)
 #   --save-dir DIR       checkpoints, train.log, tensorboard/ (runs/dialog_amazon_qa/NAME)
 #   --update-tokens N    tokens of one update, all devices together (4096)

@@ -98,7 +98,8 @@ prepare_data() {
 # train_model [options]: $MODEL or --model says what.
 train_model() {
     local model=${MODEL:-mixture} save_dir='' update_tokens=4096 max_tokens='' extra=() kind
-    local gpus precision devices update_freq launch=(fairseq-train) device=()
+    local gpus precision devices update_freq launch=(fairseq-train) device=() task=dialog_lm
+    local loss=(--criterion label_smoothed_kl --label-smoothing 0.1 --use-kl)
     while [ $# -gt 0 ]; do
         case $1 in
             --model) need_value "$@" && model=$2 && shift 2 ;;
@@ -114,7 +115,13 @@ train_model() {
         unilm) kind=(--arch unilm_seq2seq_base --seq2seq-prob 1) ;;
         mixture) kind=(--arch unilm_seq2seq_base --seq2seq-prob 0.25) ;;
         reverse) kind=(--arch unilm_seq2seq_base --seq2seq-prob 1 --reverse) ;;
-        *) die "--model $model: gpt, unilm, mixture or reverse" ;;
+        nat) # as many layers, half of them in an encoder
+            task=dialog_nat loss=(--criterion nat_loss --label-smoothing 0.1)
+            kind=(--arch insertion_transformer --share-all-embeddings --apply-bert-init
+                --encoder-layers 6 --encoder-embed-dim 768 --encoder-attention-heads 12
+                --encoder-ffn-embed-dim 3072 --decoder-layers 6 --decoder-embed-dim 768
+                --decoder-attention-heads 12 --decoder-ffn-embed-dim 3072) ;;
+        *) die "--model $model: gpt, unilm, mixture, reverse or nat" ;;
     esac
     save_dir=${save_dir:-$runs/$model}
     [ -f "$data_bin/train.idx" ] || die "$data_bin holds no training data; make it with prepare.sh"
@@ -133,9 +140,9 @@ train_model() {
     # fairseq's adam decays weights as AdamW does. --validate-interval counts epochs: validation is
     # every 2,000 updates and not also where an epoch ends.
     mkdir -p "$save_dir"
-    "${launch[@]}" "$data_bin" --user-dir "$USER_DIR" --task dialog_lm "${kind[@]}" \
+    "${launch[@]}" "$data_bin" --user-dir "$USER_DIR" --task "$task" "${kind[@]}" \
         ${device[@]+"${device[@]}"} --max-tokens "$max_tokens" --update-freq "$update_freq" \
-        --criterion label_smoothed_kl --label-smoothing 0.1 --use-kl --dropout 0.1 \
+        "${loss[@]}" --dropout 0.1 \
         --optimizer adam --adam-betas '(0.9, 0.98)' --weight-decay 0.01 --clip-norm 2.5 \
         --lr 3e-4 --lr-scheduler inverse_sqrt --warmup-updates 4000 --max-update 200000 \
         --validate-interval-updates 2000 --save-interval-updates 2000 --keep-interval-updates 1 \
@@ -187,7 +194,7 @@ generate_subset() {
     need_checkpoint "$checkpoint"
     mkdir -p "$(dirname "$output")"
     say "answering $subset with $checkpoint"
-    fairseq-generate "$data_bin" --user-dir "$USER_DIR" --task dialog_lm --path "$checkpoint" \
+    fairseq-generate "$data_bin" --user-dir "$USER_DIR" --path "$checkpoint" \
         --gen-subset "$subset" --beam "$beam" --nbest "$nbest" --max-len-b 64 --max-tokens 8192 \
         ${device[@]+"${device[@]}"} ${extra[@]+"${extra[@]}"} "$@" >"$output.partial" ||
         { tail -n 5 "$output.partial" >&2 && exit 2; }
@@ -201,7 +208,7 @@ answer_input() {
     [ -s "$input" ] || die "--input $input: no such file, or an empty one"
     local log
     log=$(mktemp)
-    fairseq-interactive "$data_bin" --user-dir "$USER_DIR" --task dialog_lm --path "$checkpoint" \
+    fairseq-interactive "$data_bin" --user-dir "$USER_DIR" --path "$checkpoint" \
         --input "$input" --buffer-size 1024 --batch-size 32 --beam "$beam" --nbest "$nbest" \
         --max-len-b 64 ${device[@]+"${device[@]}"} ${extra[@]+"${extra[@]}"} >"$log" ||
         { tail -n 5 "$log" >&2 && exit 2; }
@@ -222,12 +229,15 @@ evaluate_models() {
     for model in $models; do
         checkpoint=$runs/$model/checkpoint_best.pt output=$outputs/$model.$subset.out
         [ -f "$checkpoint" ] || { say "$model is not trained, so it is skipped" && continue; }
-        say "$model: loss of the responses"
-        bits=$(fairseq-validate "$data_bin" --user-dir "$USER_DIR" --task dialog_lm \
-            --path "$checkpoint" --valid-subset "$subset" --max-tokens 8192 --log-format simple \
-            ${device[@]+"${device[@]}"} 2>&1 |
-            sed -n "s/.*valid on '$subset' subset.* nll_loss \([0-9.]*\).*/\1/p")
-        [ -n "$bits" ] || die "fairseq-validate failed on $checkpoint; run it to see why"
+        bits=- # an insertion model's loss is no probability of the response
+        if [ "$model" != nat ]; then
+            say "$model: loss of the responses"
+            bits=$(fairseq-validate "$data_bin" --user-dir "$USER_DIR" --path "$checkpoint" \
+                --valid-subset "$subset" --max-tokens 8192 --log-format simple \
+                ${device[@]+"${device[@]}"} 2>&1 |
+                sed -n "s/.*valid on '$subset' subset.* nll_loss \([0-9.]*\).*/\1/p")
+            [ -n "$bits" ] || die "fairseq-validate failed on $checkpoint; run it to see why"
+        fi
         generate_subset
         scores=$(score_output --table)
         rows+="| $model | $bits $(sed -n 's/^| first //p' <<<"$scores")"$'\n'

@@ -128,5 +128,5 @@ class DialogNATTask(DialogTask):
                 )
         return TranslationLevenshteinTask.build_generator(self, models, args)
 
-    def post_validate(self, model, stats, agg):
-        """Nothing: samples are for models that continue prompts."""
+    def _writes_samples(self):
+        return False  # they are for models that continue prompts
