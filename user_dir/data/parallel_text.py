@@ -127,5 +127,7 @@ class TranslationText:
     """The tokenizer that fairseq's commands are given: source text in, target text out."""
 
     def __init__(self, source_lang: str, target_lang: str, settings: TextSettings):
-        self.encode = LanguageText(source_lang, settings).tokenize
-        self.decode = LanguageText(target_lang, settings).detokenize
+        self.source = LanguageText(source_lang, settings)
+        self.target = LanguageText(target_lang, settings)
+        self.encode = self.source.tokenize
+        self.decode = self.target.detokenize

@@ -233,15 +233,18 @@ class WMT16TranslationTask(TranslationTask):
         self._lines_read += len(lines)
         return super().get_interactive_tokens_and_lengths(lines, encode_fn)
 
-    def plain_text(self, tokens: torch.Tensor, dictionary, unknown="<unk>") -> str:
+    def plain_text(self, tokens: torch.Tensor, unknown="<unk>", source=False) -> str:
         """Return the text of tokens: pieces joined, detokenised, entities unescaped."""
         if self._text is None:
             none = Namespace(tokenizer=None, bpe=None)
             self._text = self.build_bpe(none), self.build_tokenizer(none)
-        text = dictionary.string(tokens.int().cpu(), unk_string=unknown)
-        for codec in self._text:
-            text = text if codec is None else codec.decode(text)
-        return text
+        bpe, text = self._text
+        dictionary = self.src_dict if source else self.tgt_dict
+        line = dictionary.string(tokens.int().cpu(), unk_string=unknown)
+        line = line if bpe is None else bpe.decode(line)
+        if text is None:
+            return line
+        return (text.source if source else text.target).detokenize(line)
 
     # ------------------------------------------------------------------------- validation
 
@@ -284,9 +287,9 @@ class WMT16TranslationTask(TranslationTask):
             return SimpleNamespace(sys_len=0, ref_len=0, counts=none, totals=none)
         found = self.inference_step(generator, [model], chosen)
         # what is unknown counts as wrong, and must not match itself
-        best = [self.plain_text(f[0]["tokens"], self.tgt_dict, "UNKNOWNHYP") for f in found]
+        best = [self.plain_text(f[0]["tokens"], "UNKNOWNHYP") for f in found]
         rows = [utils.strip_pad(row, self.tgt_dict.pad()) for row in chosen["target"]]
-        references = [self.plain_text(row, self.tgt_dict, "UNKNOWNREF") for row in rows]
+        references = [self.plain_text(row, "UNKNOWNREF") for row in rows]
         self._keep_samples(chosen, best, references)
         first, self._bleu = self._bleu is None, self._bleu or BLEU()
         score = self._bleu.corpus_score(best, [references])
@@ -297,7 +300,7 @@ class WMT16TranslationTask(TranslationTask):
     def _keep_samples(self, chosen, best, references):
         for row, id_ in enumerate(chosen["id"].tolist()):
             tokens = utils.strip_pad(chosen["net_input"]["src_tokens"][row], self.src_dict.pad())
-            source = self.plain_text(tokens, self.src_dict)
+            source = self.plain_text(tokens, source=True)
             self._samples.append((id_, source, best[row], references[row]))
 
     def post_validate(self, model, stats, agg):
