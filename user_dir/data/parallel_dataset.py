@@ -76,6 +76,9 @@ class ScoredPairs(BaseWrapperDataset):
     def tgt(self):
         return self.dataset.tgt
 
+    def num_tokens_vec(self, indices):
+        return self.dataset.num_tokens_vec(indices)
+
     def collater(self, samples, **options):
         batch = self.dataset.collater(samples, **options)
         if batch:
