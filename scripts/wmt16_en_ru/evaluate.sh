@@ -48,9 +48,9 @@ for subset in $subsets; do
     translate_subset "$subset" "$translations" ${extra[@]+"${extra[@]}"}
     scores=$("$BIN/sacrebleu" "$references" -i "$translations" -m bleu chrf -w 2 -f text)
     # BLEU|signature = 12.34 45.6/...    chrF2|signature = 34.56
-    figures=$(sed -n 's/^[A-Za-z0-9]*|[^ ]* = \([0-9.]*\).*/| \1 /p' <<<"$scores" | tr -d '\n')
+    figures=$(sed -n 's/^ *[A-Za-z0-9]*|[^ ]* = \([0-9.]*\).*/| \1 /p' <<<"$scores" | tr -d '\n')
     rows+="| ${name:-$subset} | $(($(wc -l <"$references"))) $figures|"$'\n'
-    signatures=$(sed -n 's/^\([A-Za-z0-9]*|[^ ]*\) = .*/\1/p' <<<"$scores")
+    signatures=$(sed -n 's/^ *\([A-Za-z0-9]*|[^ ]*\) = .*/\1/p' <<<"$scores")
 done
 echo "| set | sentences | BLEU | chrF2 |"
 echo "|---|--:|--:|--:|"

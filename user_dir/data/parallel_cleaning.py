@@ -146,7 +146,7 @@ def choose(index: PairIndex, held_out: HeldOut, num_valid: int, seed: int):
     duplicate &= ~leaking
     valid = np.zeros(len(index), dtype=bool)
     if num_valid:
-        single = ~leaking & ~duplicate
+        single = ~leaking
         kept = np.flatnonzero(single)
         for values in arrays[:2]:
             _, inverse, counts = np.unique(values[kept], return_inverse=True, return_counts=True)

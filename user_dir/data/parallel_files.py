@@ -119,7 +119,8 @@ def first_difference(source: list, target: list) -> int:
     swap = len(source) > len(target)
     short, long = (target, source) if swap else (source, target)
     surplus = len(long) - len(short)
-    ratio = (sum(map(len, short)) + 1) / (sum(map(len, long)) + 1)
+    mean = [(sum(map(len, lines)) + 1) / (len(lines) + 1) for lines in (short, long)]
+    ratio = mean[0] / mean[1]
     a, b = [_features(line) for line in short], [_features(line) for line in long]
     before = itertools.accumulate((_cost(x, y, ratio) for x, y in zip(a, b)), initial=0.0)
     behind = [_cost(x, y, ratio) for x, y in zip(a, b[surplus:])]
