@@ -5,6 +5,8 @@ from torch import Tensor, nn
 
 from .hard_concrete import HardConcreteGate, KeepsFP32
 
+_BACK = 5.0  # how much faster a price comes down than it went up
+
 
 def expected_open(gates: dict[str, HardConcreteGate]) -> dict[str, Tensor]:
     """Return the expected number of open heads of each layer, keyed as ``gates``."""
@@ -29,11 +31,13 @@ class GateBudget(KeepsFP32, nn.Module):
     """Lagrange multipliers that hold the expected number E of open heads at a target N.
 
     The term is ``m1 * (E - N) + m2 * (E - N)^2``, to be minimised by the gates and maximised
-    by the multipliers: each update moves m1 by ``rate * (E - N) / H`` and m2 by its square,
-    H being the number of heads. m1 is the price of a head, in nats per token.
-    Source: Wang et al. 2020, section 3.2; Xia et al. 2022, section 3. Deviation: plain steps
-    of ascent, computed from the gates alone, so that all workers make the same ones without
-    talking to each other.
+    by the multipliers. m1 is the price of a head, in nats per token. With H heads and
+    ``g = (E - N) / H`` each update adds ``rate * g`` to m1, five times that while it takes m1
+    back to 0, and ``rate * |g|`` to m2.
+    Source: Wang et al. 2020, section 3.2; Xia et al. 2022, section 3. Deviations: steps of
+    plain ascent, which all workers compute alike from the gates alone; ``|g|`` for ``g^2`` and
+    the factor five, since gates are slow to follow: E would fall far below N, and with it
+    every head, before the price is down again.
 
     The multipliers are a buffer, fp32 [2], of the model: they come with its checkpoints.
     """
@@ -56,7 +60,9 @@ class GateBudget(KeepsFP32, nn.Module):
     def ascend(self, gap: Tensor, num_heads: int, rate: float) -> None:
         """Raise the price where too many heads are open, lower it where too few are."""
         share = gap.detach() / num_heads
-        self.multipliers += rate * torch.stack([share, share.square()])
+        back = share * self.multipliers[0] < 0
+        step = torch.where(back, _BACK * share, share)
+        self.multipliers += rate * torch.stack([step, share.abs()])
 
 
 def ramp(start: float, end: float, update: int, num_updates: int) -> float:

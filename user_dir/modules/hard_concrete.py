@@ -88,7 +88,8 @@ class HardConcreteGate(KeepsFP32, nn.Module):
     @torch.no_grad()
     def set_log_alpha(self, value) -> None:
         """Set ``log_alpha`` to a number, or to one for each head [H]."""
-        value = torch.as_tensor(value).to(self.scaled_log_alpha)
+        own = self.scaled_log_alpha
+        value = torch.as_tensor(value, dtype=own.dtype, device=own.device)
         self.scaled_log_alpha.copy_(value / self.lr_scale)
 
     # ------------------------------------------------------------------------ states
