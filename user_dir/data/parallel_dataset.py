@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import torch
-from fairseq.data import BaseWrapperDataset
+from fairseq.data import BaseWrapperDataset, data_utils
 
 from ..errors import UserError
 from .vocabulary import find_tokenizer
@@ -53,6 +53,25 @@ def find_pieces(paths, source_lang: str) -> str | None:
         if os.path.isfile(candidate):
             return candidate
     return None
+
+
+def check_sides(paths, split: str, pair):
+    """Compare how many sentences the two sides of a split have.
+
+    Raises:
+        UserError: they differ.
+    """
+    for path in paths:
+        for name in (f"{split}.{'-'.join(pair)}", f"{split}.{'-'.join(reversed(pair))}"):
+            sides = [
+                data_utils.load_indexed_dataset(os.path.join(path, f"{name}.{lang}"), None)
+                for lang in pair
+            ]
+            if None not in sides and len(sides[0]) != len(sides[1]):
+                raise UserError(
+                    f"{path}/{name}: {len(sides[0])} {pair[0]} and {len(sides[1])} {pair[1]} "
+                    "sentences; run prepare.sh again, it says where texts part"
+                )
 
 
 class ScoredPairs(BaseWrapperDataset):

@@ -18,7 +18,7 @@ from fairseq.tasks.translation import EVAL_BLEU_ORDER, TranslationConfig, Transl
 from omegaconf import II
 from sacrebleu.metrics import BLEU
 
-from ..data.parallel_dataset import ScoredPairs, find_pair, find_pieces, select_scored
+from ..data.parallel_dataset import ScoredPairs, check_sides, find_pair, find_pieces, select_scored
 from ..data.parallel_text import TextSettings, TranslationText, find_settings
 from ..data.vocabulary import decode_pieces, fingerprint
 from ..errors import UserError
@@ -111,9 +111,9 @@ class WMT16TranslationTask(TranslationTask):
         Raises:
             UserError: a dictionary is missing or damaged, or the data folders differ.
         """
-        paths = utils.split_paths(cfg.data or "")
-        if not paths:
+        if not cfg.data:
             raise UserError("no data folder given: name one that prepare.sh has made")
+        paths = utils.split_paths(cfg.data)
         asked = cfg.source_lang, cfg.target_lang
         cfg.source_lang, cfg.target_lang = find_pair(paths[0], *asked)
         dictionaries = []
@@ -254,19 +254,18 @@ class WMT16TranslationTask(TranslationTask):
         Raises:
             UserError: the two sides differ in length, or the split is not there.
         """
+        pair = self.cfg.source_lang, self.cfg.target_lang
         try:
             super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
         except FileNotFoundError as error:
-            pair = f"{self.cfg.source_lang}-{self.cfg.target_lang}"
             raise UserError(
-                f"split {split} for {pair} not found in {self.cfg.data}: run prepare.sh again?"
+                f"split {split} for {'-'.join(pair)} not found in {self.cfg.data}: run prepare.sh "
+                "again?"
             ) from error
+        except AssertionError as error:
+            check_sides(self._paths, split, pair)
+            raise error
         pairs = self.datasets[split]
-        if pairs.tgt is not None and len(pairs.src) != len(pairs.tgt):
-            raise UserError(
-                f"split {split} has {len(pairs.src)} {self.cfg.source_lang} and {len(pairs.tgt)} "
-                f"{self.cfg.target_lang} sentences: run prepare.sh again, it says where they part"
-            )
         if split != self.cfg.train_subset and self.cfg.eval_bleu and pairs.tgt is not None:
             count = len(pairs) if self._scores_all else self.cfg.eval_bleu_sentences
             self.datasets[split] = ScoredPairs(pairs, count)
