@@ -151,10 +151,12 @@ def main():
     notes = (
         f"{args.layers} + {args.layers} layers of {args.embed_dim}, {args.heads} heads, FFN "
         f"{args.ffn_dim}, V {args.vocab}, {args.precision}; one batch of {args.sentences} "
-        f"sentences of {args.shortest} to {args.longest} tokens, beam {args.beam}, {args.new_tokens} new "
-        f"tokens each and the end mark (the best hypothesis counts); {rounds} rounds, {args.clock} "
-        "clock. Random weights; heads go at random from all attentions together. Unpruned is "
-        "fairseq's own transformer. Ratios are medians over the rounds (with quartiles)."
+        f"sentences of {args.shortest} to {args.longest} tokens, beam {args.beam}, "
+        f"{args.new_tokens} new tokens each and the end mark (the best hypothesis counts); "
+        f"{rounds} rounds, {args.clock} clock. Random weights; heads go at random from all "
+        "attentions together. Unpruned is fairseq's own transformer; all models run in one "
+        "process, with the same library for products. Ratios are medians over the rounds (with "
+        "quartiles)."
     )
     title = f"Pruned transformers, {args.precision}, {args.sentences} sentences, "
     title += f"{args.threads} threads"

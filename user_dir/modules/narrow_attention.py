@@ -9,7 +9,7 @@ from fairseq.incremental_decoding_utils import FairseqIncrementalState
 from torch import Tensor, nn
 
 _STATE = "attn_state"  # as fairseq's MultiheadAttention names it
-_FIRST_ROOM = 32  # keys a cache has room for at first; it doubles when full
+_FEW_QUERIES = 16  # up to here plain products are as fast as the fused kernel, or faster
 
 
 class BiasOnly(nn.Module):
@@ -69,9 +69,6 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
         self.dropout = dropout
         self.self_attention = self_attention
         self.encoder_decoder_attention = encoder_decoder_attention
-        # of several projections at once; made for inference only
-        self.register_buffer("_fused_weight", None, persistent=False)
-        self.register_buffer("_fused_bias", None, persistent=False)
         self._dropout_stays = False
         inner = num_heads * head_dim
         if inner == 0:
@@ -166,10 +163,11 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
             mask: added to the scores [B, H, T, S].
         """
         p = self.dropout if self.training or self._dropout_stays else 0.0
-        if not need_weights:
+        if not need_weights and q.size(2) > _FEW_QUERIES:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p), None
         weights = self._scores(q, k, mask).softmax(-1, dtype=torch.float32)
-        return F.dropout(weights.type_as(q), p, p > 0) @ v, weights
+        y = F.dropout(weights.type_as(q), p, p > 0) @ v
+        return y, weights if need_weights else None
 
     def _scores(self, q, k, mask):
         scores = (q * self.head_dim**-0.5) @ k.transpose(2, 3)
@@ -197,49 +195,24 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
             key = value = query
         elif self.encoder_decoder_attention:
             value = key
-        if self._fused_weight is None:
-            pairs = (self.q_proj, query), (self.k_proj, key), (self.v_proj, value)
-            return [self._split(projection(x)) for projection, x in pairs]
-        fused = F.linear(key, self._fused_weight, self._fused_bias)
-        if self.self_attention:
-            return self._split_fused(fused, 3)
-        return [self._split(self.q_proj(query)), *self._split_fused(fused, 2)]
-
-    def _split_fused(self, x, count):
-        """[T, B, count * H * D] -> ``count`` of [B, H, T, D], each contiguous, by one copy.
-
-        scaled_dot_product_attention is faster on contiguous heads on CPU.
-        """
-        t, b, _ = x.shape
-        x = x.view(t, b, count, self.num_heads, self.head_dim).permute(2, 1, 3, 0, 4)
-        return x.contiguous().unbind(0)
+        pairs = (self.q_proj, query), (self.k_proj, key), (self.v_proj, value)
+        return [self._split(projection(x)) for projection, x in pairs]
 
     # -------------------------------------------------------------------- keys and values
 
     def _remember(self, state, k, v, key_padding_mask, static_kv):
         """Add keys and values to the state; return all there are, and their padding."""
         if static_kv:
-            state.update(prev_key=k, prev_value=v, prev_key_padding_mask=key_padding_mask)
-            return k, v, key_padding_mask
-        past = 0
-        if "prev_key" in state:
+            k, v = k.contiguous(), v.contiguous()  # once, they are read in every step
+        elif "prev_key" in state:
             past = state["prev_key"].size(2)
             key_padding_mask = _append_padding(
                 state.get("prev_key_padding_mask"), key_padding_mask, k.size(0), past, k.size(2)
             )
-        end = past + k.size(2)
-        for name, new in (("key", k), ("value", v)):
-            room = state.get(f"room_{name}")
-            if room is None or room.size(2) < end:
-                size = max(_FIRST_ROOM, end, 2 * past)
-                room = new.new_empty(new.size(0), new.size(1), size, new.size(3))
-                if past:
-                    room[:, :, :past] = state[f"prev_{name}"]
-            room[:, :, past:end] = new
-            state[f"room_{name}"] = room
-            state[f"prev_{name}"] = room[:, :, :end]
-        state["prev_key_padding_mask"] = key_padding_mask
-        return state["prev_key"], state["prev_value"], key_padding_mask
+            k = torch.cat([state["prev_key"], k], 2)
+            v = torch.cat([state["prev_value"], v], 2)
+        state.update(prev_key=k, prev_value=v, prev_key_padding_mask=key_padding_mask)
+        return k, v, key_padding_mask
 
     def reorder_incremental_state(self, incremental_state: dict, new_order: Tensor):
         """Let row i continue old row ``new_order[i]``."""
@@ -259,8 +232,6 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
                 state["beams"] = 1
         else:
             source = new_order
-        state.pop("room_key", None)
-        state.pop("room_value", None)
         for name in ("prev_key", "prev_value", "prev_key_padding_mask"):
             if state.get(name) is not None:
                 state[name] = state[name].index_select(0, source)
@@ -277,28 +248,12 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
     def make_generation_fast_(
         self, name="", retain_dropout=False, retain_dropout_modules=None, **unused
     ):
-        """Make one product of those that read the same input; the model trains no more."""
+        """Keep dropout in generation, if that is asked for of this kind of module."""
         kind = type(self).__name__
         wanted = retain_dropout_modules is None or {kind, "MultiheadAttention"} & set(
             retain_dropout_modules
         )
         self._dropout_stays = bool(retain_dropout and wanted)
-        if self.num_heads == 0 or self.q_proj.bias is None:
-            return
-        if self.self_attention:
-            parts = self.q_proj, self.k_proj, self.v_proj
-        elif self.encoder_decoder_attention and self.kdim == self.vdim:
-            parts = self.k_proj, self.v_proj
-        else:
-            return
-        with torch.no_grad():
-            self._fused_weight = torch.cat([part.weight for part in parts])
-            self._fused_bias = torch.cat([part.bias for part in parts])
-        inner = self.num_heads * self.head_dim
-        for number, part in enumerate(parts):  # the same memory: no second copy is kept
-            place = slice(number * inner, (number + 1) * inner)
-            part.weight.data = self._fused_weight[place]
-            part.bias.data = self._fused_bias[place]
 
 
 def share_equal_rows(key: Tensor, value: Tensor, key_padding_mask: Optional[Tensor]):
