@@ -35,7 +35,7 @@ def read_history(path):
     """
     if not os.path.isfile(path):
         raise UserError(f"{path}: no such file; a training with --criterion l0_gated writes it")
-    with open(path, encoding="utf-8") as stream:
+    with open(path, encoding="utf-8", errors="replace") as stream:
         lines = stream.read().split("\n")
     records = []
     for number, line in enumerate(lines, 1):
