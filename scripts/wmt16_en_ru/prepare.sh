@@ -4,8 +4,9 @@
 #
 #   --source PREFIX    training corpus, PREFIX.en and PREFIX.ru; may be repeated. Without it those of
 #                      WMT16 that need no licence are fetched (Common Crawl, News Commentary v11,
-#                      1.1 GB; WMT16_MIRROR names another folder of them) into data-bin/download,
+#                      1.1 GB; WMT16_MIRROR names another folder of them),
 #                      with newstest2015 as --valid and newstest2016 as --test.
+#   --download-dir DIR where they are kept (data-bin/download/wmt16)
 #   --valid PREFIX     validation set: as above, or .sgm as in WMT's archives
 #                      (PREFIX-src.en.sgm, PREFIX-ref.ru.sgm), or two files SOURCE,TARGET
 #   --valid-size N     without --valid: training pairs that are held out (2000)
@@ -24,6 +25,7 @@ set -euo pipefail
 
 sources=() valid='' valid_size='' tests=() src=en tgt=ru data_bin=$ROOT/data-bin/wmt16_en_ru
 vocab_size=32000 joint=no kind=bpe options=() workers=$(num_cpus)
+downloads=$ROOT/data-bin/download/wmt16
 while [ $# -gt 0 ]; do
     case $1 in
         -h | --help) usage "${BASH_SOURCE[0]}" && exit 0 ;;
@@ -39,6 +41,7 @@ while [ $# -gt 0 ]; do
         --vocab-size) need_value "$@" && vocab_size=$2 ;;
         --type) need_value "$@" && kind=$2 ;;
         --max-words | --max-ratio | --tokenizer | --seed) need_value "$@" && options+=("$1" "$2") ;;
+        --download-dir) need_value "$@" && downloads=$2 ;;
         --workers) need_value "$@" && workers=$2 ;;
         *) die "unknown option $1; see --help" ;;
     esac
@@ -66,7 +69,6 @@ fetch() {
 if [ ${#sources[@]} -eq 0 ]; then
     [ "$src-$tgt" = en-ru ] || [ "$src-$tgt" = ru-en ] ||
         die "-s $src -t $tgt: only the English-Russian corpora are fetched; give --source PREFIX"
-    downloads=$ROOT/data-bin/download/wmt16
     # The form of these addresses: https://www.statmt.org/wmt16/translation-task.html
     wmt16=https://data.statmt.org/wmt16/translation-task
     fetch https://www.statmt.org/wmt13/training-parallel-commoncrawl.tgz commoncrawl.ru-en.{en,ru}

@@ -207,21 +207,23 @@ def _write_training(corpora, cleaner, held_out, args):
                         index.add(*result[:2])
                         stream.write("\t".join(result) + "\n")
                     bar.update(1)
+        if not index:
+            raise UserError(_nothing_left(args, counts))
         num_valid = 0 if args.valid else args.valid_size or DEFAULT_VALID_SIZE
         valid, leaking, duplicate = choose(index, held_out, num_valid, args.seed)
         if args.keep_duplicates:
             duplicate[:] = False
         if (valid | leaking | duplicate).all():
-            raise UserError(_nothing_left(args, counts, leaking, duplicate))
+            _count_later_losses(counts, leaking, duplicate)
+            raise UserError(_nothing_left(args, counts))
         taken = _divide(temporary, valid, leaking | duplicate, args)
     _count_later_losses(counts, leaking, duplicate)
     return counts, taken
 
 
-def _nothing_left(args, counts, leaking, duplicate):
+def _nothing_left(args, counts):
     lost = sum(counts.values(), collections.Counter())
-    lost[HELD_OUT], lost[DUPLICATE] = int(leaking.sum()), int(duplicate.sum())
-    reasons = ", ".join(f"{reason} {count}" for reason, count in lost.items() if count)
+    reasons = ", ".join(f"{reason} {count}" for reason, count in lost.items())
     return f"--source {' '.join(args.source)}: no pair is left to train on ({reasons})"
 
 

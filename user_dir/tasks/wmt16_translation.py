@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass, field
 from types import SimpleNamespace
 from typing import Optional
 
+import numpy as np
 import torch
 from fairseq import utils
 from fairseq.data import Dictionary, encoders
 from fairseq.data.encoders.sentencepiece_bpe import SentencepieceBPE
+from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask, register_task
 from fairseq.tasks.translation import EVAL_BLEU_ORDER, TranslationConfig, TranslationTask
 from omegaconf import II
@@ -90,7 +92,7 @@ class WMT16TranslationTask(TranslationTask):
         for name in ("eval_bleu_sentences", "sample_translations"):
             if getattr(cfg, name) < 0:
                 raise UserError(f"--{name.replace('_', '-')} {getattr(cfg, name)}: 0 or more")
-        # fairseq's task then sums what _inference_with_bleu returns, over batches and workers
+        # fairseq's task then logs what _inference_with_bleu returns, for each batch and worker
         self.cfg = copy.copy(cfg)  # the command's own goes into the checkpoint as it was given
         self.cfg.eval_bleu = cfg.eval_bleu or cfg.eval_bleu_sentences > 0
         self._scores_all = cfg.eval_bleu
@@ -296,6 +298,22 @@ class WMT16TranslationTask(TranslationTask):
             logger.info("BLEU signature: %s", self._bleu.get_signature().format())
         return score
 
+    def reduce_metrics(self, logging_outputs, criterion):
+        """Sum BLEU's statistics; unlike fairseq's, also where every translation is empty."""
+        FairseqTask.reduce_metrics(self, logging_outputs, criterion)
+        if not any("_bleu_ref_len" in log for log in logging_outputs):
+            return
+
+        def total(name):
+            return float(sum(log.get(name, 0) for log in logging_outputs))
+
+        for name in ("counts", "totals"):
+            sums = [total(f"_bleu_{name}_{i}") for i in range(EVAL_BLEU_ORDER)]
+            metrics.log_scalar(f"_bleu_{name}", np.array(sums))
+        for name in ("_bleu_sys_len", "_bleu_ref_len"):
+            metrics.log_scalar(name, total(name))
+        metrics.log_derived("bleu", _bleu_of_sums)
+
     def _keep_samples(self, chosen, best, references):
         for row, id_ in enumerate(chosen["id"].tolist()):
             tokens = utils.strip_pad(chosen["net_input"]["src_tokens"][row], self.src_dict.pad())
@@ -324,6 +342,13 @@ class WMT16TranslationTask(TranslationTask):
                 self._writer.add_text(f"translation/{id_}", lines, step)
         if self._writer:
             self._writer.flush()
+
+
+def _bleu_of_sums(meters):
+    # the lists are changed by sacreBLEU, and a meter's sum is an array
+    counts, totals = (meters[f"_bleu_{name}"].sum.tolist() for name in ("counts", "totals"))
+    lengths = (int(meters[f"_bleu_{name}_len"].sum) for name in ("sys", "ref"))
+    return round(BLEU.compute_bleu(counts, totals, *lengths, smooth_method="exp").score, 2)
 
 
 def _load(name):

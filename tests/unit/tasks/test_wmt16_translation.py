@@ -258,6 +258,19 @@ def test_bleu_is_that_of_plain_text_over_all_workers(data, count):
     assert agg.get_smoothed_values()["bleu"] == round(expected.score, 2) > 0
 
 
+def test_empty_translations_have_a_bleu(data):
+    task = setup(data)
+    fake_translations(task, [""] * 4)
+    _, batch = rows_of(task, "valid")
+    log = log_of(task, batch) | {"ntokens": 1, "nsentences": 4}
+    with metrics.aggregate() as agg:
+        task.reduce_metrics([log], NoCriterion())
+    assert agg.get_smoothed_values()["bleu"] == 0
+    with metrics.aggregate() as agg:  # in training
+        task.reduce_metrics([{"ntokens": 1, "nsentences": 4}], NoCriterion())
+    assert "bleu" not in agg.get_smoothed_values()
+
+
 def test_no_bleu_without_sentences(data):
     task = setup(data, eval_bleu_sentences=0)
     task.load_dataset("valid")
