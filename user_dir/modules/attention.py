@@ -14,6 +14,16 @@ class PrefixCache(NamedTuple):
     values: Tensor  # [B, H, S, D]
 
 
+class PrefixLayout(NamedTuple):
+    """Where the tokens of prefixes of different lengths stand while they are read."""
+
+    real: Tensor  # bool [B, 1, 1, S], True on real tokens
+    mask: Optional[Tensor]  # where a token may look: None for causal attention, else `real`
+    rows: Optional["PackedRows"]  # tokens stand in one row [1, N, C]; None: as [B, S, C]
+    ends: Tensor  # int64 [B]: place of each prefix's last token in its row
+    last: Tensor  # int64 [B]: the same among all tokens, flattened
+
+
 class PackedRows(NamedTuple):
     """Where the sequences of a row without padding stand.
 
@@ -34,12 +44,17 @@ class PackedRows(NamedTuple):
         return repack(y, self.unpad_index, cells).unsqueeze(0)
 
 
-def packing_index(lengths) -> PackedRows:
-    """Build the index of a row that holds sequences of these ``lengths``, one after another."""
+def packing_index(lengths, width: Optional[int] = None) -> PackedRows:
+    """Build the index of a row that holds sequences of these ``lengths``, one after another.
+
+    Args:
+        lengths: int64 [M].
+        width: T of the rows for attention; default the greatest length.
+    """
     lengths = torch.as_tensor(lengths, dtype=torch.long)
-    width = int(lengths.max())
+    width = int(lengths.max()) if width is None else width
     starts = lengths.cumsum(0) - lengths
-    cell = torch.arange(width)
+    cell = torch.arange(width, device=lengths.device)
     inside = cell < lengths.unsqueeze(1)  # [M, T], True on real tokens
     pad_index = torch.where(inside, starts.unsqueeze(1) + cell, starts.unsqueeze(1))
     return PackedRows(pad_index, inside.flatten().nonzero().squeeze(1))
@@ -123,17 +138,32 @@ class SelfAttention(nn.Module):
         y = self.attend_causally(qkv) if packed is None else packed.attend(self, qkv)
         return self.out_proj(y)
 
-    def read_prefix(self, x: Tensor, mask: Optional[Tensor]) -> tuple[Tensor, PrefixCache]:
+    def read_prefix(
+        self, x: Tensor, layout: PrefixLayout, only_last: bool = False
+    ) -> tuple[Tensor, PrefixCache]:
         """Attend within the prefixes and keep their keys and values.
 
         Args:
-            x: [B, S, C].
-            mask: None for causal attention, else bool [B, 1, 1 or S, S], True where a
-                query may look.
+            x: [B, S, C], or [1, N, C] where the layout has ``rows``.
+            only_last: attend from each prefix's last token only.
+
+        Returns:
+            the same shape, or [B, 1, C] of the last tokens.
         """
-        q, k, v = self.split(self.qkv_proj(x))
+        b, _, _, s = layout.real.shape
+        qkv = self.qkv_proj(x)
+        if layout.rows is not None:
+            # the padding is a copy of its row's first token: nobody looks at it
+            qkv = qkv[0].index_select(0, layout.rows.pad_index.view(-1)).view(b, s, -1)
+        q, k, v = self.split(qkv)
+        mask = layout.mask
+        if only_last:  # which sees all of its prefix, causally too
+            q = q[torch.arange(b, device=q.device), :, layout.ends].unsqueeze(2)
+            mask = layout.real
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-        y = y.transpose(1, 2).reshape(x.shape)
+        y = y.transpose(1, 2).reshape(b, -1, x.size(2))
+        if layout.rows is not None and not only_last:
+            y = y.view(b * s, -1).index_select(0, layout.rows.unpad_index).unsqueeze(0)
         return self.out_proj(y), PrefixCache(k, v)
 
     def continue_prefix(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import UserError
-from .attention import PackedRows, PrefixCache, SelfAttention
+from .attention import PackedRows, PrefixCache, PrefixLayout, SelfAttention, packing_index
 from .dropout import dropout, dropout_add
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -27,6 +27,22 @@ class PrefixState(NamedTuple):
     features: Tensor  # [B, C] of the last prefix token, after the final norm
     caches: list[PrefixCache]  # one a layer
     bias: Tensor  # [B, 1, 1, S], 0 on real tokens and -inf on padding
+
+
+_FULL = 0.9  # share of real tokens above which leaving the padding out is not worth two copies
+
+
+def _lay_out(width: int, lengths: Tensor, bidirectional: bool) -> PrefixLayout:
+    """Say where the tokens of prefixes of these ``lengths``, padded to ``width``, stand."""
+    real = torch.arange(width, device=lengths.device) < lengths.unsqueeze(1)  # [B, S]
+    ends = lengths - 1
+    if int(lengths.sum()) > _FULL * real.numel():
+        rows, last = None, torch.arange(len(lengths), device=lengths.device) * width + ends
+    else:
+        rows, last = packing_index(lengths, width), lengths.cumsum(0) - 1
+    real = real[:, None, None, :]
+    # causality already hides the padding, which stands at the right
+    return PrefixLayout(real, real if bidirectional else None, rows, ends, last)
 
 
 class TransformerLayer(nn.Module):
@@ -59,27 +75,31 @@ class TransformerLayer(nn.Module):
         return self.fc2(dropout(x, self.activation_dropout, self.training))
 
     def _around(self, x: Tensor, norm: nn.LayerNorm, sublayer):
-        """Residual connection around ``sublayer``, which may return more than a tensor."""
+        """Residual connection around ``sublayer``."""
         y = sublayer(norm(x) if self.normalize_before else x)
-        y, extra = y if isinstance(y, tuple) else (y, None)
         x = dropout_add(x, y, self.dropout, self.training)
-        return (x if self.normalize_before else norm(x)), extra
+        return x if self.normalize_before else norm(x)
 
     def forward(self, x: Tensor, packed: Optional[PackedRows] = None) -> Tensor:
-        x, _ = self._around(x, self.self_attn_layer_norm, lambda h: self.self_attn(h, packed))
-        return self._around(x, self.final_layer_norm, self._ffn)[0]
+        x = self._around(x, self.self_attn_layer_norm, lambda h: self.self_attn(h, packed))
+        return self._around(x, self.final_layer_norm, self._ffn)
 
-    def read_prefix(self, x: Tensor, mask: Optional[Tensor]) -> tuple[Tensor, PrefixCache]:
-        x, cache = self._around(
-            x, self.self_attn_layer_norm, lambda h: self.self_attn.read_prefix(h, mask)
-        )
-        return self._around(x, self.final_layer_norm, self._ffn)[0], cache
+    def read_prefix(
+        self, x: Tensor, layout: PrefixLayout, only_last: bool = False
+    ) -> tuple[Tensor, PrefixCache]:
+        h = self.self_attn_layer_norm(x) if self.normalize_before else x
+        y, cache = self.self_attn.read_prefix(h, layout, only_last)
+        if only_last:
+            x = x.reshape(-1, x.size(2)).index_select(0, layout.last).unsqueeze(1)
+        x = dropout_add(x, y, self.dropout, self.training)
+        x = x if self.normalize_before else self.self_attn_layer_norm(x)
+        return self._around(x, self.final_layer_norm, self._ffn), cache
 
     def continue_prefix(self, x: Tensor, *memory) -> Tensor:
-        x, _ = self._around(
+        x = self._around(
             x, self.self_attn_layer_norm, lambda h: self.self_attn.continue_prefix(h, *memory)
         )
-        return self._around(x, self.final_layer_norm, self._ffn)[0]
+        return self._around(x, self.final_layer_norm, self._ffn)
 
 
 class PrefixTransformer(nn.Module):
@@ -225,18 +245,21 @@ class PrefixTransformer(nn.Module):
         if positions is None:
             self._check_length(tokens.size(1))
             positions = torch.arange(tokens.size(1), device=tokens.device)
-        place = torch.arange(tokens.size(1), device=tokens.device)
-        real = (place < lengths.unsqueeze(1))[:, None, None, :]  # [B, 1, 1, S]
-        # causality already hides the padding, which stands at the right
-        mask = real if bidirectional else None
+        layout = _lay_out(tokens.size(1), lengths, bidirectional)
+        if layout.rows is not None:
+            unpad = layout.rows.unpad_index
+            positions = positions.expand(tokens.shape).reshape(-1)[unpad].unsqueeze(0)
+            segments = None if segments is None else segments.reshape(-1)[unpad].unsqueeze(0)
+            tokens = tokens.reshape(-1)[unpad].unsqueeze(0)
         x = self.embed(tokens, positions, segments)
         caches = []
-        for layer in self.layers:
-            x, cache = layer.read_prefix(x, mask)
+        for number, layer in enumerate(self.layers, start=1):
+            # of the last layer, nothing but each prefix's last token is looked at
+            x, cache = layer.read_prefix(x, layout, only_last=number == len(self.layers))
             caches.append(cache)
-        last = x[torch.arange(x.size(0), device=x.device), lengths - 1]
-        bias = torch.zeros_like(real, dtype=x.dtype).masked_fill_(~real, -torch.inf)
-        return PrefixState(self._norm(last), caches, bias)
+        bias = torch.zeros_like(layout.real, dtype=x.dtype)
+        bias = bias.masked_fill_(~layout.real, -torch.inf)
+        return PrefixState(self._norm(x.squeeze(1)), caches, bias)
 
     def continue_prefix(
         self,

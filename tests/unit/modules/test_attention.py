@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from tests.helpers import randomize
-from user_dir.modules.attention import PrefixCache, SelfAttention, packing_index, repack
+from user_dir.modules.attention import (
+    PrefixCache,
+    PrefixLayout,
+    SelfAttention,
+    packing_index,
+    repack,
+)
 
 C, H = 12, 3
 D = C // H
@@ -45,24 +51,43 @@ def test_forward_is_causal_attention(attention):
     torch.testing.assert_close(attention(x), expected, atol=1e-5, rtol=1e-5)
 
 
+def layout_of(lengths, both_directions=False, packed=False):
+    """How prefixes padded to the longest stand, in rows or in one row."""
+    lengths = torch.tensor(lengths)
+    width = int(lengths.max())
+    real = (torch.arange(width) < lengths.unsqueeze(1))[:, None, None]
+    rows = packing_index(lengths) if packed else None
+    last = lengths.cumsum(0) - 1 if packed else torch.arange(len(lengths)) * width + lengths - 1
+    return PrefixLayout(real, real if both_directions else None, rows, lengths - 1, last)
+
+
 @pytest.mark.parametrize("both_directions", [False, True])
-def test_read_prefix_keeps_to_its_mask(attention, both_directions):
-    x, lengths = torch.randn(2, 5, C), [5, 3]
-    mask = None
-    if both_directions:
-        mask = (torch.arange(5) < torch.tensor(lengths).unsqueeze(1))[:, None, None]
-    y, cache = attention.read_prefix(x, mask)
+@pytest.mark.parametrize("packed", [False, True])
+def test_read_prefix_keeps_to_its_mask(attention, both_directions, packed):
+    x, lengths = torch.randn(3, 5, C), [5, 3, 1]
+    layout = layout_of(lengths, both_directions, packed)
+    given = torch.cat([row[:n] for row, n in zip(x, lengths)])[None] if packed else x
+    y, cache = attention.read_prefix(given, layout)
+    assert y.shape == given.shape
+    last, same = attention.read_prefix(given, layout, only_last=True)
     for row, n in enumerate(lengths):
         expected = by_definition(
             attention, x[row, :n], lambda i, n=n: n if both_directions else i + 1
         )
-        torch.testing.assert_close(y[row, :n], expected, atol=1e-5, rtol=1e-5)
-    assert cache.keys.shape == cache.values.shape == (2, H, 5, D)
+        begin = sum(lengths[:row])
+        found = y[0, begin : begin + n] if packed else y[row, :n]
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(last[row, 0], expected[-1], atol=1e-5, rtol=1e-5)
+        keys = attention.qkv_proj(x[row, :n])[:, C : 2 * C].view(n, H, D).transpose(0, 1)
+        torch.testing.assert_close(cache.keys[row, :, :n], keys, atol=1e-5, rtol=1e-5)
+    assert cache.keys.shape == cache.values.shape == same.keys.shape == (3, H, 5, D)
+    assert last.shape == (3, 1, C) and cache.values.isfinite().all()
 
 
 def test_packing_index_by_hand():
     packed = packing_index([2, 3, 1])
     assert packed.pad_index.tolist() == [[0, 1, 0], [2, 3, 4], [5, 5, 5]]
+    assert packing_index([2, 1], width=4).pad_index.tolist() == [[0, 1, 0, 0], [2, 2, 2, 2]]
     assert packed.unpad_index.tolist() == [0, 1, 3, 4, 5, 6]
 
 
@@ -106,7 +131,7 @@ def prefixes_and_rest(attention, lengths, beams, new):
             for r in range(len(rest))
         ]
     )
-    _, cache = attention.read_prefix(x, None)
+    _, cache = attention.read_prefix(x, layout_of(lengths))
     real = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
     bias = torch.zeros(real.shape).masked_fill(~real, -torch.inf)[:, None, None]
     return cache, bias, rest, expected
