@@ -103,13 +103,13 @@ def test_text_in_text_out_without_options(work, model, fairseq):
         "interactive",
         work / "data",
         *("--path", model / "checkpoint_average.pt", "--cpu"),
-        stdin="The cat “sees” 5 dog.\nNo.\n",
+        stdin="The cat “sees” 5 dog.\nThe boy.\n",
     )
     rows = done.rows("D")
     assert [number for number, _ in rows] == [0, 1]
     assert all("▁" not in text[1] for _, text in rows)
     sources = ["".join(text[0].split()) for _, text in done.rows("S")]
-    assert sources == ['▁The▁cat▁"▁sees▁"▁5▁dog▁.', "▁No▁."]
+    assert sources == ['▁The▁cat▁"▁sees▁"▁5▁dog▁.', "▁The▁boy▁."]
 
 
 def test_generate_writes_a_line_for_each_line(work, model):

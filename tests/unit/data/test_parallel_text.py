@@ -45,6 +45,10 @@ def test_tokens(language, text, tokens):
     assert LanguageText(language, TextSettings()).tokenize(text) == tokens
 
 
+def test_entities_of_the_text_stay_where_none_were_written():
+    assert LanguageText("en", TextSettings()).detokenize("a &lt; b") == "a &lt; b"
+
+
 def test_entities_are_written_and_read_back():
     text = 'It\'s "A&amp;B" <b> [x] | y'
     plain, escaped = (
@@ -81,7 +85,7 @@ def test_no_tokenizer_and_no_normalisation():
 def test_each_side_has_its_language():
     text = TranslationText("ru", "en", TextSettings())
     assert text.encode("«Да», т. е. нет.") == '" Да " , т. е. нет .'
-    assert text.decode('" Yes , " he said .') == '"Yes," he said.'
+    assert text.decode('" Yes , it \'s , " he said .') == '"Yes, it\'s," he said.'
 
 
 def test_settings_are_found_in_the_first_folder(tmp_path):
