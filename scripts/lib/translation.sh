@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034
+# shellcheck shell=bash disable=SC2034,SC2154
 # What the translation scripts share. To be sourced. bash 3.2 will do.
 
 # shellcheck source=scripts/lib/common.sh

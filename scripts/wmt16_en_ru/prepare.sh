@@ -4,8 +4,8 @@
 #
 #   --source PREFIX    training corpus, PREFIX.en and PREFIX.ru; may be repeated. Without it those of
 #                      WMT16 that need no licence are fetched (Common Crawl, News Commentary v11,
-#                      1.1 GB; WMT16_MIRROR names another folder of them),
-#                      with newstest2015 as --valid and newstest2016 as --test.
+#                      about 1 GB; WMT16_MIRROR: another address of the archives), with
+#                      newstest2015 as --valid and newstest2016 as --test
 #   --download-dir DIR where they are kept (data-bin/download/wmt16)
 #   --valid PREFIX     validation set: as above, or .sgm as in WMT's archives
 #                      (PREFIX-src.en.sgm, PREFIX-ref.ru.sgm), or two files SOURCE,TARGET
