@@ -25,10 +25,12 @@ if has_gpu; then
     done
     measure dialog_mask.py "$@"
     measure loss_memory.py "$@"
+    measure prune_speed.py --precision fp16 "$@"
 else
     echo "no GPU here: the measurements on one are left out"
     measure train_speed.py "$@"
     measure generate_speed.py "$@"
     measure dialog_mask.py "$@"
     measure loss_memory.py "$@"
+    measure prune_speed.py "$@"
 fi
