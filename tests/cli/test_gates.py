@@ -1,0 +1,248 @@
+"""Gates on the heads of a transformer that plain fairseq has trained, by the real commands."""
+
+import copy
+import json
+import random
+import socket
+
+import pytest
+import torch
+
+from tests.cli.fairtale_command import assert_user_error, fairtale
+
+SHAPE = (
+    "--encoder-embed-dim 16 --encoder-ffn-embed-dim 32 --encoder-attention-heads 4 "
+    "--decoder-attention-heads 4 --share-all-embeddings --task translation"
+).split()
+TRAIN = (
+    "--optimizer adam --lr 0.01 --lr-scheduler fixed --log-format json --log-interval 1 "
+    "--no-epoch-checkpoints --data-buffer-size 0 --num-workers 0 --cpu --batch-size 10 "
+    "--required-batch-size-multiple 1"
+).split()
+SMOOTHED = "--criterion label_smoothed_cross_entropy --label-smoothing 0.1".split()
+GATED = "--arch transformer_hcg_tiny --criterion l0_gated --label-smoothing 0.1".split()
+
+
+@pytest.fixture(scope="module")
+def data(fairseq, tmp_path_factory):
+    """Twenty sentences and their words in reverse."""
+    folder = tmp_path_factory.mktemp("gates")
+    draw = random.Random(1)
+    for split, count in (("train", 20), ("valid", 5)):
+        rows = [[draw.choice("abcdefgh") for _ in range(draw.randint(2, 6))] for _ in range(count)]
+        (folder / f"{split}.x").write_text("".join(" ".join(row) + "\n" for row in rows))
+        (folder / f"{split}.y").write_text("".join(" ".join(row[::-1]) + "\n" for row in rows))
+    names = [w for s in ("train", "valid") for w in (f"--{s}pref", folder / s)]
+    words = "--source-lang x --target-lang y --joined-dictionary --workers 1 --destdir".split()
+    fairseq.run("preprocess", *names, *words, folder / "bin")
+    return folder / "bin"
+
+
+@pytest.fixture(scope="module")
+def plain(fairseq, data, tmp_path_factory):
+    """A checkpoint of fairseq's ``transformer`` by fairseq without the plug-in."""
+    folder = tmp_path_factory.mktemp("plain")
+    words = [data, *SHAPE, *TRAIN, *SMOOTHED, "--arch", "transformer_tiny", "--max-update", 6]
+    fairseq.run("train", *words, "--save-dir", folder, stock=True)
+    return folder / "checkpoint_last.pt"
+
+
+@pytest.fixture(scope="module")
+def pruned(fairseq, data, plain, tmp_path_factory):
+    """The save dir of a training that leaves three heads, and its output."""
+    folder = tmp_path_factory.mktemp("pruned")
+    words = "--freeze decoder --weight-decay 0.1 --target-heads 3 --l0-warmup-updates 3"
+    words += " --gates-fix-update 6 --max-update 8 --validate-interval-updates 2"
+    done = train(fairseq, data, folder, plain, *GATED, *words.split())
+    (folder / "train.log").write_text(done.out)
+    return folder
+
+
+def train(fairseq, data, folder, start, *words, **kwargs):
+    words = [data, *SHAPE, *TRAIN, "--save-dir", folder, *words]
+    if start is not None:
+        words += ["--finetune-from-model", start]
+    return fairseq.run("train", *words, **kwargs)
+
+
+def weights(path):
+    return torch.load(path, weights_only=False)["model"]
+
+
+def assert_nearly_equal(one, two):
+    """All weights but the biases of keys, whose gradient is nothing but rounding."""
+    expected, found = (weights(folder / "checkpoint_last.pt") for folder in (one, two))
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        if not name.endswith("k_proj.bias"):
+            assert torch.allclose(found[name].float(), value.float(), atol=2e-4), name
+    assert expected["gate_budget.multipliers"].abs().max() > 1e-3
+
+
+def test_a_plain_checkpoint_trains_on_as_in_fairseq(fairseq, data, plain, tmp_path):
+    """Every loss and every weight is the same, to the last bit."""
+    found = {}
+    for name, words in (
+        ("transformer_tiny", []),
+        ("transformer_hcg_tiny", ["--gated-attention", "encoder,decoder,cross"]),
+    ):
+        words = ["--arch", name, *words, *SMOOTHED, "--max-update", 3, "--dropout", 0]
+        done = train(fairseq, data, tmp_path / name, plain, *words)
+        losses = [record["loss"] for record in done.logged("train_inner")]
+        found[name] = losses, weights(tmp_path / name / "checkpoint_last.pt")
+    (expected, state), (losses, gated) = found.values()
+    assert losses == expected and len(losses) == 3
+    assert {k for k in gated if ".gate" not in k and "gate_" not in k} == set(state)
+    assert all(torch.equal(gated[name], value) for name, value in state.items())
+
+
+def test_so_many_heads_stay_and_the_decoder_is_as_it_was(plain, pruned):
+    before, after = weights(plain), weights(pruned / "checkpoint_last.pt")
+    fixed = [after[f"encoder.layers.{i}.self_attn.gate.fixed"] for i in range(2)]
+    assert sum(int(row.sum()) for row in fixed) == 3 and set(torch.cat(fixed).tolist()) == {0, 1}
+    decoder = [name for name in before if name.startswith("decoder.")]
+    assert len(decoder) > 40
+    assert all(torch.equal(after[name], before[name]) for name in decoder)
+    name = "encoder.layers.0.fc1.weight"
+    assert not torch.equal(after[name], before[name])
+    records = [json.loads(line) for line in (pruned / "gates.jsonl").open()]
+    assert [r["update"] for r in records] == [0, 2, 4, 6, 8]
+    assert [r["state"] for r in records] == ["learned"] * 3 + ["fixed"] * 2
+    log = (pruned / "train.log").read_text()
+    assert '"train_translation_loss"' in log and '"valid_open_encoder": "3"' in log
+
+
+def test_the_gated_model_is_used_without_more_options(fairseq, data, pruned):
+    path, before = pruned / "checkpoint_last.pt", (pruned / "gates.jsonl").read_bytes()
+    words = [data, "--path", path, "--cpu", "--gen-subset", "valid", "--num-workers", 0]
+    assert len(fairseq.run("generate", *words, "--beam", 2).rows("H")) == 5
+    words = [data, "--path", path, "--cpu", "--batch-size", 5, "--num-workers", 0]
+    assert "open_encoder 3" in fairseq.run("validate", *words).out
+    assert (pruned / "gates.jsonl").read_bytes() == before  # only trainings write there
+
+
+def test_decoding_without_the_gates_is_refused(fairseq, data, pruned):
+    words = [data, "--path", pruned / "checkpoint_last.pt", "--cpu", "--gen-subset", "valid"]
+    words += ["--model-overrides", "{'gated_attention': ''}"]
+    done = fairseq.run("generate", *words, check=False)
+    assert done.status != 0 and "closed heads would open" in done.error, done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_training_goes_on_as_if_it_had_not_been_stopped(fairseq, data, plain, tmp_path):
+    """But for the order of sentences in a batch, which fairseq draws anew in a new process."""
+    words = "--target-heads 2 --l0-warmup-updates 4 --disable-validation --dropout 0".split()
+    words = [*GATED, *words, "--batch-size", 20]
+    fix = ["--gates-fix-update", 6, "--max-update", 8]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(fairseq, data, whole, plain, *words, *fix)
+    train(fairseq, data, parts, plain, *words, "--max-update", 4)
+    train(fairseq, data, parts, None, *words, *fix)
+    assert_nearly_equal(whole, parts)
+
+
+def test_two_processes_have_the_same_gates_as_one(fairseq, data, plain, tmp_path):
+    words = [*GATED, *"--target-heads 2 --l0-warmup-updates 2 --dropout 0 --max-update 4".split()]
+    one, two = tmp_path / "one", tmp_path / "two"
+    train(fairseq, data, one, plain, *words, "--batch-size", 20)
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = str(s.getsockname()[1])
+    names = "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT".split()
+    line = [data, *SHAPE, *TRAIN, "--save-dir", two, *words, "--finetune-from-model", plain]
+    line.append("--load-checkpoint-on-all-dp-ranks")  # sending it to the others fails in fairseq
+    pair = fairseq.together(
+        *(
+            fairseq.prepare(
+                "train", *line, env=dict(zip(names, [r, r, "2", "2", "127.0.0.1", port]))
+            )
+            for r in "01"
+        )
+    )
+    for result in pair:
+        assert result.status == 0, "".join(r.err[-2500:] for r in pair)
+    assert_nearly_equal(one, two)
+    updates = [json.loads(line)["update"] for line in (two / "gates.jsonl").open()]
+    assert updates == sorted(set(updates))  # one process writes
+
+
+def test_gates_are_in_fp32_in_a_bf16_training(fairseq, data, plain, tmp_path):
+    words = [*GATED, *"--target-heads 2 --max-update 3 --gates-fix-update 2 --bf16".split()]
+    train(fairseq, data, tmp_path, plain, *words)
+    state = weights(tmp_path / "checkpoint_last.pt")
+    # fairseq saves all in fp32; what was computed with less has no digits to lose
+    for name, exact in (
+        ("encoder.layers.0.fc1.weight", False),
+        ("encoder.layers.0.self_attn.gate.log_alpha", True),
+        ("gate_budget.multipliers", True),
+    ):
+        assert torch.equal(state[name], state[name].bfloat16().float()) != exact, name
+    assert sum(int(state[f"encoder.layers.{i}.self_attn.gate.fixed"].sum()) for i in range(2)) == 2
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("--target-heads 9", "--target-heads 9: must be 0 to 8"),
+        ("--target-heads 2 --l0-penalty 0.1", "give one of them"),
+        (
+            "--target-heads 2 --encoder-attention-heads 3",
+            "--encoder-attention-heads 3: must divide",
+        ),
+        ("--target-heads 2 --gated-attention sideways", "sideways is none of"),
+    ],
+)
+def test_bad_options_end_before_work_begins(fairseq, data, plain, tmp_path, words, message):
+    words = [*GATED, "--max-update", 2, *words.split()]
+    done = train(fairseq, data, tmp_path / "x", plain, *words, check=False)
+    assert done.status != 0 and message in done.error, done.err[-2000:]
+    assert "Traceback" not in done.err and "num_updates" not in done.out
+    # fairseq saves what it has when an update fails
+    assert {path.name for path in tmp_path.glob("x/*.pt")} <= {"crash.pt"}
+
+
+# ---------------------------------------------------------------------------- plot-gates
+
+
+def test_pictures_of_one_run_and_of_two(pruned, tmp_path):
+    from PIL import Image
+
+    done = fairtale("plot-gates", pruned, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "5 frames" in done.stdout and "translation loss" in done.stdout
+    with Image.open(tmp_path / "gates.gif") as animation:
+        assert animation.n_frames == 5 and animation.info["duration"] == 400
+        frames = []
+        for i in range(5):
+            animation.seek(i)
+            frames.append(copy.copy(animation.convert("RGB")))
+    assert frames[0].tobytes() != frames[4].tobytes()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "gates.jsonl").write_bytes((pruned / "gates.jsonl").read_bytes())
+    words = (pruned, other, "--out", "both.png", "--names", "a", "b", "--title", "two lambdas")
+    done = fairtale("plot-gates", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "no train.log in it" in done.stderr
+    assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "words, parts",
+    [
+        (["RUN", "nowhere"], ["nowhere/gates.jsonl", "no such file"]),
+        (["RUN", "RUN", "--out", "x.gif"], ["--out x.gif", "shows one run"]),
+        (["RUN", "--out", "x.jpg"], ["--out x.jpg", ".gif"]),
+        (["RUN", "--names", "a", "b"], ["--names: 2 names for 1 runs"]),
+    ],
+)
+def test_what_plot_gates_refuses(pruned, tmp_path, words, parts):
+    words = [pruned if word == "RUN" else word for word in words]
+    assert_user_error(fairtale("plot-gates", *words, cwd=tmp_path), *parts)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_matplotlib_is_named(pruned, tmp_path):
+    (tmp_path / "matplotlib.py").write_text("raise ModuleNotFoundError(name='matplotlib')")
+    done = fairtale("plot-gates", pruned, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
+    assert_user_error(done, "matplotlib is not installed", "fairtale[plots]")
