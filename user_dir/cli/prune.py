@@ -14,10 +14,13 @@ Feed-forward units (--ffn-keep) are judged by |d loss / d unit| with --data, els
 of their weights; each layer keeps the same share of them.
 """
 
+import logging
 import os
 
 from ..errors import UserError
 from .support import positive_int, whole_file
+
+logger = logging.getLogger(__name__)
 
 METHODS = ("gates", "confidence", "gradient", "random")
 HEAD_KINDS = ("encoder", "decoder", "cross")
@@ -91,6 +94,7 @@ def run(args):
     kept = {key: list(range(count)) for key, count in counts.items()}
     if asked:
         kept |= _choose_heads(args, asked, model, measured)
+        _warn_of_gates(kept, gates, asked)
     units = {}
     if args.ffn_keep is not None:
         scores = measured.units if measured else removal.magnitude_of_units(model)
@@ -217,6 +221,19 @@ def _choose_heads(args, asked, model, measured):
     if args.heads is None:
         return selection.keep_above(scores, args.threshold)
     return selection.keep_best(scores, args.heads)
+
+
+def _warn_of_gates(kept, gates, asked):
+    """Say where the choice differs from what the gates do."""
+    gone = closed = 0
+    for key in set(asked) & set(gates):
+        is_open = set((gates[key] > 0).nonzero().flatten().tolist())
+        gone += len(is_open - set(kept[key]))
+        closed += len(set(kept[key]) - is_open)
+    if gone:
+        logger.warning("%d heads go although their gates are open: the output changes", gone)
+    if closed:
+        logger.warning("%d heads stay although their gates are closed: they add nothing", closed)
 
 
 def _measure(args, checkpoint):
