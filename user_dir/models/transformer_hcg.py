@@ -1,6 +1,6 @@
 """``transformer_hcg``: fairseq's transformer with gates on heads, and shapes of pruned models."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.distributed import fsdp_wrap
@@ -12,7 +12,6 @@ from fairseq.models.transformer import (
     TransformerModel,
     transformer_legacy,
 )
-from fairseq.models.transformer.transformer_config import DecoderConfig, EncDecBaseConfig
 from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from fairseq.modules.transformer_layer import (
     TransformerDecoderLayerBase,
@@ -25,132 +24,16 @@ from ..modules.gate_budget import GateBudget
 from ..modules.gated_attention import GatedAttention, GatedNarrowAttention
 from ..modules.hard_concrete import HardConcreteGate
 from ..modules.narrow_attention import BiasOnly, NarrowAttention
-
-ATTENTION_TYPES = ("encoder", "decoder", "cross")
-FREEZABLE = ("encoder", "decoder")
-
-_LAYER_HEADS = "heads that each layer of a pruned model has left: 4,0,8; empty: none pruned"
-_LAYER_FFN = "FFN units that each layer of a pruned model has left: 512,0; empty: none pruned"
-
-
-@dataclass
-class HCGEncoderConfig(EncDecBaseConfig):
-    layer_heads: str = field(default="", metadata={"help": "encoder: " + _LAYER_HEADS})
-    layer_ffn: str = field(default="", metadata={"help": "encoder: " + _LAYER_FFN})
-
-
-@dataclass
-class HCGDecoderConfig(DecoderConfig):
-    layer_heads: str = field(
-        default="", metadata={"help": "decoder self-attention: " + _LAYER_HEADS}
-    )
-    layer_ffn: str = field(default="", metadata={"help": "decoder: " + _LAYER_FFN})
-
-
-@dataclass
-class TransformerHCGConfig(TransformerConfig):
-    """fairseq's options and ours. Those of a part (``encoder_layer_heads``) live in its config."""
-
-    encoder: HCGEncoderConfig = field(default=HCGEncoderConfig)
-    decoder: HCGDecoderConfig = field(default=HCGDecoderConfig)
-    gated_attention: str = field(
-        default="encoder",
-        metadata={
-            "help": "where heads have gates: any of encoder, decoder (its self-attention) and "
-            "cross (over the encoder), joined by commas; empty: no gates"
-        },
-    )
-    gate_temperature: float = field(
-        default=0.33, metadata={"help": "temperature of the hard concrete distribution, above 0"}
-    )
-    gate_low: float = field(default=-0.1, metadata={"help": "where it is stretched to, below 0"})
-    gate_high: float = field(default=1.1, metadata={"help": "where it is stretched to, above 1"})
-    gate_init_log_alpha: float = field(
-        default=2.5,
-        metadata={"help": "log-alpha of new gates; from 2.4 on all are open in evaluation"},
-    )
-    gate_lr_scale: float = field(
-        default=32.0,
-        metadata={"help": "with Adam, gates learn this many times faster than weights"},
-    )
-    cross_layer_heads: str = field(
-        default="", metadata={"help": "decoder, over the encoder: " + _LAYER_HEADS}
-    )
-    freeze: str = field(
-        default="",
-        metadata={
-            "help": "parts whose weights stay as they are, without dropout: encoder, decoder, or "
-            "both joined by a comma; embeddings that they share with others stay as well. "
-            "Gates in a frozen part are learned"
-        },
-    )
-
-
-# ---------------------------------------------------------------- what a config says
-
-
-def names_of(option: str, text: str, allowed) -> list[str]:
-    """Split a comma list of names.
-
-    Raises:
-        UserError: a name is not allowed.
-    """
-    names = [name.strip() for name in (text or "").split(",") if name.strip()]
-    unknown = [name for name in names if name not in allowed]
-    if unknown:
-        raise UserError(f"{option} {text}: {unknown[0]} is none of {', '.join(allowed)}")
-    return [name for name in allowed if name in names]
-
-
-def counts_of(option: str, text: str, num_layers: int):
-    """Read a comma list of one whole number a layer; None if it is empty.
-
-    Raises:
-        UserError: it is no such list.
-    """
-    if not text:
-        return None
-    try:
-        counts = [int(word) for word in text.split(",")]
-    except ValueError:
-        counts = [-1]
-    if len(counts) != num_layers or min(counts, default=0) < 0:
-        raise UserError(
-            f"{option} {text}: must be {num_layers} whole numbers joined by commas, one a layer"
-        )
-    return counts
-
-
-def _check(cfg: TransformerHCGConfig) -> None:
-    """Refuse what cannot be built, before anything is."""
-    gated = names_of("--gated-attention", cfg.gated_attention, ATTENTION_TYPES)
-    names_of("--freeze", cfg.freeze, FREEZABLE)
-    for part, config in (("encoder", cfg.encoder), ("decoder", cfg.decoder)):
-        if config.attention_heads < 1 or config.embed_dim % config.attention_heads:
-            raise UserError(
-                f"--{part}-attention-heads {config.attention_heads}: must divide "
-                f"--{part}-embed-dim {config.embed_dim} into heads of equal size"
-            )
-        counts_of(f"--{part}-layer-ffn", config.layer_ffn, config.layers)
-    for kind, text, config in _head_lists(cfg):
-        counts = counts_of(f"--{kind}-layer-heads", text, config.layers)
-        if counts and max(counts) > config.attention_heads:
-            raise UserError(
-                f"--{kind}-layer-heads {text}: a layer has at most {config.attention_heads} heads"
-            )
-    if cfg.no_cross_attention and "cross" in gated:
-        raise UserError("--gated-attention cross: the model has --no-cross-attention")
-    special = gated or any(text for _, text, _ in _head_lists(cfg))
-    if special and cfg.quant_noise.pq > 0:
-        raise UserError("--quant-noise-pq does not go with --gated-attention or pruned heads")
-
-
-def _head_lists(cfg):
-    return (
-        ("encoder", cfg.encoder.layer_heads, cfg.encoder),
-        ("decoder", cfg.decoder.layer_heads, cfg.decoder),
-        ("cross", cfg.cross_layer_heads, cfg.decoder),
-    )
+from ._hcg_config import (
+    ATTENTION_TYPES,
+    FREEZABLE,
+    TransformerHCGConfig,
+    check_config,
+    counts_of,
+    ffn_units,
+    head_lists,
+    names_of,
+)
 
 
 def _build_attention(kind: str, layer: int, embed_dim: int, cfg, **options):
@@ -160,7 +43,7 @@ def _build_attention(kind: str, layer: int, embed_dim: int, cfg, **options):
         kind: encoder, decoder or cross.
         options: of fairseq's attention that the others know too.
     """
-    text, config = {k: (text, config) for k, text, config in _head_lists(cfg)}[kind]
+    text, config = {k: (text, config) for k, text, config in head_lists(cfg)}[kind]
     num_heads, head_dim = config.attention_heads, embed_dim // config.attention_heads
     counts = counts_of(f"--{kind}-layer-heads", text, config.layers)
     heads = counts[layer] if counts else num_heads
@@ -179,11 +62,6 @@ def _build_attention(kind: str, layer: int, embed_dim: int, cfg, **options):
     if counts:
         return NarrowAttention(embed_dim, heads, head_dim, **options)
     return GatedAttention(embed_dim, num_heads, gate, **options) if gate else None
-
-
-def _ffn_units(option: str, config, layer: int, units: int) -> int:
-    counts = counts_of(option, config.layer_ffn, config.layers)
-    return counts[layer] if counts else units
 
 
 # ------------------------------------------------------------------------- the parts
@@ -213,11 +91,11 @@ class HCGEncoderLayer(TransformerEncoderLayerBase):
         return attention or super().build_self_attention(embed_dim, cfg)
 
     def build_fc1(self, input_dim, output_dim, *quant_noise):
-        units = _ffn_units("--encoder-layer-ffn", self.hcg_cfg.encoder, self.layer, output_dim)
+        units = ffn_units("--encoder-layer-ffn", self.hcg_cfg.encoder, self.layer, output_dim)
         return super().build_fc1(input_dim, units, *quant_noise) if units else nn.Identity()
 
     def build_fc2(self, input_dim, output_dim, *quant_noise):
-        units = _ffn_units("--encoder-layer-ffn", self.hcg_cfg.encoder, self.layer, input_dim)
+        units = ffn_units("--encoder-layer-ffn", self.hcg_cfg.encoder, self.layer, input_dim)
         return super().build_fc2(units, output_dim, *quant_noise) if units else BiasOnly(output_dim)
 
 
@@ -258,11 +136,11 @@ class HCGDecoderLayer(TransformerDecoderLayerBase):
         return attention or super().build_encoder_attention(embed_dim, cfg)
 
     def build_fc1(self, input_dim, output_dim, *quant_noise):
-        units = _ffn_units("--decoder-layer-ffn", self.hcg_cfg.decoder, self.layer, output_dim)
+        units = ffn_units("--decoder-layer-ffn", self.hcg_cfg.decoder, self.layer, output_dim)
         return super().build_fc1(input_dim, units, *quant_noise) if units else nn.Identity()
 
     def build_fc2(self, input_dim, output_dim, *quant_noise):
-        units = _ffn_units("--decoder-layer-ffn", self.hcg_cfg.decoder, self.layer, input_dim)
+        units = ffn_units("--decoder-layer-ffn", self.hcg_cfg.decoder, self.layer, input_dim)
         return super().build_fc2(units, output_dim, *quant_noise) if units else BiasOnly(output_dim)
 
 
@@ -344,7 +222,7 @@ class TransformerHCGModel(TransformerModel):
         for part in (cfg.encoder, cfg.decoder):
             if part.layers_to_keep:
                 part.layers = len(part.layers_to_keep.split(","))
-        _check(cfg)
+        check_config(cfg)
         return super().build_model(cfg, task)
 
     @classmethod
