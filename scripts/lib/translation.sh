@@ -39,11 +39,8 @@ train_translation() {
     else
         [ -z "$precision" ] || device=("$precision")
         max_tokens=${max_tokens:-8192} update_tokens=${update_tokens:-24576}
-        if [ "$gpus" -gt 1 ]; then
+        [ "$gpus" = 1 ] ||
             launch=(torchrun --standalone --nproc-per-node "$gpus" "$BIN/fairseq-train")
-            # Each worker reads the checkpoint: torch >= 2.6 does not unpack what fairseq sends.
-            device+=(--load-checkpoint-on-all-dp-ranks)
-        fi
     fi
     devices=$((gpus > 0 ? gpus : 1))
     update_freq=$(((update_tokens + devices * max_tokens - 1) / (devices * max_tokens)))

@@ -36,6 +36,7 @@ def install():
     commands.cure_torchrun()
     commands.cure_command_lines()
     checkpoints.cure_checkpoint_loading()
+    checkpoints.cure_checkpoint_broadcast()
     checkpoints.cure_checkpoint_copies()
     checkpoints.cure_foreign_dictionaries()
     loud.cure_buffer_thread()

@@ -4,6 +4,7 @@ import argparse
 import errno
 import functools
 import glob
+import io
 import logging
 import os
 import pickle
@@ -14,6 +15,7 @@ import zipfile
 import numpy as np
 import torch
 from fairseq import checkpoint_utils, file_io
+from fairseq.distributed import utils as distributed_utils
 
 from ..errors import UserError
 
@@ -86,6 +88,35 @@ def read_checkpoint(path):
     if not isinstance(state, dict) or not {"cfg", "args"} & state.keys():
         raise UserError(f"checkpoint {path}: holds something else than a fairseq model")
     return state
+
+
+def cure_checkpoint_broadcast():
+    """On torch >= 2.6 several workers cannot go on from a checkpoint: the first one reads it and
+    sends it to the others, who refuse the options in it.
+
+    What comes from there is no file but a message of a worker of the same training, which has
+    read the file under the rules above; torch's own ``broadcast_object_list`` trusts such
+    messages too. Needless once fairseq says ``weights_only=False`` in that place.
+    """
+
+    def broadcast_object_slow(obj, src_rank, group, dist_device):
+        sends = distributed_utils.get_rank(group) == src_rank
+        content = io.BytesIO()
+        if sends:
+            torch.save(obj, content)
+        length = torch.tensor([content.getbuffer().nbytes], device=dist_device)
+        distributed_utils.broadcast(length, src=src_rank, group=group)
+        if sends:
+            message = torch.frombuffer(content.getbuffer(), dtype=torch.uint8).to(dist_device)
+        else:
+            message = torch.empty(int(length), dtype=torch.uint8, device=dist_device)
+        distributed_utils.broadcast(message, src=src_rank, group=group)
+        if sends:
+            return obj
+        content = io.BytesIO(message.cpu().numpy())
+        return torch.load(content, map_location="cpu", weights_only=False)
+
+    distributed_utils._broadcast_object_slow = broadcast_object_slow
 
 
 def cure_checkpoint_copies():
