@@ -198,6 +198,7 @@ class TransformerHCGModel(TransformerModel):
         self.num_updates = 0
         if self.gates():
             self.gate_budget = GateBudget()
+        self._attention_unseen = False
         self.frozen = names_of("--freeze", cfg.freeze, FREEZABLE)
         for part in self._frozen_parts():
             gates = {id(p) for gate in _gates_in(part) for p in gate.parameters()}
@@ -273,6 +274,12 @@ class TransformerHCGModel(TransformerModel):
             part.train(False)
             for gate in _gates_in(part):
                 gate.train(mode)
+        if "decoder" in self.frozen and mode != self._attention_unseen:
+            # in evaluation fairseq computes attention weights as well, which cost much and which
+            # training does not look at
+            for layer in self.decoder.layers:
+                layer.need_attn = not mode
+            self._attention_unseen = mode
         return self
 
     # ---------------------------------------------------------------- checkpoints

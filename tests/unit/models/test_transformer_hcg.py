@@ -85,6 +85,17 @@ def test_a_frozen_part_has_no_gradient_and_no_dropout(part):
     assert not any(m.training for m in model.modules())
 
 
+def test_a_frozen_decoder_computes_no_attention_weights_in_training():
+    model = gated_model(freeze="decoder")
+    shown = [
+        layer.need_attn for mode in (True, False) for layer in model.train(mode).decoder.layers
+    ]
+    assert shown == [False, False, True, True]
+    model.make_generation_fast_(need_attn=False)
+    model.eval()
+    assert not any(layer.need_attn for layer in model.decoder.layers)
+
+
 def test_an_embedding_that_both_sides_share_is_frozen_with_one():
     model = gated_model(freeze="decoder", share_all_embeddings=True)
     assert not model.encoder.embed_tokens.weight.requires_grad
