@@ -197,9 +197,8 @@ def _batches(args, task, entrants):
 
 def _plain_text(args, task):
     """A function that makes plain text of a sentence's tokens."""
-    dictionary = task.target_dictionary
     if hasattr(task, "plain_text") and not (args.remove_bpe or args.tokenizer):
-        return lambda tokens, unknown: task.plain_text(tokens, dictionary, unknown)
+        return task.plain_text
     from argparse import Namespace
 
     from fairseq.data import encoders
@@ -211,6 +210,7 @@ def _plain_text(args, task):
         tokenizer = encoders.build_tokenizer(options)
 
     def plain_text(tokens, unknown):
+        dictionary = task.target_dictionary
         text = dictionary.string(tokens.int().cpu(), args.remove_bpe, unk_string=unknown)
         return text if tokenizer is None else tokenizer.decode(text)
 
