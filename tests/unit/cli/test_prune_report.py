@@ -1,0 +1,27 @@
+"""Text in `fairtale prune-report`."""
+
+from argparse import Namespace
+
+import torch
+
+from tests.helpers import tiny_dictionary
+from user_dir.cli.prune_report import _plain_text
+from user_dir.tasks.wmt16_translation import WMT16TranslationConfig, WMT16TranslationTask
+
+NONE = {"remove_bpe": None, "tokenizer": None}
+
+
+def test_the_task_makes_text_where_it_can_and_what_is_unknown_matches_nothing():
+    dictionary = tiny_dictionary()
+    cfg = WMT16TranslationConfig(data="nowhere", source_lang="en", target_lang="ru")
+    task = WMT16TranslationTask(cfg, dictionary, dictionary)
+    tokens = torch.tensor([dictionary.index("w1"), dictionary.unk(), 2])
+    assert _plain_text(Namespace(**NONE), task)(tokens, "UNKNOWNHYP") == "w1 UNKNOWNHYP"
+
+
+def test_pieces_are_joined_for_other_tasks():
+    dictionary = tiny_dictionary()
+    tokens = [dictionary.add_symbol(symbol) for symbol in ("▁a", "b", "▁c")]
+    task = Namespace(target_dictionary=dictionary)
+    text = _plain_text(Namespace(**{**NONE, "remove_bpe": "sentencepiece"}), task)
+    assert text(torch.tensor([*tokens, dictionary.unk(), 2]), "▁X") == "ab c X"
