@@ -150,7 +150,6 @@ def test_two_processes_have_the_same_gates_as_one(fairseq, data, plain, tmp_path
         port = str(s.getsockname()[1])
     names = "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT".split()
     line = [data, *SHAPE, *TRAIN, "--save-dir", two, *words, "--finetune-from-model", plain]
-    line.append("--load-checkpoint-on-all-dp-ranks")  # sending it to the others fails in fairseq
     pair = fairseq.together(
         *(
             fairseq.prepare(
