@@ -14,6 +14,8 @@ import pytest
 import torch
 from fairseq import checkpoint_utils, file_io, ngram_repeat_block, options
 from fairseq.data import data_utils, iterators
+from fairseq.models import BaseFairseqModel
+from fairseq.trainer import Trainer
 
 from user_dir import compat
 from user_dir.errors import UserError, check_options, check_words, short_usage_error
@@ -454,6 +456,38 @@ def dead_iterator_in_a_cycle():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork, which is Linux's way
+@pytest.mark.parametrize("error, saved", [(UserError("wrong"), False), (KeyError("bug"), True)])
+def test_a_mistake_leaves_no_crash_file(error, saved, tmp_path, monkeypatch):
+    wrapped = Trainer.save_checkpoint.__wrapped__
+    written = []
+    cell = Trainer.save_checkpoint.__closure__
+    index = [c.cell_contents for c in cell].index(wrapped)
+    monkeypatch.setattr(cell[index], "cell_contents", lambda *args: written.append(args[1]))
+    path = str(tmp_path / "crash.pt")
+    try:
+        raise error
+    except Exception:
+        Trainer.save_checkpoint(None, path, {})
+    assert written == ([path] if saved else [])
+    Trainer.save_checkpoint(None, "checkpoint_last.pt", {})
+    assert written[-1] == "checkpoint_last.pt"
+
+
+def test_gates_are_not_lost():
+    class Model(BaseFairseqModel):
+        pass
+
+    class Gated(Model):
+        def gates(self):
+            return {}
+
+    state = {"encoder.layers.0.self_attn.gate.log_alpha": torch.zeros(2)}
+    with pytest.raises(UserError, match="has gates and Model has none"):
+        Model().upgrade_state_dict(state)
+    Gated().upgrade_state_dict(state)
+    Model().upgrade_state_dict({"encoder.weight": torch.zeros(2)})
+
+
 def test_data_workers_are_dismissed():
     """A worker leaves by itself (0); without the cure torch waits five seconds and kills it."""
     gc.collect()

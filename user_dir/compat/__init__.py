@@ -38,6 +38,8 @@ def install():
     checkpoints.cure_checkpoint_loading()
     checkpoints.cure_checkpoint_broadcast()
     checkpoints.cure_checkpoint_copies()
+    checkpoints.cure_crash_files()
+    checkpoints.cure_lost_gates()
     checkpoints.cure_foreign_dictionaries()
     loud.cure_buffer_thread()
     loud.cure_data_workers()

@@ -10,12 +10,15 @@ import os
 import pickle
 import re
 import shutil
+import sys
 import zipfile
 
 import numpy as np
 import torch
 from fairseq import checkpoint_utils, file_io
 from fairseq.distributed import utils as distributed_utils
+from fairseq.models import BaseFairseqModel
+from fairseq.trainer import Trainer
 
 from ..errors import UserError
 
@@ -117,6 +120,35 @@ def cure_checkpoint_broadcast():
         return torch.load(content, map_location="cpu", weights_only=False)
 
     distributed_utils._broadcast_object_slow = broadcast_object_slow
+
+
+def cure_crash_files():
+    """A mistake that only the first update can see leaves ``crash.pt``, a whole checkpoint."""
+    original = Trainer.save_checkpoint
+
+    @functools.wraps(original)
+    def save_checkpoint(self, filename, extra_state):
+        if os.path.basename(filename) == "crash.pt" and isinstance(sys.exc_info()[1], UserError):
+            return
+        original(self, filename, extra_state)
+
+    Trainer.save_checkpoint = save_checkpoint
+
+
+def cure_lost_gates():
+    """A gated model decoded as another architecture ends in a list of unexpected keys."""
+    original = BaseFairseqModel.upgrade_state_dict
+
+    @functools.wraps(original)
+    def upgrade_state_dict(self, state_dict):
+        if not hasattr(self, "gates") and any(k.endswith(".gate.log_alpha") for k in state_dict):
+            raise UserError(
+                f"the checkpoint has gates and {type(self).__name__} has none, so closed heads "
+                "would open: use --arch transformer_hcg, or remove the heads by fairtale prune"
+            )
+        original(self, state_dict)
+
+    BaseFairseqModel.upgrade_state_dict = upgrade_state_dict
 
 
 def cure_checkpoint_copies():

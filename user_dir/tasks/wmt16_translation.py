@@ -25,6 +25,7 @@ from ..data.parallel_text import TextSettings, TranslationText, find_settings
 from ..data.vocabulary import decode_pieces, fingerprint
 from ..errors import UserError
 from ..generation.sample_log import SampleWriter
+from ..modules.fast_gemm import choose_fast_fp32_products
 
 logger = logging.getLogger(__name__)
 
@@ -274,6 +275,7 @@ class WMT16TranslationTask(TranslationTask):
 
     def build_model(self, cfg, from_checkpoint=False):
         """Build the model, and the generator for validation."""
+        choose_fast_fp32_products()  # for every architecture, so that they stay comparable
         model = FairseqTask.build_model(self, cfg, from_checkpoint)
         if self.cfg.eval_bleu:
             options = Namespace(**_json_options(self.cfg.eval_bleu_args))
