@@ -45,8 +45,6 @@ elif [ -n "$penalty" ] && [ -z "$heads" ]; then goal=(--l0-penalty "$penalty")
 else die "say how many heads may stay (--heads N) or what they cost (--penalty X), one of them"; fi
 [[ $updates =~ ^[1-9][0-9]*$ ]] || die "--updates $updates: a whole number of at least 1"
 fix=${fix:-$((updates * 3 / 4))}
-# The number comes down slowly, so that heads differ before any has to go.
-[ -z "$heads" ] || goal+=(--l0-warmup-updates $((fix / 2)))
 [ "$freeze" = none ] || goal+=(--freeze "$freeze")
 save_dir=${save_dir:-$runs/prune_${heads:-$penalty}}
 options=$("$BIN/python" "$ROOT/scripts/lib/transformer_options.py" "$checkpoint")
