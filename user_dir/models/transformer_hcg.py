@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 
+import torch
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.distributed import fsdp_wrap
 from fairseq.models import register_model, register_model_architecture
@@ -173,6 +174,15 @@ class HCGDecoder(TransformerDecoderBase):
     def __init__(self, cfg, *args, **kwargs):
         self.num_built = 0
         super().__init__(cfg, *args, **kwargs)
+
+    def extract_features(self, *args, **kwargs):
+        """As fairseq's, with features [B, T, C] that lie in this order.
+
+        fairseq transposes them. Projected by a weight that needs no gradient (--freeze), such
+        features would make torch multiply with one copy of the weight for each row.
+        """
+        features, extra = super().extract_features(*args, **kwargs)
+        return features.clone(memory_format=torch.contiguous_format), extra
 
     def build_decoder_layer(self, cfg, no_encoder_attn=False):
         layer = HCGDecoderLayer(cfg, self.num_built, no_encoder_attn)

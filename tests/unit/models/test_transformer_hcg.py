@@ -5,6 +5,7 @@ from argparse import SUPPRESS, ArgumentParser, Namespace
 import pytest
 import torch
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.gate_helpers import ALL, gated_model, plain_model, translation_batch, translation_task
 from user_dir.errors import UserError
@@ -94,6 +95,29 @@ def test_a_frozen_decoder_computes_no_attention_weights_in_training():
     model.make_generation_fast_(need_attn=False)
     model.eval()
     assert not any(layer.need_attn for layer in model.decoder.layers)
+
+
+class Products(TorchDispatchMode):
+    """Writes down which products were computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def test_a_frozen_projection_is_not_copied_for_each_row():
+    model = gated_model(freeze="decoder").eval()
+    sample = translation_batch()["net_input"]
+    for tokens in (sample["prev_output_tokens"], sample["prev_output_tokens"][:, :1]):
+        features, _ = model(**{**sample, "prev_output_tokens": tokens}, features_only=True)
+        with Products() as products:
+            model.decoder.output_layer(features)
+        assert "mm" in products.names and "bmm" not in products.names
 
 
 def test_an_embedding_that_both_sides_share_is_frozen_with_one():
