@@ -10,7 +10,7 @@ import torch
 from fairseq.sequence_generator import SequenceGenerator
 
 from tests.helpers import randomize
-from user_dir.pruning import removal, selection
+from user_dir.pruning import parts, removal, selection
 from user_dir.pruning.checkpoint import build_model, new_model
 
 V, H, F, LAYERS, PAD, EOS = 30, 4, 12, 3, 1, 2
@@ -137,7 +137,7 @@ def test_heads_that_were_open_count():
         pruned = prune(model, settings, kept={key: [0, 1, 3]})
         assert (full(pruned)[1] - full(model)[1]).abs().max() > 1e-3
         # ... and it is that head which is gone
-        weight = removal.attentions(model)[key].out_proj.weight
+        weight = parts.attentions(model)[key].out_proj.weight
         before = weight.clone()
         weight[:, 16:24] = 0
         torch.testing.assert_close(full(pruned)[1], full(model)[1], **TOLERANCE)

@@ -40,7 +40,7 @@ def run(args):
     if args.names and len(args.names) != len(args.run):
         raise UserError(f"--names: {len(args.names)} names for {len(args.run)} runs")
     paths = [_log_path(path) for path in args.run]
-    names = args.names or _short_names(args.run)
+    names = args.names or short_names(args.run)
     runs = {name: read_log(path) for name, path in zip(names, paths, strict=True)}
     if len(runs) < len(paths):
         raise UserError(f"--names: the runs need different names, not {' '.join(names)}")
@@ -60,7 +60,7 @@ def _log_path(run):
     return path
 
 
-def _short_names(runs):
+def short_names(runs):
     """The last parts of the paths, with as many folders as make them differ."""
     parts = [os.path.abspath(run).split(os.sep) for run in runs]
     parts = [path[:-1] if path[-1] == LOG_NAME else path for path in parts]

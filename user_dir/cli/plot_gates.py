@@ -14,7 +14,7 @@ import os
 from ..data.gate_history import HISTORY_NAME, heat_map, pixels, read_history
 from ..data.training_log import read_log
 from ..errors import UserError
-from .plot import LOG_NAME, _short_names
+from .plot import LOG_NAME, short_names
 from .support import positive_int, require, whole_file
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def run(args):
     if args.names and len(args.names) != len(args.run):
         raise UserError(f"--names: {len(args.names)} names for {len(args.run)} runs")
     require("matplotlib", extra="plots")
-    names = args.names or _short_names(args.run)
+    names = args.names or short_names(args.run)
     if len(set(names)) < len(names):
         raise UserError(f"--names: the runs need different names, not {' '.join(names)}")
     histories = [read_history(os.path.join(path, HISTORY_NAME)) for path in args.run]

@@ -18,12 +18,12 @@ import logging
 import os
 
 from ..errors import UserError
+from ..pruning.parts import HEAD_TYPES, SIDES, place_of, type_of
 from .support import positive_int, whole_file
 
 logger = logging.getLogger(__name__)
 
 METHODS = ("gates", "confidence", "gradient", "random")
-HEAD_KINDS = ("encoder", "decoder", "cross")
 _MEASURED = ("confidence", "gradient")
 
 
@@ -136,20 +136,15 @@ def _check_numbers(args):
 
 
 def _dropped_layers(args, model):
-    from ..pruning.removal import SIDES
     from ..pruning.selection import parse_layers
 
     num_layers = {side: len(getattr(model, side).layers) for side in SIDES}
     return parse_layers(args.drop_layers or "", num_layers)
 
 
-def _side(key):
-    return "encoder" if key.startswith("encoder") else "decoder"
-
-
 def _asked_heads(args, counts, gates, dropped):
     """The heads that are to be chosen from, as counts of attentions; empty: all stay."""
-    from ..pruning.selection import HEAD_TYPES, parse_types
+    from ..pruning.selection import parse_types
 
     gated = [kind for kind in HEAD_TYPES if f"{kind}.0" in gates]
     budget = args.heads is not None or args.threshold is not None
@@ -177,15 +172,20 @@ def _asked_heads(args, counts, gates, dropped):
             f"--types {args.types}: the model has gates in {' and '.join(gated) or 'no attention'} "
             "only; leave the others out, or choose another --by"
         )
-    chosen = {key: n for key, n in counts.items() if key.split(".")[0] in types}
-    return {k: n for k, n in chosen.items() if int(k.split(".")[1]) not in dropped[_side(k)]}
+    chosen = {key: n for key, n in counts.items() if type_of(key) in types}
+
+    def stays(key):
+        side, number, _ = place_of(key)
+        return number not in dropped[side]
+
+    return {key: n for key, n in chosen.items() if stays(key)}
 
 
 def _check_budget(args, asked, dropped):
     """Refuse a number of heads that cannot be kept before data is read."""
     total = sum(asked.values())
     if args.heads is not None and args.heads > total:
-        types = sorted({key.split(".")[0] for key in asked}, reverse=True)
+        types = sorted({type_of(key) for key in asked}, reverse=True)
         left = " in the layers that stay" if any(dropped.values()) else ""
         raise UserError(
             f"--heads {args.heads}: the model has {total} heads{left} ({', '.join(types)} "
@@ -294,7 +294,7 @@ def _open_data(args, checkpoint):
 
 
 def _print_summary(args, before, after, settings):
-    from ..pruning.removal import SIDES, head_counts, unit_counts
+    from ..pruning.removal import head_counts, unit_counts
 
     def of_kind(counts, kind):
         return [count for key, count in counts.items() if key.startswith(f"{kind}.")]
@@ -303,7 +303,7 @@ def _print_summary(args, before, after, settings):
         by_layer = ",".join(map(str, new))
         print(f"{name:<20}  {sum(new)} of {sum(old)} (by layer: {by_layer})")
 
-    for kind in HEAD_KINDS:
+    for kind in HEAD_TYPES:
         counts = (of_kind(head_counts(model), kind) for model in (before, after))
         line(f"{kind} heads", *counts)
     for side in SIDES:
@@ -313,7 +313,7 @@ def _print_summary(args, before, after, settings):
     old, new = os.path.getsize(args.checkpoint), os.path.getsize(args.out)
     print(f"{'bytes':<20}  {new:,} of {old:,} (without optimizer state)")
     shape = {f"{side}_layers": getattr(settings, f"{side}_layers") for side in SIDES}
-    lists = [f"{kind}_layer_heads" for kind in HEAD_KINDS]
+    lists = [f"{kind}_layer_heads" for kind in HEAD_TYPES]
     lists += [f"{side}_layer_ffn" for side in SIDES]
     shape |= {name: getattr(settings, name) for name in lists if getattr(settings, name)}
     words = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in shape.items())

@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 
 from ..data.text_lines import read_text_lines
 from ..errors import UserError
+from ..pruning.parts import HEAD_TYPES, type_of
 from .support import positive_int, progress_bar, require, whole_file
-
-HEAD_KINDS = ("encoder", "decoder", "cross")
 
 
 def add_arguments(parser):
@@ -145,7 +144,7 @@ def _load(args, paths, names, device):
         gates = gate_values(model)
         entrant = Entrant(name, path, model.to(device).eval())
         for key, count in head_counts(model).items():
-            kind = key.split(".")[0]
+            kind = type_of(key)
             count = int((gates[key] > 0).sum()) if key in gates else count
             entrant.heads[kind] = entrant.heads.get(kind, 0) + count
         entrant.units = sum(unit_counts(model).values())
@@ -302,12 +301,12 @@ def _faster(entrant, base):
 
 def _table(entrants, num_sentences):
     base = entrants[0]
-    header = ["model", *(f"{kind} heads" for kind in HEAD_KINDS), "FFN units", "parameters", "MB"]
+    header = ["model", *(f"{kind} heads" for kind in HEAD_TYPES), "FFN units", "parameters", "MB"]
     header += ["BLEU", "chrF2", "sentences/s", "faster by"]
     rows = [
         [
             entrant.name,
-            *(str(entrant.heads.get(kind, 0)) for kind in HEAD_KINDS),
+            *(str(entrant.heads.get(kind, 0)) for kind in HEAD_TYPES),
             f"{entrant.units:,}",
             f"{entrant.parameters:,}",
             f"{entrant.megabytes:.1f}",
@@ -367,7 +366,7 @@ def _draw(entrants, num_sentences):
     heads, bleu, speed = figure.subplots(1, 3, sharey=True)
     names = [entrant.name for entrant in entrants]
     left = [0] * len(entrants)
-    for kind in HEAD_KINDS:
+    for kind in HEAD_TYPES:
         widths = [entrant.heads.get(kind, 0) for entrant in entrants]
         heads.barh(names, widths, left=left, label=kind)
         left = [a + b for a, b in zip(left, widths, strict=True)]

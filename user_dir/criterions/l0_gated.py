@@ -14,6 +14,7 @@ from omegaconf import II
 from ..data.gate_history import HISTORY_NAME, append_record, heat_map, pixels
 from ..errors import UserError
 from ..modules.gate_budget import expected_open, mean_by_type, ramp
+from ..pruning.parts import HEAD_TYPES, type_of
 from ..pruning.selection import keep_above, keep_best
 from .label_smoothed_kl import (
     BITS,
@@ -22,8 +23,6 @@ from .label_smoothed_kl import (
 )
 
 logger = logging.getLogger(__name__)
-
-ALL_TYPES = ("encoder", "decoder", "cross")
 
 
 @dataclass
@@ -164,8 +163,8 @@ class L0GatedCriterion(LabelSmoothedKLCriterion):
             log["gate_loss"] = price.detach().double()
             log["loss"] = log["loss"] + log["gate_loss"]
         log["gate_batches"] = 1
-        for kind in dict.fromkeys(key.split(".")[0] for key in gates):
-            keys = [key for key in gates if key.split(".")[0] == kind]
+        for kind in dict.fromkeys(map(type_of, gates)):
+            keys = [key for key in gates if type_of(key) == kind]
             log[f"expected_{kind}"] = sum(expected[key].detach() for key in keys)
             log[f"open_{kind}"] = sum(gates[key].value().count_nonzero() for key in keys)
         return loss, sample_size, log
@@ -280,7 +279,7 @@ class L0GatedCriterion(LabelSmoothedKLCriterion):
                 if any(name in log for log in logging_outputs):
                     metrics.log_scalar(name, total(name) * BITS / size, size, round=3)
         batches = total("gate_batches")
-        for kind in ALL_TYPES:
+        for kind in HEAD_TYPES:
             if batches > 0 and any(f"open_{kind}" in log for log in logging_outputs):
                 for name in (f"expected_{kind}", f"open_{kind}"):
                     metrics.log_scalar(name, total(name) / batches, batches, round=2)
@@ -353,8 +352,8 @@ def _rounded(rows):
 
 def _lines(record):
     """One line an attention type: ``encoder 5 of 8 open (2 3), expected 4.90 (2.1 2.8)``."""
-    for kind in dict.fromkeys(key.split(".")[0] for key in record["value"]):
-        keys = [key for key in record["value"] if key.split(".")[0] == kind]
+    for kind in dict.fromkeys(map(type_of, record["value"])):
+        keys = [key for key in record["value"] if type_of(key) == kind]
         opened = [sum(v > 0 for v in record["value"][key]) for key in keys]
         chances = [sum(record["open_probability"][key]) for key in keys]
         yield (

@@ -6,9 +6,7 @@ from fairseq.models.transformer import TransformerConfig
 from fairseq.models.transformer.transformer_config import DecoderConfig, EncDecBaseConfig
 
 from ..errors import UserError
-
-ATTENTION_TYPES = ("encoder", "decoder", "cross")
-FREEZABLE = ("encoder", "decoder")
+from ..pruning.parts import HEAD_TYPES, SIDES
 
 _LAYER_HEADS = "heads that each layer of a pruned model has left: 4,0,8; empty: none pruned"
 _LAYER_FFN = "FFN units that each layer of a pruned model has left: 512,0; empty: none pruned"
@@ -101,8 +99,8 @@ def counts_of(option: str, text: str, num_layers: int):
 
 def check_config(cfg: TransformerHCGConfig) -> None:
     """Refuse what cannot be built, before anything is."""
-    gated = names_of("--gated-attention", cfg.gated_attention, ATTENTION_TYPES)
-    names_of("--freeze", cfg.freeze, FREEZABLE)
+    gated = names_of("--gated-attention", cfg.gated_attention, HEAD_TYPES)
+    names_of("--freeze", cfg.freeze, SIDES)
     for part, config in (("encoder", cfg.encoder), ("decoder", cfg.decoder)):
         if config.attention_heads < 1 or config.embed_dim % config.attention_heads:
             raise UserError(

@@ -25,9 +25,8 @@ from ..modules.gate_budget import GateBudget
 from ..modules.gated_attention import GatedAttention, GatedNarrowAttention
 from ..modules.hard_concrete import HardConcreteGate
 from ..modules.narrow_attention import BiasOnly, NarrowAttention
+from ..pruning.parts import HEAD_TYPES, SIDES, attentions, feed_forwards
 from ._hcg_config import (
-    ATTENTION_TYPES,
-    FREEZABLE,
     TransformerHCGConfig,
     check_config,
     counts_of,
@@ -49,7 +48,7 @@ def _build_attention(kind: str, layer: int, embed_dim: int, cfg, **options):
     counts = counts_of(f"--{kind}-layer-heads", text, config.layers)
     heads = counts[layer] if counts else num_heads
     gate = None
-    if heads and kind in names_of("--gated-attention", cfg.gated_attention, ATTENTION_TYPES):
+    if heads and kind in names_of("--gated-attention", cfg.gated_attention, HEAD_TYPES):
         gate = HardConcreteGate(
             heads,
             temperature=cfg.gate_temperature,
@@ -209,7 +208,7 @@ class TransformerHCGModel(TransformerModel):
         if self.gates():
             self.gate_budget = GateBudget()
         self._attention_unseen = False
-        self.frozen = names_of("--freeze", cfg.freeze, FREEZABLE)
+        self.frozen = names_of("--freeze", cfg.freeze, SIDES)
         for part in self._frozen_parts():
             gates = {id(p) for gate in _gates_in(part) for p in gate.parameters()}
             for parameter in part.parameters():
@@ -248,12 +247,7 @@ class TransformerHCGModel(TransformerModel):
 
     def attentions(self) -> dict[str, nn.Module]:
         """Return all attentions: ``encoder.0``, ``decoder.3``, ``cross.1`` (type and layer)."""
-        found = {f"encoder.{i}": layer.self_attn for i, layer in enumerate(self.encoder.layers)}
-        found |= {f"decoder.{i}": layer.self_attn for i, layer in enumerate(self.decoder.layers)}
-        if not self.cfg.no_cross_attention:
-            layers = enumerate(self.decoder.layers)
-            found |= {f"cross.{i}": layer.encoder_attn for i, layer in layers}
-        return found
+        return attentions(self)
 
     def gates(self) -> dict[str, HardConcreteGate]:
         """Return all gates by the names of their attentions."""
@@ -261,12 +255,7 @@ class TransformerHCGModel(TransformerModel):
 
     def ffns(self) -> dict[str, tuple[nn.Module, nn.Module]]:
         """Return both layers of each FFN: ``encoder.0``, ``decoder.3``."""
-        parts = (("encoder", self.encoder), ("decoder", self.decoder))
-        return {
-            f"{name}.{i}": (layer.fc1, layer.fc2)
-            for name, part in parts
-            for i, layer in enumerate(part.layers)
-        }
+        return feed_forwards(self)
 
     # ------------------------------------------------------------------- training
 

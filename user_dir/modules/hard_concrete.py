@@ -75,7 +75,7 @@ class HardConcreteGate(KeepsFP32, nn.Module):
         self.init_log_alpha, self.lr_scale = init_log_alpha, lr_scale
         self.scaled_log_alpha = nn.Parameter(torch.full((num_heads,), init_log_alpha / lr_scale))
         self.register_buffer("fixed", torch.full((num_heads,), LEARNED, dtype=torch.int8))
-        self._learned = True  # the buffer, without waiting for a GPU to tell
+        self._state = "learned"  # the buffer, without waiting for a GPU to tell
 
     def extra_repr(self):
         return f"{self.num_heads}, {self.state}, temperature={self.temperature}"
@@ -97,36 +97,34 @@ class HardConcreteGate(KeepsFP32, nn.Module):
     @property
     def state(self) -> str:
         """``learned``, ``fixed`` or ``untouched``."""
-        if self._learned:
-            return "learned"
-        return "untouched" if bool((self.fixed == UNTOUCHED).any()) else "fixed"
+        return self._state
 
     @property
     def is_fixed(self) -> bool:
-        return self.state == "fixed"
+        return self._state == "fixed"
 
     @torch.no_grad()
     def fix(self, mask) -> None:
         """Fix the gates: ``mask`` bool [H], True = open."""
         mask = torch.as_tensor(mask, device=self.fixed.device)
         self.fixed.copy_(mask.bool().to(torch.int8))
-        self._learned = False
+        self._state = "fixed"
 
     def learn(self) -> None:
         """Learn the gates, from the ``log_alpha`` that they have."""
         self.fixed.fill_(LEARNED)
-        self._learned = True
+        self._state = "learned"
 
     def leave_open(self) -> None:
         """Make the gates untouched: 1, as if there were none."""
         self.fixed.fill_(UNTOUCHED)
-        self._learned = False
+        self._state = "untouched"
 
     # ------------------------------------------------------------------------ values
 
     def forward(self) -> Tensor:
         """Return the gates [H] in fp32: drawn in training, the same ever again in evaluation."""
-        if not self._learned:
+        if self._state != "learned":
             # The zero gives the parameter a gradient, which DistributedDataParallel waits for.
             return self.value() + 0 * self.scaled_log_alpha
         if not self.training:
@@ -137,13 +135,13 @@ class HardConcreteGate(KeepsFP32, nn.Module):
 
     def value(self) -> Tensor:
         """Return the gates [H] of evaluation."""
-        if not self._learned:
+        if self._state != "learned":
             return (self.fixed > 0).to(self.scaled_log_alpha.dtype)
         return self._stretch(torch.sigmoid(self.log_alpha))
 
     def open_probability(self) -> Tensor:
         """Return the probability [H] that a gate is not 0; 0 or 1 unless gates are learned."""
-        if not self._learned:
+        if self._state != "learned":
             return self.value()
         closing = self.temperature * math.log(-self.low / self.high)
         return torch.sigmoid(self.log_alpha - closing)
@@ -177,4 +175,7 @@ class HardConcreteGate(KeepsFP32, nn.Module):
     @torch.no_grad()
     def _set_fixed(self, value):
         self.fixed.copy_(value)
-        self._learned = bool((value == LEARNED).all())
+        if bool((value == LEARNED).all()):
+            self._state = "learned"
+        else:
+            self._state = "untouched" if bool((value == UNTOUCHED).any()) else "fixed"

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..compat import read_checkpoint
 from ..errors import UserError
-from .removal import ARCHITECTURE, SIDES, Plan, pruned_settings, unit_counts
+from .parts import SIDES
+from .removal import ARCHITECTURE, Plan, pruned_settings, unit_counts
 
 _PARTS = ("encoder", "decoder", "quant_noise")  # of a nested config; flat: encoder_layers
 # Options of transformers whose parts do not shrink with the heads.

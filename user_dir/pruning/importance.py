@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..modules.narrow_attention import NarrowAttention
-from .removal import attentions, feed_forwards, gate_values
+from .parts import attentions, feed_forwards, place_of
+from .removal import gate_values
 
 
 @dataclass
@@ -119,10 +120,8 @@ def measure(model, samples: Iterable[dict[str, Any]], pad: int, eos: int) -> Imp
 
 
 def _put(model, key, attention):
-    kind, number = key.split(".")
-    side = model.encoder if kind == "encoder" else model.decoder
-    layer = side.layers[int(number)]
-    setattr(layer, "encoder_attn" if kind == "cross" else "self_attn", attention)
+    side, number, name = place_of(key)
+    setattr(getattr(model, side).layers[number], name, attention)
 
 
 def _collect(model, samples, probes, units, pad, eos):

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .selection import HEAD_TYPES
+from .parts import HEAD_TYPES, SIDES, attention_prefix, attentions, feed_forwards, place_of
 
-SIDES = ("encoder", "decoder")
 ARCHITECTURE = "transformer_hcg"  # what can hold layers of different widths
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
@@ -18,8 +17,7 @@ _PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 class Plan:
     """What stays of a transformer.
 
-    Layers have the numbers they had. Keys are "encoder.0" (encoder self-attention),
-    "decoder.0" (decoder self-attention) and "cross.0" (attention to the encoder).
+    Layers have the numbers they had; see :mod:`~user_dir.pruning.parts` for the keys.
     """
 
     heads: dict[str, list[int]]  # of every attention
@@ -32,36 +30,9 @@ class Plan:
         return [number for number in range(count) if number not in gone]
 
 
-def attention_prefix(key: str) -> str:
-    """Return the start of an attention's names: cross.1 -> ``decoder.layers.1.encoder_attn.``"""
-    kind, number = key.split(".")
-    side = "encoder" if kind == "encoder" else "decoder"
-    return f"{side}.layers.{number}.{'encoder_attn' if kind == 'cross' else 'self_attn'}."
-
-
-def attentions(model) -> dict[str, torch.nn.Module]:
-    """Return every attention of a fairseq transformer, gated or not, under its key."""
-    found = {}
-    for kind in HEAD_TYPES:
-        layers = model.encoder.layers if kind == "encoder" else model.decoder.layers
-        for number, layer in enumerate(layers):
-            name = "encoder_attn" if kind == "cross" else "self_attn"
-            found[f"{kind}.{number}"] = getattr(layer, name)
-    return found
-
-
 def head_counts(model) -> dict[str, int]:
     """Return the number of heads of every attention."""
     return {key: attention.num_heads for key, attention in attentions(model).items()}
-
-
-def feed_forwards(model) -> dict[str, tuple]:
-    """Return ``(fc1, fc2)`` of every layer, under "encoder.0"."""
-    return {
-        f"{side}.{number}": (layer.fc1, layer.fc2)
-        for side in SIDES
-        for number, layer in enumerate(getattr(model, side).layers)
-    }
 
 
 def unit_counts(model) -> dict[str, int]:
@@ -191,7 +162,9 @@ def pruned_settings(settings: Namespace, plan: Plan, units: dict[str, int]) -> N
         widths = [units[f"{side}.{number}"] for number in numbers]
         narrow = any(width != getattr(settings, f"{side}_ffn_embed_dim") for width in widths)
         changes[f"{side}_layer_ffn"] = ",".join(map(str, widths)) if narrow else ""
-        for kind in ("encoder",) if side == "encoder" else ("decoder", "cross"):
-            heads = [str(len(plan.heads[f"{kind}.{number}"])) for number in numbers]
-            changes[f"{kind}_layer_heads"] = ",".join(heads)
+        for kind in HEAD_TYPES:
+            keys = [f"{kind}.{number}" for number in numbers]
+            if place_of(keys[0])[0] == side and keys[0] in plan.heads:
+                heads = [str(len(plan.heads[key])) for key in keys]
+                changes[f"{kind}_layer_heads"] = ",".join(heads)
     return Namespace(**{**vars(settings), **changes})

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-
-HEAD_TYPES = ("encoder", "decoder", "cross")
+from .parts import HEAD_TYPES
 
 
 def keep_best(scores: dict[str, Tensor], count: int) -> dict[str, list[int]]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.helpers import randomize
-from user_dir.pruning import importance, removal
+from user_dir.pruning import importance, parts
 from user_dir.pruning.checkpoint import new_model
 
 V, PAD, EOS, H, F = 30, 1, 2, 2, 12
@@ -80,7 +80,7 @@ def test_gradients_are_those_of_single_sentences():
     )
     # a head's gate scales all columns of the head
     for key in KEYS:
-        weight = removal.attentions(model)[key].out_proj.weight
+        weight = parts.attentions(model)[key].out_proj.weight
         total = torch.zeros(H)
         for i in range(4):
             (gradient,) = torch.autograd.grad(loss(model, row(batch, i)), weight)
