@@ -67,6 +67,20 @@ need_checkpoint() {
     [ -f "$1" ] || die "$1: no such checkpoint; make one with train.sh"
 }
 
+# Takes one option that both generate.sh and evaluate.sh have, with its value, if it is one.
+checkpoint=$runs/base/checkpoint_average.pt beam=4 lenpen=0.6
+decode_option() {
+    case $1 in
+        --checkpoint) need_value "$@" && checkpoint=$2 ;;
+        --data-bin) need_value "$@" && data_bin=$2 ;;
+        --output) need_value "$@" && output=$2 ;;
+        --beam) need_value "$@" && beam=$2 ;;
+        --lenpen) need_value "$@" && lenpen=$2 ;;
+        --max-tokens) need_value "$@" && max_tokens=$2 ;;
+        *) return 1 ;;
+    esac
+}
+
 # Shows what a command that failed has said besides the error on stderr.  failed LOG
 failed() {
     grep -v ' | INFO | ' "$1" | tail -n 5 >&2 || true

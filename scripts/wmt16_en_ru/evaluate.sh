@@ -14,19 +14,12 @@ set -euo pipefail
 # shellcheck source=scripts/lib/translation.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/translation.sh"
 
-subsets='' output='' checkpoint=$runs/base/checkpoint_average.pt beam=4 lenpen=0.6
-max_tokens=4096 extra=()
+subsets='' output='' max_tokens=4096 extra=()
 while [ $# -gt 0 ]; do
     case $1 in
         -h | --help) usage "${BASH_SOURCE[0]}" && exit 0 ;;
-        --checkpoint) need_value "$@" && checkpoint=$2 && shift 2 ;;
-        --data-bin) need_value "$@" && data_bin=$2 && shift 2 ;;
         --subsets) need_value "$@" && subsets=$2 && shift 2 ;;
-        --output) need_value "$@" && output=$2 && shift 2 ;;
-        --beam) need_value "$@" && beam=$2 && shift 2 ;;
-        --lenpen) need_value "$@" && lenpen=$2 && shift 2 ;;
-        --max-tokens) need_value "$@" && max_tokens=$2 && shift 2 ;;
-        *) extra+=("$1") && shift ;;
+        *) if decode_option "$@"; then shift 2; else extra+=("$1") && shift; fi ;;
     esac
 done
 need_data

@@ -15,20 +15,13 @@ set -euo pipefail
 # shellcheck source=scripts/lib/translation.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/translation.sh"
 
-input='' subset=test output='' checkpoint=$runs/base/checkpoint_average.pt beam=4 lenpen=0.6
-max_tokens=4096 extra=()
+input='' subset=test output='' max_tokens=4096 extra=()
 while [ $# -gt 0 ]; do
     case $1 in
         -h | --help) usage "${BASH_SOURCE[0]}" && exit 0 ;;
         --input) need_value "$@" && input=$2 && shift 2 ;;
         --subset) need_value "$@" && subset=$2 && shift 2 ;;
-        --output) need_value "$@" && output=$2 && shift 2 ;;
-        --checkpoint) need_value "$@" && checkpoint=$2 && shift 2 ;;
-        --data-bin) need_value "$@" && data_bin=$2 && shift 2 ;;
-        --beam) need_value "$@" && beam=$2 && shift 2 ;;
-        --lenpen) need_value "$@" && lenpen=$2 && shift 2 ;;
-        --max-tokens) need_value "$@" && max_tokens=$2 && shift 2 ;;
-        *) extra+=("$1") && shift ;;
+        *) if decode_option "$@"; then shift 2; else extra+=("$1") && shift; fi ;;
     esac
 done
 need_data

@@ -1,6 +1,7 @@
 """Runs ``fairtale`` and the project's shell scripts as people do, in a process of their own."""
 
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -41,3 +42,16 @@ def assert_user_error(done, *parts):
     assert "Traceback" not in done.stderr
     for part in parts:
         assert part in line, line
+
+
+def reversed_sentences(fairseq, folder, **counts):
+    """Binarise sentences of letters (x) and their words in reverse (y); return the folder."""
+    draw = random.Random(1)
+    for split, count in counts.items():
+        rows = [[draw.choice("abcdefgh") for _ in range(draw.randint(2, 6))] for _ in range(count)]
+        (folder / f"{split}.x").write_text("".join(" ".join(row) + "\n" for row in rows))
+        (folder / f"{split}.y").write_text("".join(" ".join(row[::-1]) + "\n" for row in rows))
+    names = [word for split in counts for word in (f"--{split}pref", folder / split)]
+    words = "--source-lang x --target-lang y --joined-dictionary --workers 1 --destdir".split()
+    fairseq.run("preprocess", *names, *words, folder / "bin")
+    return folder / "bin"

@@ -2,13 +2,12 @@
 
 import copy
 import json
-import random
 import socket
 
 import pytest
 import torch
 
-from tests.cli.fairtale_command import assert_user_error, fairtale
+from tests.cli.fairtale_command import assert_user_error, fairtale, reversed_sentences
 
 SHAPE = (
     "--encoder-embed-dim 16 --encoder-ffn-embed-dim 32 --encoder-attention-heads 4 "
@@ -26,16 +25,7 @@ GATED = "--arch transformer_hcg_tiny --criterion l0_gated --label-smoothing 0.1"
 @pytest.fixture(scope="module")
 def data(fairseq, tmp_path_factory):
     """Twenty sentences and their words in reverse."""
-    folder = tmp_path_factory.mktemp("gates")
-    draw = random.Random(1)
-    for split, count in (("train", 20), ("valid", 5)):
-        rows = [[draw.choice("abcdefgh") for _ in range(draw.randint(2, 6))] for _ in range(count)]
-        (folder / f"{split}.x").write_text("".join(" ".join(row) + "\n" for row in rows))
-        (folder / f"{split}.y").write_text("".join(" ".join(row[::-1]) + "\n" for row in rows))
-    names = [w for s in ("train", "valid") for w in (f"--{s}pref", folder / s)]
-    words = "--source-lang x --target-lang y --joined-dictionary --workers 1 --destdir".split()
-    fairseq.run("preprocess", *names, *words, folder / "bin")
-    return folder / "bin"
+    return reversed_sentences(fairseq, tmp_path_factory.mktemp("gates"), train=20, valid=5)
 
 
 @pytest.fixture(scope="module")

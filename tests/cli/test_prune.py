@@ -1,12 +1,11 @@
 """`fairtale prune` and `prune-report` on a transformer that plain fairseq has trained."""
 
-import random
 import re
 
 import pytest
 import torch
 
-from tests.cli.fairtale_command import assert_user_error, fairtale
+from tests.cli.fairtale_command import assert_user_error, fairtale, reversed_sentences
 
 TRAIN = (
     "--arch transformer_tiny --encoder-embed-dim 16 --encoder-ffn-embed-dim 32 --task translation "
@@ -20,16 +19,7 @@ TRAIN = (
 @pytest.fixture(scope="module")
 def data(fairseq, tmp_path_factory):
     """Sentences and their words in reverse."""
-    folder = tmp_path_factory.mktemp("prune")
-    draw = random.Random(1)
-    for split, count in (("train", 60), ("valid", 9)):
-        rows = [[draw.choice("abcdefgh") for _ in range(draw.randint(2, 6))] for _ in range(count)]
-        (folder / f"{split}.x").write_text("".join(" ".join(row) + "\n" for row in rows))
-        (folder / f"{split}.y").write_text("".join(" ".join(row[::-1]) + "\n" for row in rows))
-    names = [w for s in ("train", "valid") for w in (f"--{s}pref", folder / s)]
-    words = "--source-lang x --target-lang y --joined-dictionary --workers 1 --destdir".split()
-    fairseq.run("preprocess", *names, *words, folder / "bin")
-    return folder / "bin"
+    return reversed_sentences(fairseq, tmp_path_factory.mktemp("prune"), train=60, valid=9)
 
 
 @pytest.fixture(scope="module")

@@ -132,6 +132,22 @@ def test_evaluate_prints_a_table_with_signatures(work, model):
     assert len((work / "out" / "test.ru").read_text().splitlines()) == 13
 
 
+def test_a_model_is_pruned_and_then_pruned_again(work, model):
+    """The second time from a file whose layers differ in width."""
+    prune = "--data-bin data --updates 6 --fix-update 4 --update-tokens 2048 --warmup-updates 2"
+    prune += " --eval-bleu-sentences 0 --data-buffer-size 0 --num-workers 0"
+    before = model / "checkpoint_average.pt"
+    for heads, more in ((3, "--ffn-keep 0.5"), (1, "")):
+        words = f"{prune} {more} --heads {heads} --save-dir heads_{heads} --checkpoint"
+        done = script("wmt16_en_ru/prune.sh", *words.split(), before, cwd=work, env={"N_GPUS": "0"})
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        assert f"encoder heads         {heads} of " in done.stdout
+        smaller = work / f"heads_{heads}" / "pruned.pt"
+        assert smaller.stat().st_size < before.stat().st_size
+        before = smaller
+    assert "encoder feed-forward  32 of 32" in done.stdout
+
+
 def test_the_corpora_are_fetched_and_unpacked(work, tmp_path):
     """The four archives of WMT16, here small ones in a folder."""
     mirror = tmp_path / "mirror"

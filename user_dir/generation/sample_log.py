@@ -59,7 +59,8 @@ class SampleWriter:
 
     def __init__(self, tensorboard_logdir=None):
         self.writer = None
-        if tensorboard_logdir:
+        # a config that no command has composed still holds the reference to the option
+        if tensorboard_logdir and not tensorboard_logdir.startswith("${"):
             from tensorboardX import SummaryWriter
 
             self.writer = SummaryWriter(f"{tensorboard_logdir}/samples")

@@ -45,11 +45,11 @@ class Checkpoint:
     model: Any = None
 
 
-def open_checkpoint(path: str) -> Checkpoint:
-    """Read a checkpoint's settings and build its model, on the CPU, in evaluation mode.
+def read_settings(path: str) -> Checkpoint:
+    """Read a checkpoint without building its model.
 
     Raises:
-        UserError: it is no transformer that can be pruned; all reasons are named.
+        UserError: there is no such file, or it is no checkpoint.
     """
     if not os.path.isfile(path):
         raise UserError(f"{path}: no such file; name the checkpoint of a trained transformer")
@@ -60,9 +60,18 @@ def open_checkpoint(path: str) -> Checkpoint:
     cfg = (
         state["cfg"] if state.get("args") is None else convert_namespace_to_omegaconf(state["args"])
     )
-    checkpoint = Checkpoint(path, state, cfg, flat_settings(cfg.model))
+    return Checkpoint(path, state, cfg, flat_settings(cfg.model))
+
+
+def open_checkpoint(path: str) -> Checkpoint:
+    """Read a checkpoint's settings and build its model, on the CPU, in evaluation mode.
+
+    Raises:
+        UserError: it is no transformer that can be pruned; all reasons are named.
+    """
+    checkpoint = read_settings(path)
     _check(checkpoint)
-    checkpoint.model = build_model(checkpoint.settings, state["model"])
+    checkpoint.model = build_model(checkpoint.settings, checkpoint.state["model"])
     return checkpoint
 
 

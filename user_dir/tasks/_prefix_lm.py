@@ -7,17 +7,17 @@ from contextlib import nullcontext
 
 import torch
 from fairseq import utils
-from fairseq.data import ConcatDataset, Dictionary, encoders
-from fairseq.data.encoders.sentencepiece_bpe import SentencepieceBPE
+from fairseq.data import ConcatDataset, Dictionary
 from fairseq.tasks import FairseqTask
 from omegaconf import open_dict
 
 from ..compat import refuse_empty_evaluation
 from ..data.binarized import load_binarized
-from ..data.vocabulary import decode_pieces, find_tokenizer, fingerprint
+from ..data.vocabulary import find_tokenizer, fingerprint
 from ..errors import UserError
 from ..generation.prefix_generator import PrefixGenerator, check_generation_options
 from ..generation.sample_log import SampleWriter, sample_continuations
+from ._text import build_pieces, check_utf8, is_first_worker, load_dictionary
 
 logger = logging.getLogger(__name__)
 
@@ -49,21 +49,10 @@ class PrefixLMTask(FairseqTask):
         """
         if not cfg.data:
             raise UserError("no data folder given: name one that fairseq-preprocess has made")
-        dictionaries = []
-        for path in utils.split_paths(cfg.data):
-            name = os.path.join(path, "dict.txt")
-            if not os.path.isfile(name):
-                raise UserError(
-                    f"{name} does not exist: make the folder with fairseq-preprocess --only-source"
-                )
-            try:
-                dictionaries.append(Dictionary.load(name))
-            except (ValueError, RuntimeError) as error:  # fairseq's own, also for bad UTF-8
-                raise UserError(f"{name} is no dictionary of fairseq: {error}") from error
-            if dictionaries[-1] != dictionaries[0]:
-                raise UserError(f"{name} differs from the first folder's dict.txt: use one for all")
-        logger.info("dictionary: %d types", len(dictionaries[0]))
-        return cls(cfg, dictionaries[0])
+        paths = utils.split_paths(cfg.data)
+        dictionary = load_dictionary(paths, "dict.txt", "fairseq-preprocess --only-source")
+        logger.info("dictionary: %d types", len(dictionary))
+        return cls(cfg, dictionary)
 
     # ------------------------------------------------------------------ what is remembered
 
@@ -175,20 +164,7 @@ class PrefixLMTask(FairseqTask):
 
     def build_bpe(self, args):
         """Build the tokenizer that ``--bpe`` names, else the one beside the data."""
-        if getattr(args, "_name", None) is None and not getattr(args, "bpe", None):
-            model = find_tokenizer(utils.split_paths(self.cfg.data))
-            if model is None:
-                return None
-            logger.info("tokenizer: %s", model)
-            args = Namespace(bpe="sentencepiece", sentencepiece_model=model)
-        try:
-            bpe = encoders.build_bpe(args)
-        except (RuntimeError, OSError) as error:
-            name = getattr(args, "sentencepiece_model", None) or "--bpe"
-            raise UserError(f"the tokenizer {name} cannot be loaded: {error}") from error
-        if isinstance(bpe, SentencepieceBPE):
-            bpe.decode = decode_pieces  # fairseq's writes <0xF0> where a character was meant
-        return bpe
+        return build_pieces(args, find_tokenizer(utils.split_paths(self.cfg.data)))
 
     def build_generator(self, models, args, **kwargs):
         """Build fairseq's generator for prefixes (or its scorer, with ``--score-reference``)."""
@@ -212,8 +188,7 @@ class PrefixLMTask(FairseqTask):
         self.lines_before = self._lines_read
         self._lines_read += len(lines)
         for number, line in enumerate(lines, self.lines_before + 1):
-            if not line.isascii() and any("\ud800" <= c <= "\udfff" for c in line):
-                raise UserError(f"input line {number} is not valid UTF-8")
+            check_utf8(line, number)
             yield number, line
 
     def encode_text(self, text: str) -> list[str]:
@@ -253,8 +228,7 @@ class PrefixLMTask(FairseqTask):
         self._tried_samples = True
 
     def _writes_samples(self):
-        first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
-        return first and bool(self.cfg.sample_prompts)
+        return is_first_worker() and bool(self.cfg.sample_prompts)
 
     def _sample(self, model, length):
         prompts = [p for p in self.cfg.sample_prompts.split("|") if p.strip()]
@@ -267,9 +241,7 @@ class PrefixLMTask(FairseqTask):
             return
         prompts, texts, speed = self._sample(model, self.cfg.sample_length)
         if self._writer is None:
-            logdir = self.cfg.tensorboard_logdir or ""
-            # a config that no command has composed still holds the reference to the option
-            self._writer = SampleWriter(None if logdir.startswith("${") else logdir)
+            self._writer = SampleWriter(self.cfg.tensorboard_logdir)
         self._writer.write(prompts, texts, stats["num_updates"], speed)
         stats["sample_tok_s"] = round(speed)
 

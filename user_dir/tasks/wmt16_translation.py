@@ -12,8 +12,6 @@ from typing import Optional
 import numpy as np
 import torch
 from fairseq import utils
-from fairseq.data import Dictionary, encoders
-from fairseq.data.encoders.sentencepiece_bpe import SentencepieceBPE
 from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask, register_task
 from fairseq.tasks.translation import EVAL_BLEU_ORDER, TranslationConfig, TranslationTask
@@ -22,10 +20,11 @@ from sacrebleu.metrics import BLEU
 
 from ..data.parallel_dataset import ScoredPairs, check_sides, find_pair, find_pieces, select_scored
 from ..data.parallel_text import TextSettings, TranslationText, find_settings
-from ..data.vocabulary import decode_pieces, fingerprint
+from ..data.vocabulary import fingerprint
 from ..errors import UserError
 from ..generation.sample_log import SampleWriter
 from ..modules.fast_gemm import choose_fast_fp32_products
+from ._text import build_pieces, check_utf8, is_first_worker, load_dictionary
 
 logger = logging.getLogger(__name__)
 
@@ -121,14 +120,8 @@ class WMT16TranslationTask(TranslationTask):
         cfg.source_lang, cfg.target_lang = find_pair(paths[0], *asked)
         dictionaries = []
         for lang in (cfg.source_lang, cfg.target_lang):
-            found = [_load(os.path.join(path, f"dict.{lang}.txt")) for path in paths]
-            for path, dictionary in zip(paths, found):
-                if dictionary != found[0]:
-                    raise UserError(
-                        f"{path}/dict.{lang}.txt differs from the first folder's: use one for all"
-                    )
-            dictionaries.append(found[0])
-            logger.info("[%s] dictionary: %d types", lang, len(found[0]))
+            dictionaries.append(load_dictionary(paths, f"dict.{lang}.txt", "prepare.sh"))
+            logger.info("[%s] dictionary: %d types", lang, len(dictionaries[-1]))
         task = cls(cfg, *dictionaries)
         task._asked = asked
         return task
@@ -207,22 +200,7 @@ class WMT16TranslationTask(TranslationTask):
 
     def build_bpe(self, args):
         """Build the pieces that ``--bpe`` names, else those beside the data."""
-        if getattr(args, "_name", None) is None and not getattr(args, "bpe", None):
-            if self._tokenizer_path is None:
-                return None
-            logger.info("pieces: %s", self._tokenizer_path)
-            args = Namespace(
-                bpe="sentencepiece",
-                sentencepiece_model=self._tokenizer_path,
-            )
-        try:
-            bpe = encoders.build_bpe(args)
-        except (RuntimeError, OSError) as error:
-            name = getattr(args, "sentencepiece_model", None) or "--bpe"
-            raise UserError(f"the pieces {name} cannot be loaded: {error}") from error
-        if isinstance(bpe, SentencepieceBPE):
-            bpe.decode = decode_pieces  # needs no model: the target's may be another
-        return bpe
+        return build_pieces(args, self._tokenizer_path)
 
     def get_interactive_tokens_and_lengths(self, lines, encode_fn):
         """Encode lines of ``fairseq-interactive``.
@@ -231,8 +209,7 @@ class WMT16TranslationTask(TranslationTask):
             UserError: a line is not valid UTF-8.
         """
         for number, line in enumerate(lines, self._lines_read + 1):
-            if not line.isascii() and any("\ud800" <= c <= "\udfff" for c in line):
-                raise UserError(f"input line {number} is not valid UTF-8")
+            check_utf8(line, number)
         self._lines_read += len(lines)
         return super().get_interactive_tokens_and_lengths(lines, encode_fn)
 
@@ -328,12 +305,10 @@ class WMT16TranslationTask(TranslationTask):
         count = min(self.cfg.sample_translations, len(found))
         # batches go from short to long; the middle of each of `count` equal parts is shown
         samples = [found[(2 * i + 1) * len(found) // (2 * count)] for i in range(count)]
-        if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0 or not samples:
+        if not samples or not is_first_worker():
             return
         if self._writer is None:
-            logdir = self.cfg.tensorboard_logdir or ""
-            # a config that no command has composed still holds the reference to the option
-            self._writer = SampleWriter(None if logdir.startswith("${") else logdir).writer or False
+            self._writer = SampleWriter(self.cfg.tensorboard_logdir).writer or False
         step = stats["num_updates"]
         for id_, source, text, reference in samples:
             logger.info("translation of sentence %d @ %d updates", id_, step)
@@ -351,15 +326,6 @@ def _bleu_of_sums(meters):
     counts, totals = (meters[f"_bleu_{name}"].sum.tolist() for name in ("counts", "totals"))
     lengths = (int(meters[f"_bleu_{name}_len"].sum) for name in ("sys", "ref"))
     return round(BLEU.compute_bleu(counts, totals, *lengths, smooth_method="exp").score, 2)
-
-
-def _load(name):
-    if not os.path.isfile(name):
-        raise UserError(f"{name} does not exist: make the folder with prepare.sh")
-    try:
-        return Dictionary.load(name)
-    except (ValueError, RuntimeError) as error:  # fairseq's own, also for bad UTF-8
-        raise UserError(f"{name} is no dictionary of fairseq: {error}") from error
 
 
 def _json_options(text):

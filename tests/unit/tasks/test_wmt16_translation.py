@@ -88,7 +88,7 @@ def test_options_win_over_the_folder(data):
     from fairseq.data.encoders.space_tokenizer import SpaceTokenizer
 
     assert isinstance(task.build_tokenizer(Namespace(tokenizer="space")), SpaceTokenizer)
-    message = "the pieces /nowhere cannot be loaded"
+    message = "the tokenizer /nowhere cannot be loaded"
     with pytest.raises(UserError, match=message):
         task.build_bpe(Namespace(bpe="sentencepiece", sentencepiece_model="/nowhere"))
 
