@@ -16,7 +16,7 @@ from ..data.story_formats import (
     DEFAULT_MAX_STORY_CHARS,
     DEFAULT_MAX_WORDS,
     FORMATS,
-    find_files,
+    find_stories,
     read_stories,
 )
 from ..data.story_split import SUBSETS, StorySplitter
@@ -68,7 +68,7 @@ def run(args):
     # A subset that is not wanted (share 0) is not written, and none is left from before.
     wanted = [name for name in SUBSETS if name == "train" or getattr(args, name) > 0]
     counts = dict.fromkeys(wanted, 0)
-    total = sum(map(os.path.getsize, find_files(args.source, StoryReport())))
+    total = sum(map(os.path.getsize, find_stories(args.source, StoryReport())))
     with contextlib.ExitStack() as stack:
         # All files take their names together at the end, the report last.
         report_file = stack.enter_context(whole_file(os.path.join(args.output, "report.json")))

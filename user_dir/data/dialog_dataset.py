@@ -4,17 +4,17 @@ import logging
 
 import numpy as np
 import torch
-from fairseq.data import FairseqDataset
 
 from ..errors import UserError
 from ..modules.attention import packing_index
 from .dialog_format import RESPONSE, DialogLimits, cut_prefix, describe_prefix
+from .sized_dataset import SizedDataset
 from .story_dataset import pad_rows
 
 logger = logging.getLogger(__name__)
 
 
-class DialogDataset(FairseqDataset):
+class DialogDataset(SizedDataset):
     """One dialog a row: ``<s> context <CTX> query <SEP> response </s>``.
 
     Batches are packed rows: every token of a batch is real outside attention. Inside,
@@ -89,9 +89,6 @@ class DialogDataset(FairseqDataset):
         eos, sep = response[-1:], prefix[-1:]
         return np.concatenate([response[:-1], sep]), np.concatenate([query, eos])
 
-    def __len__(self):
-        return len(self.tokens)
-
     def __getitem__(self, index):
         line = self.tokens[index].numpy()
         prefix, response = self._sides(line, np.flatnonzero(line == self.sep)[0])
@@ -108,23 +105,6 @@ class DialogDataset(FairseqDataset):
             "prefix": len(prefix) + 1,
             "response": inputs,
         }
-
-    def num_tokens(self, index):
-        return int(self.sizes[index])
-
-    def num_tokens_vec(self, indices):
-        return self.sizes[indices]
-
-    def size(self, index):
-        return int(self.sizes[index])
-
-    @property
-    def can_reuse_epoch_itr_across_epochs(self):
-        return False
-
-    @property
-    def supports_prefetch(self):
-        return False
 
     def ordered_indices(self):
         """Dialogs in order of both lengths, in random order among equals.
@@ -207,7 +187,7 @@ def _prefix_step(count: int) -> int:
     return 2 if count > 20_000 else 4
 
 
-class DialogPrefixDataset(FairseqDataset):
+class DialogPrefixDataset(SizedDataset):
     """Prefixes that ``fairseq-interactive`` wants continued.
 
     Args:
@@ -221,9 +201,6 @@ class DialogPrefixDataset(FairseqDataset):
         self.prefixes = [cut_prefix(np.asarray(p), ctx, limits) for p in prefixes]
         self.sizes = np.array([len(p) + 1 for p in self.prefixes])
 
-    def __len__(self):
-        return len(self.prefixes)
-
     def __getitem__(self, index):
         prefix = self.prefixes[index]
         segments, positions = describe_prefix(prefix, self.ctx)
@@ -234,15 +211,6 @@ class DialogPrefixDataset(FairseqDataset):
             "segments": torch.from_numpy(segments),
             "positions": torch.from_numpy(positions),
         }
-
-    def num_tokens(self, index):
-        return int(self.sizes[index])
-
-    def num_tokens_vec(self, indices):
-        return self.sizes[indices]
-
-    def size(self, index):
-        return int(self.sizes[index])
 
     def ordered_indices(self):
         return np.argsort(self.sizes, kind="stable")

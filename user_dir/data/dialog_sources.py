@@ -30,6 +30,7 @@ from .dialog_cleaning import (
 )
 from .dialog_polyai import read_polyai_json, read_polyai_tfrecord
 from .dialog_records import RawDialog, read_json_lines, read_text
+from .source_files import find_files
 from .story_split import DuplicateFilter
 from .story_text import DUPLICATE
 from .tfrecord import is_tfrecord
@@ -71,39 +72,8 @@ class Dialog(NamedTuple):
 
 
 def find_sources(sources, report):
-    """The files of ``sources`` (files and folders, searched in depth), sorted by folder.
-
-    Hidden files are passed over; unknown extensions in a folder are noted in
-    ``report.ignored_files``. A file that is named itself may have any extension.
-
-    Raises:
-        UserError: a source does not exist, or nothing readable is in a folder.
-    """
-    found = []
-    for source in sources:
-        if os.path.isdir(source):
-            inside = list(_walk(source, report))
-            if not inside:
-                raise UserError(f"{source}: no {', '.join(_EXTENSIONS)} file in this folder")
-            found += inside
-        elif os.path.exists(source):
-            found.append(source)
-        else:
-            raise UserError(f"{source}: no such file or folder")
-    return list(dict.fromkeys(found))
-
-
-def _walk(folder, report):
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if name.startswith("."):
-                continue
-            path = os.path.join(root, name)
-            if name.lower().removesuffix(".gz").endswith(_EXTENSIONS):
-                yield path
-            else:
-                report.ignored_files.append(path)
+    """Return the files of ``sources``; see :func:`~user_dir.data.source_files.find_files`."""
+    return find_files(sources, _EXTENSIONS, report.ignored_files, gzipped=True)
 
 
 def subset_by_name(path):

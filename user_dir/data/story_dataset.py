@@ -4,10 +4,10 @@ import logging
 
 import numpy as np
 import torch
-from fairseq.data import FairseqDataset
 
 from ..errors import UserError
 from ..modules.attention import packing_index
+from .sized_dataset import SizedDataset
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ def pad_rows(rows, pad, length=None):
     return out
 
 
-class StoryDataset(FairseqDataset):
+class StoryDataset(SizedDataset):
     """One story a row: ``<s> w1 ... wn`` predicts ``w1 ... wn </s>``.
 
     Args:
@@ -49,30 +49,10 @@ class StoryDataset(FairseqDataset):
         self.num_empty = len(self.sizes) - len(self.indices)
         self.num_cut = int((np.asarray(sizes) > tokens_per_sample).sum())
 
-    def __len__(self):
-        return len(self.sizes)
-
     def __getitem__(self, index):
         target = self.tokens[index][: self.tokens_per_sample].long()
         source = torch.cat([target.new_tensor([self.dictionary.bos()]), target[:-1]])
         return {"id": index, "source": source, "target": target}
-
-    def num_tokens(self, index):
-        return int(self.sizes[index])
-
-    def num_tokens_vec(self, indices):
-        return self.sizes[indices]
-
-    def size(self, index):
-        return int(self.sizes[index])
-
-    @property
-    def can_reuse_epoch_itr_across_epochs(self):
-        return False  # other batches every epoch, not the same ones in another order
-
-    @property
-    def supports_prefetch(self):
-        return False
 
     def ordered_indices(self):
         """Stories in order of length, in random order among equals; packed: fully random."""
@@ -149,7 +129,7 @@ class StoryDataset(FairseqDataset):
         return batch
 
 
-class PromptDataset(FairseqDataset):
+class PromptDataset(SizedDataset):
     """Prompts to be continued: ``<s> w1 ... wn``, without an end mark.
 
     Args:
@@ -166,20 +146,8 @@ class PromptDataset(FairseqDataset):
         self.sizes = np.array([len(p) for p in self.prompts])
         self.dictionary = dictionary
 
-    def __len__(self):
-        return len(self.prompts)
-
     def __getitem__(self, index):
         return {"id": index, "source": self.prompts[index]}
-
-    def num_tokens(self, index):
-        return int(self.sizes[index])
-
-    def num_tokens_vec(self, indices):
-        return self.sizes[indices]
-
-    def size(self, index):
-        return int(self.sizes[index])
 
     def ordered_indices(self):
         return np.argsort(self.sizes, kind="stable")

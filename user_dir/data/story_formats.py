@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from ..errors import UserError
 from . import story_text
+from .source_files import find_files
 from .story_books import cut_paragraphs, read_paragraphs
 from .story_split import DuplicateFilter
 
@@ -70,40 +71,9 @@ class _CountingFile(io.FileIO):
         return count
 
 
-def find_files(sources, report):
-    """The files of ``sources`` (files and folders, searched in depth), sorted by folder.
-
-    Hidden files are passed over; other extensions found in a folder are noted in
-    ``report.ignored_files``. A file that is named itself may have any extension.
-
-    Raises:
-        UserError: a source does not exist, or nothing readable is in a folder.
-    """
-    found = []
-    for source in sources:
-        if os.path.isdir(source):
-            inside = list(_walk(source, report))
-            if not inside:
-                raise UserError(f"{source}: no {', '.join(_EXTENSIONS)} file in this folder")
-            found += inside
-        elif os.path.exists(source):
-            found.append(source)
-        else:
-            raise UserError(f"{source}: no such file or folder")
-    return list(dict.fromkeys(found))
-
-
-def _walk(folder, report):
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if name.startswith("."):
-                continue
-            path = os.path.join(root, name)
-            if name.lower().endswith(_EXTENSIONS):
-                yield path
-            else:
-                report.ignored_files.append(path)
+def find_stories(sources, report):
+    """Return the files of ``sources``; see :func:`~user_dir.data.source_files.find_files`."""
+    return find_files(sources, _EXTENSIONS, report.ignored_files)
 
 
 def detect_format(path):
@@ -159,7 +129,7 @@ def read_stories(
         UserError: a source is missing, truncated, or not what its format says.
     """
     duplicates = DuplicateFilter() if dedupe else None
-    for path in find_files(sources, report):
+    for path in find_stories(sources, report):
         detected, reason = detect_format(path)
         if detected != "archive" and story_format:
             detected, reason = story_format, "--format"

@@ -11,7 +11,7 @@ import tracemalloc
 import pytest
 
 from user_dir.data import story_formats, story_text
-from user_dir.data.story_formats import detect_format, find_files, read_stories
+from user_dir.data.story_formats import detect_format, find_stories, read_stories
 from user_dir.data.story_text import StoryReport, read_records
 from user_dir.errors import UserError
 
@@ -313,10 +313,10 @@ def test_files_of_a_folder_in_order(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
     report = StoryReport()
-    found = find_files([str(tmp_path), str(tmp_path / "a.txt")], report)
+    found = find_stories([str(tmp_path), str(tmp_path / "a.txt")], report)
     assert [os.path.relpath(path, tmp_path) for path in found] == ["a.txt", "b.txt", "sub/c.json"]
     assert [os.path.basename(path) for path in report.ignored_files] == ["x.tsv"]
-    assert find_files([str(tmp_path / "x.tsv")], report) == [str(tmp_path / "x.tsv")]
+    assert find_stories([str(tmp_path / "x.tsv")], report) == [str(tmp_path / "x.tsv")]
 
 
 def test_missing_and_empty_sources(tmp_path):
