@@ -15,6 +15,7 @@ EXPERIMENT=dialog_amazon_qa
 # shellcheck source=scripts/lib/dialog.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/dialog.sh"
 case " $* " in *" -h "* | *" --help "*) usage "${BASH_SOURCE[0]}" && exit 0 ;; esac
+takes="--model --checkpoint --data-bin --subset --beam --nbest --input --output"
 decode_options "$@"
 if [ -n "$input" ]; then
     answer_input

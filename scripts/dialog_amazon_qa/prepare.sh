@@ -5,7 +5,8 @@
 #   --source PATH         file or folder of .json(.gz) files; may be repeated. Without it they are
 #                         fetched into data-bin/download (AMAZON_QA_URL names another site)
 #   --answers KIND        which files to fetch: one answer to a question, many, or both (both)
-#   --categories "A B"    which shops to fetch, e.g. "Electronics Baby" (all)
+#   --categories "A B"    which shops to fetch, e.g. "Electronics Baby" (all); a few have no file of
+#                         many answers to a question
 #   --data-bin DIR        result (data-bin/dialog_amazon_qa)
 #   --vocab-size N        pieces and marks (32000)
 #   --valid X, --test X   shares, by product (0.005 each)
@@ -18,6 +19,15 @@ set -euo pipefail
 EXPERIMENT=dialog_amazon_qa
 # shellcheck source=scripts/lib/dialog.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/dialog.sh"
+
+# is_among WORD WORDS
+is_among() {
+    local word
+    for word in $2; do
+        [ "$word" != "$1" ] || return 0
+    done
+    return 1
+}
 
 dialogs_options=(--dedupe) answers=both categories=''
 while [ $# -gt 0 ]; do
@@ -36,10 +46,20 @@ if [ ${#sources[@]} -eq 0 ]; then
         Office_Products Patio_Lawn_and_Garden Pet_Supplies Sports_and_Outdoors
         Tools_and_Home_Improvement Toys_and_Games Video_Games"
     one="Appliances Arts_Crafts_and_Sewing Industrial_and_Scientific Software $both"
+    for name in $categories; do
+        is_among "$name" "$one" || die "--categories $name: not one of $(xargs <<<"$one")"
+    done
     case $answers in one | many | both) ;; *) die "--answers $answers: one, many or both" ;; esac
     files=()
     [ "$answers" = many ] || for name in ${categories:-$one}; do files+=("qa_$name.json.gz"); done
-    [ "$answers" = one ] || for name in ${categories:-$both}; do files+=("icdm/QA_$name.json.gz"); done
+    [ "$answers" = one ] || for name in ${categories:-$both}; do
+        if is_among "$name" "$both"; then
+            files+=("icdm/QA_$name.json.gz")
+        else
+            say "$name: there is no file with many answers to a question"
+        fi
+    done
+    [ ${#files[@]} -gt 0 ] || die "--categories '$categories' --answers $answers: there is no such file"
     for file in "${files[@]}"; do
         sources+=("$ROOT/data-bin/download/amazon_qa/$file")
         download "$site/$file" "$ROOT/data-bin/download/amazon_qa/$file"

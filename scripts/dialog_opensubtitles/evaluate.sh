@@ -14,5 +14,6 @@ EXPERIMENT=dialog_opensubtitles
 # shellcheck source=scripts/lib/dialog.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/dialog.sh"
 case " $* " in *" -h "* | *" --help "*) usage "${BASH_SOURCE[0]}" && exit 0 ;; esac
+takes="--models --runs --outputs --data-bin --subset --beam"
 decode_options "$@"
 evaluate_models

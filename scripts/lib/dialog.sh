@@ -157,11 +157,16 @@ train_model() {
 
 # --- generate, re-rank, evaluate -----------------------------------------------------------------
 
-# Options of the scripts below; what they do not know is left in $extra.
+# Options of the scripts below: of those $takes names the ones that a script has; what none of
+# them knows is left in $extra.
 decode_options() {
+    local known=' --model --models --checkpoint --data-bin --subset --beam --nbest --input --output '
+    known+='--reverse --weight --runs --outputs '
     model=${MODEL:-mixture} checkpoint='' subset=test beam=5 nbest=1 input='' output='' extra=()
     reverse='' weight=0.5 models="gpt unilm mixture" device=()
     while [ $# -gt 0 ]; do
+        [[ $known != *" $1 "* || " $takes " = *" $1 "* ]] ||
+            die "$1: not an option of this script; see --help"
         case $1 in
             --model) need_value "$@" && model=$2 ;;
             --models) need_value "$@" && models=$2 ;;
@@ -206,7 +211,9 @@ generate_subset() {
 answer_input() {
     need_checkpoint "$checkpoint"
     [ -s "$input" ] || die "--input $input: no such file, or an empty one"
-    local log
+    local log blank
+    blank=$(awk -F'\t' '$NF !~ /[^[:space:]]/ { print NR; exit }' "$input")
+    [ -z "$blank" ] || die "--input $input: line $blank asks nothing, its last turn is empty"
     log=$(mktemp)
     fairseq-interactive "$data_bin" --user-dir "$USER_DIR" --path "$checkpoint" \
         --input "$input" --buffer-size 1024 --batch-size 32 --beam "$beam" --nbest "$nbest" \
@@ -225,7 +232,7 @@ score_output() {
 
 # One table of $models, those of them that are trained: bits per response token, replies' figures.
 evaluate_models() {
-    local bits rows='' scores='' head
+    local bits rows='' scores='' head failed=''
     for model in $models; do
         checkpoint=$runs/$model/checkpoint_best.pt output=$outputs/$model.$subset.out
         [ -f "$checkpoint" ] || { say "$model is not trained, so it is skipped" && continue; }
@@ -238,14 +245,16 @@ evaluate_models() {
                 sed -n "s/.*valid on '$subset' subset.* nll_loss \([0-9.]*\).*/\1/p")
             [ -n "$bits" ] || die "fairseq-validate failed on $checkpoint; run it to see why"
         fi
-        generate_subset
+        (generate_subset) || { failed+=" $model" && continue; }
         scores=$(score_output --table)
         rows+="| $model | $bits $(sed -n 's/^| first //p' <<<"$scores")"$'\n'
     done
+    [ -n "$rows" ] || [ -z "$failed" ] || die "could not answer with$failed, see above"
     [ -n "$rows" ] || die "none of $models is trained; see train.sh"
     head=$(head -n 1 <<<"$scores")
     echo "| model | bits/token ${head#| reply }"
     echo "|---|--:|--:|--:|--:|--:|--:|--:|"
     printf '%s' "$rows"
     tail -n 2 <<<"$scores"
+    [ -z "$failed" ] || die "not in the table, for they could not answer:$failed; see above"
 }

@@ -120,6 +120,25 @@ def test_options_that_an_insertion_model_has_not(option, fairseq, dialogs, train
     assert result.status > 0 and result.error.startswith(f"error: {option.split()[0]}")
 
 
+def test_training_goes_on_only_as_it_began(fairseq, dialogs, trained, tmp_path):
+    shutil.copy(trained["unilm"][0], tmp_path / "checkpoint_last.pt")
+    words = [dialogs.bin, "--task", "dialog_lm", "--arch", "unilm_seq2seq_tiny", *SHAPE, *TRAINING]
+    words += ["--criterion", "label_smoothed_kl", "--save-dir", tmp_path]
+    result = fairseq.run("train", *words, check=False)
+    assert result.status == 2
+    assert "began with --seq2seq-prob 1.0, and would go on with 0.25" in result.error
+
+
+def test_short_replies_need_no_short_prefixes(fairseq, dialogs, tmp_path):
+    """--max-target-positions is an option of the task and of the model."""
+    words = [dialogs.bin, "--task", "dialog_lm", "--arch", "gpt_tiny", *SHAPE, *TRAINING]
+    words += ["--criterion", "label_smoothed_kl", "--max-target-positions", 5, "--max-update", 2]
+    fairseq.run("train", *words, "--save-dir", tmp_path)
+    words = [dialogs.bin, "--path", tmp_path / "checkpoint_last.pt", "--cpu", "--min-len", 4]
+    result = fairseq.run("interactive", *words, stdin="is it red\n")
+    assert len(result.rows("P")[0][1][0].split()) == 5
+
+
 def test_re_ranking(fairseq, dialogs, trained):
     words = [dialogs.bin, "--path", trained["unilm"][0], "--cpu", "--beam", 3, "--nbest", 3]
     words += ["--gen-subset", "test"]
@@ -133,6 +152,16 @@ def test_re_ranking(fairseq, dialogs, trained):
     for number in range(SIZES["test"]):  # ordered by log P(query | reply), the last column
         scores = [float(columns[-1]) for n, columns in parts if n == number]
         assert scores == sorted(scores, reverse=True)
+
+    lines = "hello\ti am tom\tis it red\nhello\tis it green\nis it blue\n"
+    words = [*words[:-2], *reverse, 1]
+    typed = fairseq.run("interactive", *words, stdin=lines)
+    assert [n for n, _ in typed.rows("M")] == [n for n, _ in typed.rows("H")]
+    more = ["--buffer-size", 3, "--batch-size", 2]
+    buffered = fairseq.run("interactive", *words, *more, stdin=lines)
+    assert buffered.rows("S") == typed.rows("S")
+    assert [n for n, _ in buffered.rows("M")] != [n for n, _ in typed.rows("M")]
+    assert sorted(buffered.rows("M")) == sorted(typed.rows("M"))
 
 
 def test_steering(fairseq, dialogs, trained, tmp_path):

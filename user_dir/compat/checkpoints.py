@@ -182,18 +182,22 @@ def cure_checkpoint_copies():
 def cure_foreign_dictionaries():
     """Training goes on from a checkpoint of another dictionary if that has the same size.
 
-    A task with ``check_checkpoint(task_state)`` is asked before fairseq loads the weights.
+    A task with ``check_checkpoint(task_state)`` is asked before fairseq loads the weights; and
+    ``check_resumed(task_state)`` too, where training goes on with the old optimizer.
     """
     original = checkpoint_utils.load_checkpoint
 
     @functools.wraps(original)
     def load_checkpoint(cfg, trainer, **kwargs):
-        load, check = trainer.load_checkpoint, getattr(trainer.task, "check_checkpoint", None)
+        load, task = trainer.load_checkpoint, trainer.task
 
-        def checked(filename, *args, **kwargs):
-            if check is not None and os.path.isfile(filename):
-                check(read_checkpoint(filename).get("task_state") or {})
-            return load(filename, *args, **kwargs)
+        def checked(filename, reset_optimizer=False, *args, **kwargs):
+            if hasattr(task, "check_checkpoint") and os.path.isfile(filename):
+                state = read_checkpoint(filename).get("task_state") or {}
+                task.check_checkpoint(state)
+                if not reset_optimizer and hasattr(task, "check_resumed"):
+                    task.check_resumed(state)
+            return load(filename, reset_optimizer, *args, **kwargs)
 
         trainer.load_checkpoint = checked
         return original(cfg, trainer, **kwargs)

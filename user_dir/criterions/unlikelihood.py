@@ -39,7 +39,8 @@ class UnlikelihoodCriterion(LabelSmoothedKLCriterion):
     """Smoothed loss plus alpha times the token-level unlikelihood of earlier tokens.
 
     Source: Welleck et al. 2020, equations 3 to 5. A token in the loss is penalised for the
-    earlier tokens of the same text that are in the loss too. The sequence-level form (section
+    earlier tokens of the same text that are in the loss too; of a dialog, only the reply counts,
+    also where the whole line is learned. The sequence-level form (section
     5.2) takes the place of both in a share of the training updates: replies are written by
     ``task.write_replies`` and every token of an n-gram that its reply repeats is penalised.
 
@@ -118,7 +119,13 @@ class UnlikelihoodCriterion(LabelSmoothedKLCriterion):
             rows = torch.arange(sample["target"].size(0), device=target.device)
             owner = rows.unsqueeze(1).expand_as(sample["target"])
         owner = owner.flatten() if index is None else owner.flatten()[index]
-        negatives = earlier_tokens(target, owner, self.padding_idx)
+        used = target
+        if "response_mask" in sample:  # what the dialog says is no repetition of the reply
+            reply = sample["response_mask"].flatten()
+            reply = reply if index is None else reply[index]
+            used = target.masked_fill(~reply, self.padding_idx)
+        negatives = earlier_tokens(used, owner, self.padding_idx)
+        negatives = negatives.masked_fill((used == self.padding_idx)[:, None], self.padding_idx)
         penalty = unlikelihood(features, weight, negatives, self.padding_idx, token_weight)
         self._penalty = penalty
         return sums._replace(loss=sums.loss + self.alpha * penalty)
@@ -163,5 +170,7 @@ class UnlikelihoodCriterion(LabelSmoothedKLCriterion):
         if count:
             value = total("sequence_unlikelihood") * BITS / count
             metrics.log_scalar("sequence_unlikelihood", value, count, round=3)
+            if not total("sample_size"):  # it is all that this update minimised
+                metrics.log_scalar("loss", value, count, round=3)
             value = total("sequence_repeated") * 100.0 / count
             metrics.log_scalar("sequence_repeated", value, count, round=1)

@@ -40,6 +40,7 @@ _LEADING = re.compile(
 _TRAILING = f" -{_DASHES}{_SIGNS};:"
 _QUOTES = dict(zip('"“„«‹「『‘`', '"”“»›」』’`', strict=True))
 _APOSTROPHE = re.compile(r"(?<=\w)'(?=\w)")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _PLAIN_END = re.compile(r"[\w.!?)]")
 
 
@@ -59,9 +60,12 @@ class Cleaning(NamedTuple):
 
 
 def clean_turn(text, cleaning):
-    """One turn as text without line breaks, tabs and what ``cleaning`` removes; maybe empty."""
+    """One turn as text without line breaks, tabs and what ``cleaning`` removes; maybe empty.
+
+    Control characters go, and halves of characters; see :func:`whole_characters`.
+    """
     if CONTROL.search(text):
-        text = CONTROL.sub("", text)
+        text = CONTROL.sub("", whole_characters(text))
     text = " ".join(text.split())
     if len(text) > _MAX_SHRINKING * cleaning.max_chars:
         return text  # it will be left out as too long
@@ -70,6 +74,17 @@ def clean_turn(text, cleaning):
     if cleaning.strip_punctuation:
         text = strip_outer_punctuation(text)
     return text
+
+
+def whole_characters(text):
+    r"""Drop lone surrogates, which UTF-8 cannot hold, and join those that are a pair.
+
+    An escape can write either: JSON that was cut inside an emoji leaves ``\ud83d``, and a
+    Python literal may hold ``\ud83d\ude00``, which Python does not take for one character.
+    """
+    if not _SURROGATE.search(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "ignore")
 
 
 def remove_asides(text):

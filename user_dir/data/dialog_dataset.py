@@ -8,6 +8,7 @@ import torch
 from ..errors import UserError
 from ..modules.attention import packing_index
 from .dialog_format import RESPONSE, DialogLimits, cut_prefix, describe_prefix
+from .dialog_sizes import measure_dialogs
 from .sized_dataset import SizedDataset
 from .story_dataset import pad_rows
 
@@ -50,34 +51,17 @@ class DialogDataset(SizedDataset):
         self.shuffle = shuffle
         self.reverse = reverse
         self.epoch = 1
-        self.faults = {"without <SEP>": 0, "with several <SEP>": 0, "with an empty side": 0}
-        self.num_cut = 0
         self._measure()
 
     def _measure(self):
         """Find the usable lines and the lengths of their two sides after cutting."""
-        count = len(self.tokens)
-        self.prefix_sizes = np.zeros(count, dtype=np.int64)
-        self.response_sizes = np.zeros(count, dtype=np.int64)
-        good = np.zeros(count, dtype=bool)
-        for i in range(count):
-            line = self.tokens[i].numpy()
-            marks = np.flatnonzero(line == self.sep)
-            if len(marks) != 1:
-                self.faults["without <SEP>" if len(marks) == 0 else "with several <SEP>"] += 1
-                continue
-            prefix, response = self._sides(line, marks[0])
-            if len(prefix) < 2 or len(response) < 2 or prefix[-2] == self.ctx:
-                self.faults["with an empty side"] += 1
-                continue
-            kept = cut_prefix(prefix, self.ctx, self.limits)
-            kept_response = min(len(response), self.limits.max_target_positions)
-            self.num_cut += len(kept) < len(prefix) or kept_response < len(response)
-            self.prefix_sizes[i] = len(kept) + 1  # the begin mark
-            self.response_sizes[i] = kept_response  # as targets, end mark included
-            good[i] = True
-        self.indices = np.flatnonzero(good)
+        sizes = measure_dialogs(self.tokens, self.ctx, self.sep, self.limits, self.reverse)
+        self.prefix_sizes, self.response_sizes = sizes.prefix, sizes.response  # int32 [lines]
+        self.indices, self.faults, self.num_cut = sizes.indices, sizes.faults, sizes.num_cut
         self.sizes = self.prefix_sizes + self.response_sizes - 1  # input tokens
+
+    def num_tokens_vec(self, indices):
+        return self.sizes[indices].astype(np.int64)  # as fairseq's loops want it
 
     def _sides(self, line, mark):
         """Split a line into prefix (with ``<SEP>``) and response (with ``</s>``)."""
@@ -122,15 +106,21 @@ class DialogDataset(SizedDataset):
         self, indices, max_tokens=None, max_sentences=None, required_batch_size_multiple=1
     ):
         """Cut the order into batches of at most ``max_tokens`` cells (padding included)."""
-        batches, start, longest = [], 0, np.zeros(2, dtype=np.int64)
-        sides = np.stack([self.prefix_sizes[indices], self.response_sizes[indices] - 1], 1)
-        for i, size in enumerate(sides):
-            wider = np.maximum(longest, size)
-            full = max_tokens is not None and wider.sum() * (i + 1 - start) > max_tokens
+        batches, start = [], 0
+        # lists of int: a loop over arrays makes an object for every number
+        prefixes = self.prefix_sizes[indices].tolist()
+        responses = (self.response_sizes[indices] - 1).tolist()
+        longest_prefix = longest_response = 0
+        for i, (prefix, response) in enumerate(zip(prefixes, responses)):
+            if prefix > longest_prefix:
+                longest_prefix = prefix
+            if response > longest_response:
+                longest_response = response
+            cells = (longest_prefix + longest_response) * (i + 1 - start)
+            full = max_tokens is not None and cells > max_tokens
             if i > start and (full or i - start == max_sentences):
                 batches.append(indices[start:i])
-                start, wider = i, size
-            longest = wider
+                start, longest_prefix, longest_response = i, prefix, response
         if start < len(indices):
             batches.append(indices[start:])
         return batches
@@ -193,9 +183,13 @@ class DialogPrefixDataset(SizedDataset):
     Args:
         prefixes: int arrays that end with ``<SEP>``, uncut.
         dictionary, ctx, limits: as in :class:`DialogDataset`.
+
+    Attributes:
+        collated: which prefixes are in the batch made last (without worker processes).
     """
 
     def __init__(self, prefixes, dictionary, ctx, limits):
+        self.collated = []
         self.dictionary = dictionary
         self.ctx = ctx
         self.prefixes = [cut_prefix(np.asarray(p), ctx, limits) for p in prefixes]
@@ -222,6 +216,7 @@ class DialogPrefixDataset(SizedDataset):
     def collater(self, samples):
         if not samples:
             return {}
+        self.collated = [s["id"] for s in samples]
         lengths = torch.tensor([len(s["tokens"]) for s in samples])
         return {
             "id": torch.tensor([s["id"] for s in samples]),

@@ -18,8 +18,9 @@ class RawDialog(NamedTuple):
     """Turns as they stand in a corpus.
 
     ``turns``: oldest first. ``group`` names what must not be torn between train and test: a
-    document, a conversation, a product. ``place`` is ``file:line``. With ``every_turn``
-    each turn answers those before it; else only the last one is a response.
+    document, a conversation, a product. Both may hold surrogates, if escapes wrote them.
+    ``place`` is ``file:line``. With ``every_turn`` each turn answers those before it; else only
+    the last one is a response.
     """
 
     turns: list

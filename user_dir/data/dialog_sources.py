@@ -27,6 +27,7 @@ from .dialog_cleaning import (
     Cleaning,
     choose_turns,
     clean_turn,
+    whole_characters,
 )
 from .dialog_polyai import read_polyai_json, read_polyai_tfrecord
 from .dialog_records import RawDialog, read_json_lines, read_text
@@ -56,8 +57,9 @@ class Dialog(NamedTuple):
     """A cleaned dialog.
 
     ``turns``: oldest first; the last two are query and response; none is empty or holds a
-    tab or line break. ``group`` names what must not be torn apart. ``place`` is
-    ``file:line``. ``subset`` is what the file's name says: train, valid, test, or None.
+    tab or line break. ``group`` names what must not be torn apart. Both are whole characters,
+    so that UTF-8 can hold them. ``place`` is ``file:line``. ``subset`` is what the file's name
+    says: train, valid, test, or None.
     """
 
     turns: list
@@ -172,8 +174,9 @@ def read_dialogs(
         report.files.setdefault(detected, []).append((path, reason))
         subset = subset_by_name(path)
         for raw in _read_file(path, READERS[detected], report, on_bytes):
+            group = whole_characters(raw.group)
             for turns, place in _exchanges(raw, cleaning, max_context_turns, report):
-                dialog = Dialog(turns, raw.group, place, subset)
+                dialog = Dialog(turns, group, place, subset)
                 if duplicates and not duplicates.is_new(dialog):
                     report.leave_out(DUPLICATE, place)
                     continue

@@ -1,9 +1,17 @@
 """Re-ranking of replies by how well they predict the query."""
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from fairseq import checkpoint_utils, utils
+from fairseq.data import data_utils
 
 from ..errors import UserError
+from ..modules.chunked_loss import chunk_rows
+
+MAX_TOKENS = 8192  # of a batch of pairs, each counted as long as the longest
+LOGITS_MIB = 64  # fp32 logits at a time; their log-probabilities take as much again
+MIN_ROWS = 64  # projected at a time, even if they are larger than that
 
 
 class MMIReranker:
@@ -40,26 +48,42 @@ class MMIReranker:
 
     @torch.no_grad()
     def score(self, queries, replies):
-        """Return log P(query | reply) for pairs of int64 tensors without end marks, [n]."""
+        """Return log P(query | reply) for pairs of int64 tensors without end marks, fp32 [n].
+
+        A query that the reverse model would cut is scored as it is cut: its first
+        ``max_target_positions`` tokens, and their mean is over those.
+        """
         sep = self.task.sep
         prefixes = [torch.cat([reply, reply.new_tensor([sep])]) for reply in replies]
         eos = self.task.dictionary.eos()
         responses = [torch.cat([query, query.new_tensor([eos])]) for query in queries]
         dataset = self.task.build_pairs(prefixes, responses)
-        batch = dataset.collater([dataset[i] for i in range(len(dataset))])
+        pairs = [dataset[i] for i in range(len(dataset))]
+        totals = torch.zeros(len(pairs))
+        lengths = torch.zeros(len(pairs))
+        for rows in _batches(pairs):
+            totals[rows], lengths[rows] = self._sums(dataset.collater([pairs[i] for i in rows]))
+        return totals if self.len_penalty is None else totals / lengths**self.len_penalty
+
+    def _sums(self, batch):
+        """Return the sums of log P over the response of each pair, and their tokens, fp32 [n]."""
         device = next(self.model.parameters()).device
         batch = utils.move_to_cuda(batch) if device.type == "cuda" else batch
         batch = self.task.response_view(batch)
-        logits = self.model(**batch["net_input"])[0]
-        lprobs = logits.float().log_softmax(-1)[0]  # [N, V]
-        target = batch["target"][0]
-        own = lprobs.gather(1, target.unsqueeze(1)).squeeze(1)
-        own = own.masked_fill(~batch["response_mask"][0], 0.0)
-        total = own.new_zeros(len(queries)).index_add_(0, batch["sample_index"][0], own)
-        if self.len_penalty is None:
-            return total
-        lengths = torch.tensor([len(q) + 1.0 for q in queries], device=total.device)
-        return total / lengths**self.len_penalty
+        features = self.model(**batch["net_input"], features_only=True)[0][0]  # [N, C]
+        weight = self.model.output_weight()
+        scored = batch["response_mask"][0].nonzero().squeeze(1)
+        features, target = features[scored], batch["target"][0, scored]
+        own = torch.empty(len(scored), device=device)
+        step = chunk_rows(len(scored), weight.size(0) * own.itemsize, LOGITS_MIB, MIN_ROWS)
+        for start in range(0, len(scored), step):
+            chunk = slice(start, start + step)
+            logits = F.linear(features[chunk], weight).float()
+            own[chunk] = -F.cross_entropy(logits, target[chunk], reduction="none")
+        sample = batch["sample_index"][0, scored]
+        sums = own.new_zeros(2, batch["nsentences"])
+        sums.index_add_(1, sample, torch.stack([own, torch.ones_like(own)]))
+        return sums.cpu()
 
     def rerank(self, queries, hypos):
         """Sort each sentence's hypotheses; each gains ``forward_score`` and ``reverse_score``.
@@ -69,13 +93,24 @@ class MMIReranker:
             hypos: fairseq's lists of hypotheses, one a sentence.
         """
         eos = self.task.dictionary.eos()
-        device = next(self.model.parameters()).device
         flat = [(q, h) for q, group in zip(queries, hypos) for h in group]
         replies = [h["tokens"][h["tokens"] != eos].to("cpu") for _, h in flat]
-        scores = self.score([q.to("cpu") for q, _ in flat], replies).to(device).tolist()
+        scores = self.score([q.to("cpu") for q, _ in flat], replies).tolist()
         for (_, hypo), reverse in zip(flat, scores):
             hypo["forward_score"] = float(hypo["score"])
             hypo["reverse_score"] = reverse
             combined = (1 - self.weight) * hypo["forward_score"] + self.weight * reverse
             hypo["score"] = torch.as_tensor(combined)
         return [sorted(group, key=lambda h: -float(h["score"])) for group in hypos]
+
+
+def _batches(pairs):
+    """Cut pairs, ordered by length, into batches of at most ``MAX_TOKENS``, or of one."""
+    sizes = np.array([pair["prefix"] + pair["response"] for pair in pairs], dtype=np.int64)
+    batches = data_utils.batch_by_size(
+        np.argsort(sizes, kind="stable"),
+        sizes.__getitem__,
+        num_tokens_vec=np.sort(sizes),
+        max_tokens=max(MAX_TOKENS, sizes.max(initial=0)),
+    )
+    return [batch.tolist() for batch in batches]

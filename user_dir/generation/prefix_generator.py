@@ -73,6 +73,7 @@ class _PrefixEnsemble(EnsembleModel):
         self.eos = eos
         self.processors = processors
         self.max_len_a, self.max_len_b = 0.0, 0
+        self.max_new = None  # the task's own limit
         self.rooms = None  # int64 [B], of the prefixes still in the batch
 
     def room(self, positions, lengths):
@@ -84,6 +85,8 @@ class _PrefixEnsemble(EnsembleModel):
         """
         # the end needs no position: it is never read
         room = self.max_decoder_positions() - positions
+        if self.max_new is not None:
+            room = room.clamp(max=self.max_new)
         if self.max_len_a == 0:
             return room  # --max-len-b is the same for all, and fairseq sees to it
         # fairseq takes the longest prefix of the batch for every row's
@@ -133,10 +136,12 @@ class PrefixGenerator(SequenceGenerator):
         models, tgt_dict: as fairseq's generator.
         processors: each is called with the log-probabilities [R, V], the tokens [R, 1 + t] and
             the :class:`~user_dir.modules.prefix_faces.PrefixOut`, and returns the former.
+        max_new: most tokens that follow a prefix, without the end mark; None for as many as the
+            model has positions for.
         kwargs: fairseq's options.
     """
 
-    def __init__(self, models, tgt_dict, processors=(), **kwargs):
+    def __init__(self, models, tgt_dict, processors=(), max_new=None, **kwargs):
         eos = kwargs.get("eos")
         ensemble = _PrefixEnsemble(models, tgt_dict.eos() if eos is None else eos, processors)
         strategy = kwargs.get("search_strategy")
@@ -146,6 +151,7 @@ class PrefixGenerator(SequenceGenerator):
             kwargs["search_strategy"] = _Sampling(tgt_dict, topk, strategy.sampling_topp)
         super().__init__(ensemble, tgt_dict, **kwargs)
         ensemble.max_len_a, ensemble.max_len_b = self.max_len_a, self.max_len_b
+        ensemble.max_new = max_new
         self.symbols_to_strip_from_output = self.symbols_to_strip_from_output | {tgt_dict.bos()}
 
     def _generate(self, sample, prefix_tokens=None, constraints=None, bos_token=None):
@@ -155,6 +161,12 @@ class PrefixGenerator(SequenceGenerator):
             positions = lengths
         room = self.model.room(positions, lengths)
         least = int(room.min())
+        limit = self.model.max_new
+        if limit is not None and limit < self.min_len:
+            raise UserError(
+                f"--min-len {self.min_len}: a reply has at most {limit} tokens besides its end; "
+                "--max-target-positions says so"
+            )
         if least < self.min_len:
             raise UserError(
                 f"a prompt of {int(lengths[room.argmin()])} tokens leaves {max(least, 0)} for its "

@@ -1,10 +1,14 @@
 """What may change the next token's probabilities while a reply is written."""
 
+import logging
+
 import torch
 from torch import Tensor
 
 from ..errors import UserError
 from ..modules.ngram_blocking import block_ngrams_of
+
+logger = logging.getLogger(__name__)
 
 
 class ContextNgramBlock:
@@ -64,19 +68,30 @@ class WordSteering:
         return (lprobs + self.weight * raised).log_softmax(-1)
 
 
-def read_word_bag(path: str, encode) -> list[list[int]]:
+def read_word_bag(path: str, encode, unknown: int) -> list[list[int]]:
     """Read the words of a topic, one a line; ``encode`` turns one into tokens.
 
+    Words that the dictionary cannot spell are left out, with a warning.
+
+    Args:
+        unknown: the token of what the dictionary lacks.
+
     Raises:
-        UserError: the file is missing, is no text or holds no word.
+        UserError: the file is missing, is no text or holds no word that can be spelled.
     """
     try:
         with open(path, encoding="utf-8") as lines:
             words = [line.strip() for line in lines]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--steer-words {path}: {error}") from None
-    tokens = [encode(word) for word in dict.fromkeys(words) if word]
-    tokens = [list(t) for t in tokens if len(t)]
-    if not tokens:
+    tokens = {word: list(encode(word)) for word in words if word}
+    if not any(tokens.values()):
         raise UserError(f"--steer-words {path}: no word in it; write one a line")
-    return tokens
+    strange = [word for word, spelled in tokens.items() if unknown in spelled]
+    if strange:
+        shown = ", ".join(strange[:5])
+        logger.warning("--steer-words %s: not in the dictionary, left out: %s", path, shown)
+    bag = [spelled for word, spelled in tokens.items() if spelled and word not in strange]
+    if not bag:
+        raise UserError(f"--steer-words {path}: the dictionary can spell none of its words")
+    return bag

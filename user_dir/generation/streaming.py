@@ -8,18 +8,23 @@ from torch import Tensor
 from ..errors import UserError
 from ..modules.ngram_blocking import block_repeated_ngrams
 
+_COLDEST = 1e-30  # as good as 0, and its inverse still is an fp32 number
+
 
 def choose_token(
     lprobs: Tensor, topk: int, topp: float, generator: Optional[torch.Generator] = None
 ) -> int:
     """Draw a token from log-probabilities [V]: of the k best, or of the nucleus.
 
+    They are made to sum to 1 first: what masks have left of them may be less than the
+    smallest float.
+
     Args:
         topk: how many; 1 is greedy, 0 or less all.
         topp: smallest set of at least this probability (Holtzman et al. 2020); 1 or more, or
             0 or less, is all.
     """
-    probs = lprobs.float().exp()
+    probs = lprobs.float().softmax(-1)
     if topk > 0:
         values, tokens = probs.topk(min(topk, probs.numel()))
     else:
@@ -59,21 +64,22 @@ def stream_tokens(
     Raises:
         UserError: ``temperature`` is not positive.
     """
-    if temperature <= 0:
+    if not temperature > 0:
         raise UserError(f"--temperature {temperature}: must be > 0; --topk 1 is greedy")
+    temperature = max(temperature, _COLDEST)
     prefix = model.encoder(**net_input)
     tokens = net_input["src_tokens"].new_full((1, 1), eos)
     state: dict = {}
     room = model.max_decoder_positions() - int(prefix.next_positions[0])
     for step in range(min(max_len, room)):
-        logits = model.decoder(tokens, prefix, state)[0][:, -1]
-        lprobs = (logits.float() / temperature).log_softmax(-1)
+        logits = model.decoder(tokens, prefix, state)[0][:, -1].float()
+        # before anything else, so that a token remains: processors and the blocking of n-grams
+        # leave one that they find, and the likeliest has log-probability 0 at any temperature
+        masked = [*forbidden, eos] if step < min_len else [*forbidden]
+        logits = logits.index_fill(1, tokens.new_tensor(masked), -torch.inf)
+        lprobs = ((logits - logits.amax(1, keepdim=True)) / temperature).log_softmax(-1)
         for process in processors:
             lprobs = process(lprobs, tokens, prefix)
-        for token in forbidden:
-            lprobs[:, token] = -torch.inf
-        if step < min_len:
-            lprobs[:, eos] = -torch.inf
         if no_repeat_ngram:
             lprobs = block_repeated_ngrams(tokens[:, 1:], lprobs, no_repeat_ngram)
         token = choose_token(lprobs[0], topk, topp, generator)

@@ -43,6 +43,7 @@ class DialogTask(PrefixLMTask):
     """
 
     remembered = {"max_context_turns": 10, "max_source_positions": 256, "max_target_positions": 64}
+    shares_positions = True
     positions_options = "--max-source-positions and --max-target-positions"
 
     def __init__(self, cfg, dictionary):

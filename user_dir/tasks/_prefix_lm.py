@@ -30,6 +30,7 @@ class PrefixLMTask(FairseqTask):
     """
 
     remembered: dict = {}  # option -> default where neither user nor checkpoint says
+    shares_positions = False  # --max-target-positions is also an option of the task
 
     def __init__(self, cfg, dictionary: Dictionary):
         super().__init__(cfg)
@@ -86,6 +87,26 @@ class PrefixLMTask(FairseqTask):
                 f"({len(self.dictionary)} entries): use the data folder it was trained on"
             )
 
+    def check_resumed(self, state_dict):
+        """Refuse to go on otherwise than training began only because an option was left out.
+
+        Raises:
+            UserError: an option that is not given was given before, or had another default.
+        """
+        for name in self.remembered:
+            before, now = state_dict.get(name), self.option(name)
+            if before is None or before == now:
+                continue
+            option = f"--{name.replace('_', '-')}"
+            given = getattr(self.cfg, name)
+            if given is None or given is False:
+                again = option if before is True else f"{option} {before}"
+                raise UserError(
+                    f"training began with {again}, and would go on with {now}: give {again} again, "
+                    "or start anew in another --save-dir"
+                )
+            logger.warning("training began with %s %s and goes on with %s", option, before, now)
+
     @property
     def needed_positions(self) -> int:
         """How many positions a new model gets."""
@@ -97,9 +118,10 @@ class PrefixLMTask(FairseqTask):
         Raises:
             UserError: a checkpoint has fewer.
         """
-        if not from_checkpoint and getattr(cfg, "max_target_positions", 0) is None:
+        given = getattr(cfg, "max_target_positions", 0)
+        if not from_checkpoint and (given is None or (given and self.shares_positions)):
             with nullcontext() if isinstance(cfg, Namespace) else open_dict(cfg):
-                cfg.max_target_positions = self.needed_positions
+                cfg.max_target_positions = max(given or 0, self.needed_positions)
         model = super().build_model(cfg, from_checkpoint)
         positions = model.max_positions()
         if isinstance(positions, int) and positions < self.needed_positions:

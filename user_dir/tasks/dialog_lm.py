@@ -66,16 +66,20 @@ class DialogLMConfig(DialogDataConfig):
         default=None,
         metadata={"help": "generation: file with the words of a topic, one a line"},
     )
-    steer_weight: float = field(
-        default=2.0, metadata={"help": "added to the logits of the words in --steer-words"}
+    steer_weight: Optional[float] = field(
+        default=None,
+        metadata={"help": "added to the logits of the words in --steer-words (default 2)"},
     )
     mmi_path: Optional[str] = field(
         default=None,
         metadata={"help": "generation: checkpoint trained with --reverse that re-ranks replies"},
     )
-    mmi_weight: float = field(
-        default=0.5,
-        metadata={"help": "W in (1 - W) log P(reply | context) + W log P(query | reply), 0 to 1"},
+    mmi_weight: Optional[float] = field(
+        default=None,
+        metadata={
+            "help": "W in (1 - W) log P(reply | context) + W log P(query | reply), 0 to 1 "
+            "(default 0.5)"
+        },
     )
     seed: int = II("common.seed")
     tensorboard_logdir: Optional[str] = II("common.tensorboard_logdir")
@@ -98,6 +102,7 @@ class DialogLMTask(DialogTask):
             raise UserError(f"--seq2seq-prob {cfg.seq2seq_prob}: a probability, 0 to 1")
         self._options["reverse"] = cfg.reverse or None
         self._reranker = None
+        self._asked = None  # what fairseq-interactive is answering
 
     # --------------------------------------------------------------------------- the model
 
@@ -129,7 +134,8 @@ class DialogLMTask(DialogTask):
     def build_dataset_for_inference(self, src_tokens, src_lengths, constraints=None, **kwargs):
         """Make prefixes of encoded dialogs; their ``</s>`` is left out."""
         prefixes = [tokens[:-1].numpy() for tokens in src_tokens]
-        return DialogPrefixDataset(prefixes, self.dictionary, self.ctx, self.limits)
+        self._asked = DialogPrefixDataset(prefixes, self.dictionary, self.ctx, self.limits)
+        return self._asked
 
     # --------------------------------------------------------------------------- training
 
@@ -213,18 +219,23 @@ class DialogLMTask(DialogTask):
         if getattr(args, "score_reference", False):
             return super().build_generator(models, args, **kwargs)
         extra = {"tokens_to_suppress": MARKS, **(extra_gen_cls_kwargs or {})}
-        extra["processors"] = self._processors()
+        extra["processors"] = self.reply_processors()
+        extra["max_new"] = self.limits.max_target_positions - 1
+        if self.cfg.mmi_weight is not None and not self.cfg.mmi_path:
+            raise UserError(
+                f"--mmi-weight {self.cfg.mmi_weight}: needs a reverse model; name it by --mmi-path"
+            )
         if self.cfg.mmi_path:
             self._reranker = MMIReranker(
                 self.cfg.mmi_path,
-                self.cfg.mmi_weight,
+                0.5 if self.cfg.mmi_weight is None else self.cfg.mmi_weight,
                 self.cfg.data,
                 None if getattr(args, "unnormalized", False) else getattr(args, "lenpen", 1.0),
             )
             self._reranker.model.to(next(models[0].parameters()).device)
         return super().build_generator(models, args, extra_gen_cls_kwargs=extra, **kwargs)
 
-    def _processors(self):
+    def reply_processors(self):
         processors = []
         if self.cfg.block_context_ngram < 0:
             raise UserError(
@@ -232,12 +243,18 @@ class DialogLMTask(DialogTask):
             )
         if self.cfg.block_context_ngram:
             processors.append(ContextNgramBlock(self.cfg.block_context_ngram))
+        weight = self.cfg.steer_weight
+        if weight is not None and not (math.isfinite(weight) and self.cfg.steer_words):
+            raise UserError(
+                f"--steer-weight {weight}: a finite number, together with --steer-words FILE"
+            )
         if self.cfg.steer_words:
             words = read_word_bag(
                 self.cfg.steer_words,
                 lambda word: self.encode_pieces(self.encode_text(word))[:-1].tolist(),
+                self.dictionary.unk(),
             )
-            processors.append(WordSteering(words, self.cfg.steer_weight))
+            processors.append(WordSteering(words, 2.0 if weight is None else weight))
         return processors
 
     def build_pairs(self, prefixes, responses):
@@ -280,8 +297,11 @@ class DialogLMTask(DialogTask):
             turn = row[segments == QUERY]
             queries.append(turn[(turn != self.sep) & (turn != self.dictionary.bos())])
         hypos = self._reranker.rerank(queries, hypos)
-        for i, group in enumerate(hypos):
-            number = int(sample["id"][i]) if "id" in sample else i
+        if "id" in sample:
+            numbers = sample["id"].tolist()
+        else:  # fairseq-interactive drops it, and counts the lines of all its buffers
+            numbers = [self.lines_before + i for i in self._asked.collated]
+        for number, group in zip(numbers, hypos, strict=True):
             for rank, hypo in enumerate(group, 1):
                 forward, reverse = hypo["forward_score"] / LN2, hypo["reverse_score"] / LN2
                 # part of the command's output, as fairseq's own H- and P- lines

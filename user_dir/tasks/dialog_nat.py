@@ -50,7 +50,8 @@ class DialogNATTask(DialogTask):
 
     ``--arch insertion_transformer --criterion nat_loss`` trains Stern et al.'s (2019) model:
     the encoder reads the prefix, the decoder inserts tokens everywhere at once.
-    ``--iter-decode-max-iter`` bounds the rounds of decoding.
+    ``--iter-decode-max-iter`` bounds the rounds of decoding, and so the length of replies:
+    ``--max-len-b`` does not.
     """
 
     @property
@@ -120,12 +121,19 @@ class DialogNATTask(DialogTask):
         Raises:
             UserError: options of left-to-right search, which would do nothing here.
         """
-        for name, default in (("sampling", False), ("no_repeat_ngram_size", 0)):
+        for name, default in (
+            ("sampling", False),
+            ("no_repeat_ngram_size", 0),
+            ("temperature", 1.0),
+            ("min_len", 1),
+        ):
             if getattr(args, name, default) != default:
                 raise UserError(
                     f"--{name.replace('_', '-')}: a reply that is not written from left to right "
                     "has no next token to choose; leave it out"
                 )
+        if getattr(args, "nbest", 1) != 1:
+            raise UserError(f"--nbest {args.nbest}: this model writes one reply; leave it out")
         return TranslationLevenshteinTask.build_generator(self, models, args)
 
     def _writes_samples(self):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from fairseq.logging import metrics
 
 from tests.dialog_helpers import (
     batch_of,
@@ -88,6 +89,33 @@ def test_alpha_weighs_the_penalty(parts):
     assert one > plain
     torch.testing.assert_close(two - plain, 2 * (one - plain), atol=1e-5, rtol=1e-5)
     assert float(log["unlikelihood"]) == pytest.approx(float((one - plain).detach()), rel=1e-4)
+
+
+def test_of_a_causal_update_only_the_reply_is_penalised():
+    """Though every token of the line is learned."""
+    dictionary = dialog_dictionary()
+    task = dialog_task(dictionary, seq2seq_prob=0.0)
+    model = dialog_model(dictionary, unilm=False, dropout=0.0).train()
+    lines = ["w1 w1 <CTX> w1 w2 <SEP> w2 w3 w2 w1", "w4 w4 <SEP> w5 w4 w6"]
+    batch = task._as(batch_of(dialog_dataset(lines, dictionary)), False, response_only=False)
+    _, size, log = make(task).train()(model, batch)
+    assert size == batch["ntokens"]  # the whole lines
+    reply = batch["response_mask"].flatten()
+    target, owner = batch["target"].flatten()[reply], batch["sample_index"].flatten()[reply]
+    features = model(**batch["net_input"], features_only=True)[0].flatten(0, 1)[reply]
+    negatives = earlier_tokens(target, owner, PAD)
+    expected = unlikelihood(features, model.output_weight(), negatives, PAD)
+    assert float(log["unlikelihood"]) == pytest.approx(float(expected.detach()), rel=1e-5)
+
+
+def test_updates_on_own_replies_log_what_they_minimise(parts):
+    task, model, batch = parts
+    criterion = make(task, unlikelihood_sequence_prob=1.0, unlikelihood_ngram=1).train()
+    log = criterion(model, {**batch, "update_num": 3})[2]
+    with metrics.aggregate() as logged:
+        UnlikelihoodCriterion.reduce_metrics([log])
+    values = logged.get_smoothed_values()
+    assert values["loss"] == values["sequence_unlikelihood"] > 0
 
 
 def test_validation_is_not_penalised(parts):

@@ -8,6 +8,7 @@ from user_dir.data.dialog_cleaning import (
     clean_turn,
     remove_asides,
     strip_outer_punctuation,
+    whole_characters,
 )
 from user_dir.data.dialog_records import DialogReport
 from user_dir.errors import UserError
@@ -31,6 +32,17 @@ from user_dir.errors import UserError
 )
 def test_asides(text, expected):
     assert remove_asides(text) == expected
+
+
+def test_whole_characters():
+    for text, whole in [
+        ("hello \ud83d there", "hello  there"),
+        ("\ude00 a \ud83d", " a "),
+        ("\ud83d\ud83d\ude00!", "\U0001f600!"),
+        ("na\u00efve \U0001f600", "na\u00efve \U0001f600"),
+    ]:
+        assert whole_characters(text) == whole
+    assert clean_turn("hello \ud83d there \ud83d\ude00", Cleaning()) == "hello there \U0001f600"
 
 
 @pytest.mark.parametrize(

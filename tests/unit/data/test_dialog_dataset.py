@@ -46,6 +46,20 @@ def test_every_dialog_is_in_exactly_one_batch(max_tokens, max_sentences):
         assert max_sentences is None or len(batch) <= max_sentences
 
 
+@pytest.mark.parametrize("max_tokens, max_sentences", [(40, None), (None, 3), (60, 2), (5, None)])
+def test_a_batch_takes_dialogs_while_they_fit(max_tokens, max_sentences):
+    dataset = dialog_dataset(random_lines(101))
+    order = dataset.ordered_indices()
+    batches = dataset.batch_by_size(order, max_tokens, max_sentences)
+    assert np.concatenate(batches).tolist() == order.tolist()
+    for batch, after in zip(batches, batches[1:]):
+        one_more = np.append(batch, after[0])
+        cells = len(one_more) * (
+            dataset.prefix_sizes[one_more].max() + dataset.response_sizes[one_more].max() - 1
+        )
+        assert len(batch) == max_sentences or (max_tokens is not None and cells > max_tokens)
+
+
 def test_order_keeps_batches_full():
     dataset = dialog_dataset(random_lines(3000, longest=20), shuffle=True)
 

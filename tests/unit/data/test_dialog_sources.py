@@ -158,6 +158,34 @@ def test_polyai_json_and_tfrecord_give_the_same(tmp_path, name):
     assert read(path, max_context_turns=1)[0][0] == ["c0", "q", "r"]
 
 
+# ---------------------------------------------------------------------- any of the formats
+
+HALF, WHOLE = "\\ud83d", "\\ud83d\\ude00"  # escapes, as they stand in a file
+
+
+@pytest.mark.parametrize(
+    ("line", "turns", "group"),
+    [
+        (
+            f'{{"turns": ["hello {HALF} there", "b {WHOLE}"]}}',
+            ["hello there", "b 😀"],
+            "hello  there",
+        ),
+        (f'{{"id": "x{HALF}", "turns": ["a", "b"]}}', ["a", "b"], "x"),
+        (f"{{'question': 'hi {HALF}', 'answer': 'b {WHOLE}'}}", ["hi", "b 😀"], "hi "),
+        (f"{{'asin': 'B{HALF}', 'question': 'hi', 'answer': 'b'}}", ["hi", "b"], "B"),
+        (f'{{"context": "hi {HALF}", "response": "b"}}', ["hi", "b"], "hi "),
+    ],
+)
+def test_halves_of_characters_are_dropped(line, turns, group, tmp_path):
+    path = tmp_path / "a.json"
+    write(path, f"{line}\n")
+    dialog = next(read_dialogs([str(path)], DialogReport(strict=True), dedupe=True))
+    assert (dialog.turns, dialog.group) == (turns, group)
+    assert StorySplitter(1, 0.1, 0.1).subset(dialog) in ("train", "valid", "test")
+    assert dialog.text.encode()
+
+
 def test_bad_json_lines_are_counted(tmp_path):
     good = as_json(POLYAI[1:2])
     bad = ["{", "[1]", "[" * 100_000, '{"context": "a"}', '{"context": 1, "response": "b"}']

@@ -64,15 +64,25 @@ def test_weight_zero_changes_nothing():
     assert not math.isnan(steered.sum())
 
 
-def test_word_bags_are_read_and_checked(tmp_path):
+def test_word_bags_are_read_and_checked(tmp_path, caplog):
     path = tmp_path / "words"
     path.write_text("ab\n\nc\nab\n", encoding="utf-8")
-    assert read_word_bag(str(path), lambda word: [ord(x) for x in word]) == [[97, 98], [99]]
+
+    def spell(word):
+        return [ord(x) if x.isascii() else 3 for x in word]
+
+    assert read_word_bag(str(path), spell, 3) == [[97, 98], [99]]
+    path.write_text("a漢\nc\n", encoding="utf-8")
+    assert read_word_bag(str(path), spell, 3) == [[99]]
+    assert "left out: a漢" in caplog.text
+    path.write_text("漢\n", encoding="utf-8")
+    with pytest.raises(UserError, match="can spell none of its words"):
+        read_word_bag(str(path), spell, 3)
     path.write_text("\n \n", encoding="utf-8")
     with pytest.raises(UserError, match="no word in it"):
-        read_word_bag(str(path), list)
+        read_word_bag(str(path), list, 3)
     path.write_bytes(b"\xff\xfe\n")
     with pytest.raises(UserError, match="--steer-words"):
-        read_word_bag(str(path), list)
+        read_word_bag(str(path), list, 3)
     with pytest.raises(UserError, match="--steer-words"):
-        read_word_bag(str(tmp_path / "none"), list)
+        read_word_bag(str(tmp_path / "none"), list, 3)

@@ -5,6 +5,7 @@ import torch
 
 from tests.helpers import generate, tiny_dictionary, tiny_model, tiny_task
 from user_dir.errors import UserError
+from user_dir.generation.processors import ContextNgramBlock
 from user_dir.generation.streaming import choose_token, stream_tokens, text_as_it_grows
 
 END = 2
@@ -59,6 +60,34 @@ def test_the_nucleus_is_the_smallest_set_of_that_probability():
     assert support(topk=0, topp=0.81) == {0, 1, 2}
     assert support(topk=2, topp=1.0) == {0, 1}
     assert support(topk=0, topp=1.0) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1e-300])
+def test_what_masks_leave_can_be_drawn_at_any_temperature(temperature):
+    model = tiny_model(max_positions=24, seed=5)
+    logits = model.decoder.forward
+
+    def sure_of_the_end(*args):  # so sure that all else underflows
+        out = logits(*args)
+        out[0][..., END] += 200.0
+        return out
+
+    model.decoder.forward = sure_of_the_end
+    assert stream(model, [4], min_len=0) == []
+    for topp in (1.0, 0.5):
+        options = {"topk": 0, "topp": topp, "temperature": temperature, "forbidden": (0, 1, 5)}
+        tokens = stream(model, [4], min_len=6, max_len=20, **options)
+        assert len(tokens) == 6 and not {0, 1, 5} & set(tokens)
+
+
+def test_a_token_remains_where_everything_is_blocked():
+    model, size = tiny_model(max_positions=24, seed=5), len(tiny_dictionary())
+    prompt = list(range(4, size))  # every word
+
+    tokens = stream(
+        model, prompt, forbidden=(0, 1, 3), min_len=3, processors=[ContextNgramBlock(1)]
+    )
+    assert len(tokens) >= 3 and not {0, 1, 3} & set(tokens)
 
 
 def test_temperature_must_be_positive():

@@ -119,6 +119,48 @@ def test_generate_and_interactive_write_the_same_replies(probability):
         assert words == line.split()
 
 
+@pytest.mark.parametrize("from_dataset", [True, False])
+def test_replies_are_no_longer_than_those_that_were_learned(from_dataset):
+    dictionary = dialog_dictionary()
+    task = settled(dialog_task(dictionary, max_target_positions=4), 1.0)
+    model = dialog_model(dictionary, seed=1)
+    _, hypos = generate(task, model, LINES, from_dataset, max_len_b=30, min_len=3)
+    assert {len(h["tokens"]) for group in hypos for h in group} == {4}  # the end is one of them
+    with pytest.raises(UserError, match="--min-len 4: a reply has at most 3 tokens"):
+        generate(task, model, LINES, from_dataset, max_len_b=30, min_len=4)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"mmi_weight": 0.3}, "--mmi-weight 0.3: needs a reverse model"),
+        ({"steer_weight": 1.0}, "--steer-weight 1.0: a finite number, together with"),
+        ({"steer_weight": float("nan"), "steer_words": "w"}, "--steer-weight nan"),
+    ],
+)
+def test_weights_without_what_they_weigh_are_refused(options, message):
+    task = dialog_task(**options)
+    with pytest.raises(UserError, match=message):
+        task.build_generator([dialog_model()], Namespace(beam=1))
+
+
+def test_training_goes_on_as_it_began():
+    began = {"seq2seq_prob": 1.0, "reverse": True, "max_context_turns": 3}
+    dialog_task(seq2seq_prob=1.0, reverse=True, max_context_turns=3).check_resumed(began)
+    for options, message in (
+        ({"reverse": True, "max_context_turns": 3}, "--seq2seq-prob 1.0 again"),
+        ({"seq2seq_prob": 1.0, "max_context_turns": 3}, "began with --reverse, and would"),
+        ({"seq2seq_prob": 1.0, "reverse": True}, "--max-context-turns 3, and would go on with 10"),
+    ):
+        task = dialog_task(**options)
+        if "seq2seq_prob" not in options:
+            task._options["seq2seq_prob"] = 0.25  # as build_model settles it
+        with pytest.raises(UserError, match=message):
+            task.check_resumed(began)
+    # asked for by name, it may be otherwise
+    dialog_task(seq2seq_prob=0.5, reverse=True, max_context_turns=0).check_resumed(began)
+
+
 def test_replies_hold_no_marks_and_respect_the_context():
     dictionary = dialog_dictionary(num_words=6)
     task = settled(dialog_task(dictionary, block_context_ngram=1), 1.0)

@@ -1,0 +1,74 @@
+"""``fairtale chat`` as people type it: a tiny model, and what comes through a pipe."""
+
+import pytest
+from fairseq.data import Dictionary
+
+from tests.cli.fairtale_command import assert_user_error, fairtale
+
+WORDS = "hello how are you fine thanks red green blue good bye".split()
+TRAINING = (
+    "--task dialog_lm --arch gpt_tiny --decoder-layers 1 --decoder-embed-dim 16 "
+    "--decoder-ffn-embed-dim 16 --decoder-attention-heads 2 --criterion cross_entropy "
+    "--optimizer adam --lr 0.01 --max-tokens 400 --max-update 3 --no-epoch-checkpoints "
+    "--max-target-positions 24 --disable-validation --data-buffer-size 0 --num-workers 0 --cpu"
+).split()
+
+
+@pytest.fixture(scope="module")
+def model(fairseq, tmp_path_factory):
+    """A checkpoint that has learned next to nothing, of words without a tokenizer."""
+    folder = tmp_path_factory.mktemp("chat")
+    dictionary = Dictionary()
+    for word in [*WORDS, "<CTX>", "<SEP>"]:
+        dictionary.add_symbol(word)
+    dictionary.save(str(folder / "dict.txt"))
+    (folder / "train").write_text("hello <SEP> how are you\nhow are you <SEP> fine thanks\n" * 20)
+    words = ["--trainpref", folder / "train", "--srcdict", folder / "dict.txt", "--workers", 1]
+    fairseq.run("preprocess", "--only-source", *words, "--destdir", folder / "bin")
+    fairseq.run("train", folder / "bin", *TRAINING, "--save-dir", folder)
+    return folder / "checkpoint_last.pt"
+
+
+def chat(model, *options, stdin="hello\nhow are you\n"):
+    """The lines that the model writes, and those on stderr."""
+    done = fairtale(
+        "chat",
+        model,
+        "--cpu",
+        "--seed",
+        "1",
+        *options,
+        stdin=stdin.encode(errors="surrogateescape"),
+    )
+    out, err = done.stdout.decode().splitlines(), done.stderr.decode().splitlines()
+    assert done.returncode == 0 and "Traceback" not in "".join(err), err
+    assert out.pop() == ""  # at the end of the input
+    return out, err
+
+
+def test_what_is_not_utf8_is_asked_again(model):
+    replies, _ = chat(model)
+    assert len(replies) == 2
+    assert all(set(reply.split()) <= {*WORDS, "<unk>"} for reply in replies)
+    again, errors = chat(model, stdin="hello\nh\udcff\udcfe\n\udced\udca0\udcbd\nhow are you\n")
+    assert again == replies  # as if nothing had been said; and the seed repeats them
+    assert errors[-2:] == [f"error: input line {n} is not valid UTF-8" for n in (2, 3)]
+
+
+def test_steered_and_kept_from_repeating_the_history(model):
+    words = model.parent / "colours"
+    words.write_text("blue\n")
+    options = ["--min-len", "3", "--max-len", "9"]
+    steered, _ = chat(model, *options, "--steer-words", words, "--steer-weight", "50")
+    assert all("blue" in reply.split() for reply in steered)
+    blocked, _ = chat(model, *options, "--block-context-ngram", "1")
+    assert blocked[0] and not {"hello"} & set(blocked[0].split())
+    history = {"hello", *blocked[0].split(), "how", "are", "you"}
+    assert blocked[1] and not history & set(blocked[1].split())
+
+
+def test_mistakes_are_one_line(model):
+    done = fairtale("chat", model, "--max-len", "24", "--cpu", stdin="hello\n")
+    assert_user_error(done, "--max-len 24: replies of at most 23 tokens were learned")
+    done = fairtale("chat", model, "--topk", "5", "--topp", "0.5", "--cpu", stdin="hello\n")
+    assert_user_error(done, "--topk 5 --topp 0.5: give one of them")
