@@ -84,6 +84,28 @@ def test_pruned_models_are_decoded_without_more_options(fairseq, data, plain, tm
     assert "![heads, BLEU and speed](report.png)" in text
 
 
+def test_a_model_that_does_not_look_at_the_source(fairseq, data, plain, tmp_path):
+    blind, small = tmp_path / "blind.pt", tmp_path / "small.pt"
+    words = ["--heads", 0, "--by", "random", "--types", "cross", "--data", data]
+    done = fairtale("prune", plain, "--out", blind, *words)
+    assert done.returncode == 0 and heads_of(done)["cross"] == (0, 8), done.stderr
+    assert "all cross heads go" in done.stderr and f"--data {data}: is not read" in done.stderr
+    assert "judged by" not in done.stdout
+
+    words = ["--heads", 3, "--by", "gradient", "--types", "encoder", "--data", data]
+    done = fairtale("prune", blind, "--out", small, *words)
+    assert done.returncode == 0 and heads_of(done)["encoder"] == (3, 8), done.stderr
+    assert "judged by 9 sentences" in done.stdout
+
+    assert len(generate(fairseq, data, small)) == 9
+    words = [data, "--path", small, "--cpu", "--gen-subset", "valid", "--num-workers", 0]
+    done = fairseq.run("generate", *words, "--print-alignment", check=False)
+    assert done.status != 0 and "--print-alignment: " in done.error, done.err
+    assert "has no heads left" in done.error and "Traceback" not in done.err
+    words[2] = plain  # which has heads
+    assert len(fairseq.run("generate", *words, "--print-alignment").rows("A")) == 9
+
+
 def test_mistakes(data, plain, tmp_path):
     out = tmp_path / "x.pt"
 
@@ -98,3 +120,8 @@ def test_mistakes(data, plain, tmp_path):
     refused(plain, "--out", out, "--drop-layers", "encoder.2", parts=["encoder.2", "encoder.1"])
     refused(plain, "--out", plain, "--ffn-keep", 0.5, parts=["--out", "itself"])
     refused(plain, "--out", out, "--heads", 3, "--by", "gradient", parts=["--data"])
+    words = ["--ffn-keep", 0.5, "--data", data, "--device", "cuda"]
+    refused(plain, "--out", out, *words, parts=["--device cuda: not usable here", "try cpu"])
+    words = [plain, plain, "--names", "a", "b", "--data", data, "--out", tmp_path / "rep.png"]
+    done = fairtale("prune-report", *words)
+    assert_user_error(done, "--out", "rep.png: the figure would go there too")

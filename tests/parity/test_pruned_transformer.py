@@ -164,6 +164,37 @@ def test_units_and_layers():
 
 
 @torch.no_grad()
+def test_heads_are_ordered_as_training_would_fix_them():
+    """Gates that are fixed are not judged by the log-alpha that they had."""
+    model = gated_model(settings_of(gated_attention="encoder,cross"))
+    for key, gate in model.gates().items():
+        gate.set_log_alpha(torch.tensor([-9.0, -8.0, 9.0, 8.0]))
+        if key.startswith("encoder"):
+            gate.fix([True, True, False, False])
+    _, order = removal.gate_scores(model)
+    places = {}
+    for count in (5, 6, 9, 12, 18, 20):
+        kept = selection.keep_best(order, count)
+        places[count] = [len(kept[key]) for key in order]
+    assert places[5] == [2, 2, 1, 0, 0, 0] and places[6] == [2, 2, 2, 0, 0, 0]
+    assert places[9] == [2, 2, 2, 1, 1, 1] and places[12] == [2, 2, 2, 2, 2, 2]
+    assert places[18] == [2, 2, 2, 4, 4, 4] and places[20][3:] == [4, 4, 4]
+    # within a layer that is fixed, by log-alpha
+    assert selection.keep_best(order, 1)["encoder.0"] == [1]
+
+
+@torch.no_grad()
+def test_nothing_of_the_gates_is_left():
+    settings = settings_of()
+    model = gated_model(settings)
+    counts = removal.head_counts(model)
+    plan = removal.Plan({key: list(range(count)) for key, count in counts.items()})
+    assert [name for name in model.state_dict() if "gate" in name]
+    left = removal.prune_state(model.state_dict(), plan, counts, removal.gate_values(model))
+    assert not [name for name in left if "gate" in name]
+
+
+@torch.no_grad()
 def test_a_pruned_model_is_pruned_again():
     settings = settings_of(gated_attention="")
     model = randomize(new_model(settings, V, V), scale=0.25).eval()

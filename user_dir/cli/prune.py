@@ -19,12 +19,13 @@ import os
 
 from ..errors import UserError
 from ..pruning.parts import HEAD_TYPES, SIDES, place_of, type_of
-from .support import positive_int, whole_file
+from .support import find_device, positive_int, to_device, whole_file
 
 logger = logging.getLogger(__name__)
 
 METHODS = ("gates", "confidence", "gradient", "random")
 _MEASURED = ("confidence", "gradient")
+_AT_MOST_ONE = ("gates", "confidence")
 
 
 def add_arguments(parser):
@@ -67,7 +68,7 @@ def add_arguments(parser):
     data.add_argument(
         "--tokens", type=positive_int, default=2000, help="tokens of a batch (default: %(default)s)"
     )
-    data.add_argument("--device", help="cpu, cuda (default: cuda if there is one)")
+    data.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda if there is one)")
 
 
 def run(args):
@@ -87,14 +88,23 @@ def run(args):
     dropped = _dropped_layers(args, model)
     asked = _asked_heads(args, counts, gates, dropped)
     _check_budget(args, asked, dropped)
-    measured = _measure(args, checkpoint) if args.data else None
-    if measured:
+    measured = None
+    if args.data and (asked and args.by in _MEASURED or args.ffn_keep is not None):
+        measured = _measure(args, checkpoint)
         print(f"judged by {measured.num_sentences} sentences of {args.subset}")
+    elif args.data:
+        logger.warning(
+            "--data %s: is not read; only --by %s and --ffn-keep judge by data",
+            args.data,
+            ", ".join(_MEASURED),
+        )
 
     kept = {key: list(range(count)) for key, count in counts.items()}
     if asked:
         kept |= _choose_heads(args, asked, model, measured)
         _warn_of_gates(kept, gates, asked)
+        _warn_of_types(kept, asked)
+        _warn_of_nothing(args, kept, asked, model)
     units = {}
     if args.ffn_keep is not None:
         scores = measured.units if measured else removal.magnitude_of_units(model)
@@ -146,16 +156,16 @@ def _asked_heads(args, counts, gates, dropped):
     """The heads that are to be chosen from, as counts of attentions; empty: all stay."""
     from ..pruning.selection import parse_types
 
-    gated = [kind for kind in HEAD_TYPES if f"{kind}.0" in gates]
+    gated = [kind for kind in HEAD_TYPES if kind in map(type_of, gates)]
     budget = args.heads is not None or args.threshold is not None
     if args.by is None and gated:
         args.by = "gates"
+    if not gated and (args.by == "gates" or args.by is None and budget):
+        raise UserError(
+            f"{args.checkpoint}: has no gates to judge heads by; "
+            "say --by confidence, gradient or random"
+        )
     if args.by is None:
-        if budget:
-            raise UserError(
-                f"{args.checkpoint}: has no gates to judge heads by; "
-                "say --by confidence, gradient or random"
-            )
         if args.ffn_keep is None and not args.drop_layers:
             raise UserError(
                 f"{args.checkpoint}: has no gates, so say what goes: --heads, --threshold, "
@@ -166,6 +176,11 @@ def _asked_heads(args, counts, gates, dropped):
         raise UserError(f"--by {args.by}: say how many heads stay, by --heads or --threshold")
     if args.by == "random" and args.heads is None:
         raise UserError("--threshold: means nothing with --by random; say --heads")
+    if args.by in _AT_MOST_ONE and args.threshold is not None and not args.threshold <= 1.0:
+        raise UserError(
+            f"--threshold {args.threshold}: no head would stay, for scores of --by {args.by} are "
+            "at most 1; give at most 1, or say --heads"
+        )
     types = parse_types(args.types) if args.types else gated if args.by == "gates" else HEAD_TYPES
     if args.by == "gates" and set(types) - set(gated):
         raise UserError(
@@ -207,7 +222,9 @@ def _choose_heads(args, asked, model, measured):
             values = removal.gate_values(model)
             scores = probability if threshold is not None else values
             smallest = threshold if threshold is not None else 1e-30
-            return selection.keep_above({key: scores[key] for key in asked}, smallest)
+            return selection.keep_above(
+                {key: scores[key] for key, n in asked.items() if n}, smallest
+            )
         scores = rank
     elif args.by == "random":
         scores = selection.random_scores(asked, args.seed)
@@ -236,22 +253,41 @@ def _warn_of_gates(kept, gates, asked):
         logger.warning("%d heads stay although their gates are closed: they add nothing", closed)
 
 
+def _warn_of_types(kept, asked):
+    """Say which kinds of attention lose all their heads."""
+    for kind in HEAD_TYPES:
+        keys = [key for key in asked if type_of(key) == kind]
+        if sum(asked[key] for key in keys) and not any(kept[key] for key in keys):
+            logger.warning("all %s heads go: that attention adds nothing but a bias", kind)
+
+
+def _warn_of_nothing(args, kept, asked, model):
+    """Say so where gates were to choose heads that go, and have not chosen any."""
+    if args.by != "gates" or args.heads is not None or args.threshold is not None:
+        return
+    if args.ffn_keep is not None or args.drop_layers:
+        return
+    stay = sum(len(kept[key]) for key in asked)
+    if stay == sum(asked.values()) and not any(g.is_fixed for g in model.gates().values()):
+        logger.warning(
+            "no head goes: the gates are not fixed, and all %d are open; say --heads or "
+            "--threshold, or train with --gates-fix-update",
+            stay,
+        )
+
+
 def _measure(args, checkpoint):
     """Read sentences through the model's own task, and measure heads and units on them."""
-    import torch
-    from fairseq import utils
-
     from ..pruning.importance import measure
 
+    device = find_device(args.device)
     task, batches = _open_data(args, checkpoint)
-    name = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = checkpoint.model.to(name)
+    model = checkpoint.model.to(device)
     dataset, dictionary = task.dataset(args.subset), task.target_dictionary
 
     def samples():
         for batch in batches:
-            sample = dataset.collater([dataset[int(i)] for i in batch])
-            yield utils.move_to_cuda(sample) if name.startswith("cuda") else sample
+            yield to_device(dataset.collater([dataset[int(i)] for i in batch]), device)
 
     measured = measure(model, samples(), dictionary.pad(), dictionary.eos())
     model.to("cpu")

@@ -17,7 +17,14 @@ from dataclasses import dataclass, field
 from ..data.text_lines import read_text_lines
 from ..errors import UserError
 from ..pruning.parts import HEAD_TYPES, type_of
-from .support import positive_int, progress_bar, require, whole_file
+from .support import (
+    find_device,
+    positive_int,
+    progress_bar,
+    require,
+    to_device,
+    whole_file,
+)
 
 
 def add_arguments(parser):
@@ -38,7 +45,7 @@ def add_arguments(parser):
         "--max-len-a", type=float, default=1.5, help="tokens: a * source + b (default: %(default)s)"
     )
     search.add_argument("--max-len-b", type=int, default=10, help="(default: %(default)s)")
-    search.add_argument("--device", help="cpu, cuda (default: cuda if there is one)")
+    search.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda if there is one)")
     speed = parser.add_argument_group("speed")
     speed.add_argument(
         "--batch-size", type=positive_int, default=32, help="sentences (default: %(default)s)"
@@ -74,19 +81,19 @@ def run(args):
     require("matplotlib", extra="plots")
     paths = [args.base, *args.pruned]
     names = _names(args, paths)
+    figure_path = _figure_path(args, paths)
     import fairtale
 
     fairtale.register()
     import torch
 
-    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = find_device(args.device)
     task, entrants = _load(args, paths, names, device)
     batches, timed = _batches(args, task, entrants)
     references = _references(args, task, batches)
     for entrant in entrants:
         _score(args, task, entrant, batches, references, device)
     _race(args, task, entrants, timed, device)
-    figure_path = args.figure or os.path.splitext(args.out)[0] + ".png"
     num_timed = sum(map(len, timed))
     notes = _notes(args, task, device, torch.get_num_threads(), len(references), num_timed)
     lines = [f"# {os.path.basename(args.base)} and what is left of it", ""]
@@ -115,6 +122,22 @@ def _names(args, paths):
     if len(set(names)) < len(names):
         raise UserError(f"--names: the models need different names, not {' '.join(names)}")
     return names
+
+
+def _figure_path(args, paths):
+    """Where the figure goes, which must not be where anything else is."""
+    figure_path = args.figure or os.path.splitext(args.out)[0] + ".png"
+    out, figure = os.path.realpath(args.out), os.path.realpath(figure_path)
+    if out == figure:
+        raise UserError(
+            f"--out {args.out}: the figure would go there too; end the report's name in .md, or "
+            "say --figure"
+        )
+    read = {os.path.realpath(path) for path in [*paths, *([args.ref] if args.ref else [])]}
+    for option, path, real in (("--out", args.out, out), ("--figure", figure_path, figure)):
+        if real in read:
+            raise UserError(f"{option} {path}: would replace a file that is read; name another")
+    return figure_path
 
 
 # ----------------------------------------------------------------------- models and data
@@ -242,11 +265,9 @@ def _references(args, task, batches):
 
 def _translate(task, entrant, batch, subset, device):
     import torch
-    from fairseq import utils
 
     dataset = task.dataset(subset)
-    sample = dataset.collater([dataset[int(i)] for i in batch])
-    sample = utils.move_to_cuda(sample) if device.type == "cuda" else sample
+    sample = to_device(dataset.collater([dataset[int(i)] for i in batch]), device)
     with torch.no_grad():
         hypotheses = task.inference_step(entrant.generator, [entrant.model], sample)
     return zip(sample["id"].tolist(), hypotheses, strict=True)
@@ -273,7 +294,7 @@ def _race(args, task, entrants, timed, device):
 
     def wait():
         if device.type == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
 
     with progress_bar(args.rounds, "round", "speed") as bar:
         for number in range(args.rounds):

@@ -34,6 +34,32 @@ def _argument_error(text, rule):
     return argparse.ArgumentTypeError(f"{text!r} is not {rule}")
 
 
+def find_device(name):
+    """Returns the torch device of ``--device NAME``; None is the first GPU if there is one.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    import torch
+
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError("it is neither a CPU nor a CUDA GPU")
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # torch words an absent CUDA as the latter
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {name}: not usable here ({reason}); try cpu") from None
+
+
+def to_device(sample, device):
+    """Moves fairseq's nested sample to a device that :func:`find_device` has found."""
+    from fairseq import utils
+
+    return utils.move_to_cuda(sample, device) if device.type == "cuda" else sample
+
+
 def require(module, extra, package=None):
     """Imports ``module``, or names the install command of the extra that brings it.
 

@@ -1,5 +1,6 @@
 """``l0_gated``: the translation loss, and what open gates cost."""
 
+import contextlib
 import importlib.util
 import logging
 import os
@@ -13,7 +14,7 @@ from omegaconf import II
 
 from ..data.gate_history import HISTORY_NAME, append_record, heat_map, pixels
 from ..errors import UserError
-from ..modules.gate_budget import expected_open, mean_by_type, ramp
+from ..modules.gate_budget import competing, expected_open, hold_expected, mean_by_type, ramp
 from ..pruning.parts import HEAD_TYPES, type_of
 from ..pruning.selection import keep_above, keep_best
 from .label_smoothed_kl import (
@@ -38,7 +39,7 @@ class L0GatedCriterionConfig(LabelSmoothedKLCriterionConfig):
         default=None,
         metadata={
             "help": "instead of --l0-penalty: learn which N heads stay open, of all gated types "
-            "and layers together"
+            "and layers together; heads that an earlier training has fixed open count"
         },
     )
     l0_warmup_updates: int = field(
@@ -47,10 +48,6 @@ class L0GatedCriterionConfig(LabelSmoothedKLCriterionConfig):
             "help": "over the first N updates the penalty grows from 0, or the target comes down "
             "from all heads, linearly"
         },
-    )
-    target_rate: float = field(
-        default=0.01,
-        metadata={"help": "step of the Lagrange multipliers of --target-heads, in each update"},
     )
     gates_fix_update: int = field(
         default=-1,
@@ -70,13 +67,16 @@ class L0GatedCriterion(LabelSmoothedKLCriterion):
     """Smoothed cross-entropy plus a price of open heads, which are gates of ``transformer_hcg``.
 
     Source: Louizos et al. 2018, equation 12, on heads as in Voita et al. 2019, equation 11;
-    with a target, see :class:`~user_dir.modules.gate_budget.GateBudget`.
+    with a target, see :func:`~user_dir.modules.gate_budget.hold_expected`.
 
     The log shows, in bits per token: ``loss``, which is minimised; ``translation_loss``, its
     first part, and ``gate_loss``, the second. In validation ``loss`` is the translation loss
     alone, so that it can be compared at all times. ``nll_loss`` and ``ppl`` are without
     smoothing, as always. ``expected_encoder`` is the sum of P(open), ``open_encoder`` the
     number of gates that are not 0 in evaluation; likewise decoder and cross.
+
+    Gates that are fixed when training begins stay as they are, and cost nothing. A target counts
+    them: the other gates are left as many as are missing.
 
     At each validation the gates go into the log, layer by layer, into ``gates.jsonl`` of the
     save dir, into a PNG under ``gates/`` there, and to TensorBoard.
@@ -99,7 +99,6 @@ class L0GatedCriterion(LabelSmoothedKLCriterion):
         l0_penalty: Optional[float] = None,
         target_heads: Optional[int] = None,
         l0_warmup_updates: int = 0,
-        target_rate: float = 0.01,
         gates_fix_update: int = -1,
         max_update: int = 0,
         save_dir: str = "checkpoints",
@@ -121,11 +120,8 @@ class L0GatedCriterion(LabelSmoothedKLCriterion):
             )
         if l0_penalty is not None and l0_penalty < 0:
             raise UserError(f"--l0-penalty {l0_penalty}: must not be negative; 0.1 is usual")
-        if l0_warmup_updates < 0 or target_rate <= 0:
-            raise UserError(
-                f"--l0-warmup-updates {l0_warmup_updates} must not be negative, "
-                f"--target-rate {target_rate} must be above 0"
-            )
+        if l0_warmup_updates < 0:
+            raise UserError(f"--l0-warmup-updates {l0_warmup_updates}: must not be negative")
         if 0 < max_update < gates_fix_update:
             raise UserError(
                 f"--gates-fix-update {gates_fix_update}: training ends before, at --max-update "
@@ -139,7 +135,6 @@ class L0GatedCriterion(LabelSmoothedKLCriterion):
         self.penalty = l0_penalty or 0.0
         self.target = target_heads
         self.warmup_updates = l0_warmup_updates
-        self.rate = target_rate
         self.fix_update = gates_fix_update
         self._update = None  # of the last training batch
         self._history = GateHistory(save_dir, tensorboard_logdir)
@@ -153,7 +148,9 @@ class L0GatedCriterion(LabelSmoothedKLCriterion):
             self._begin_update(model, gates)
         elif not self.training and self._update is not None:
             self._begin_validation(model, gates)
-        loss, sample_size, log = super().forward(model, sample, reduce)
+        held = _learned(gates) if self.training and self.target is not None else {}
+        with competing(held) if held else contextlib.nullcontext():
+            loss, sample_size, log = super().forward(model, sample, reduce)
         expected = expected_open(gates)
         log["translation_loss"] = log["loss"]
         if self.training:
@@ -171,17 +168,18 @@ class L0GatedCriterion(LabelSmoothedKLCriterion):
 
     def _price(self, model, gates, expected):
         """Nats per token."""
-        if all(gate.is_fixed for gate in gates.values()):
+        learned = _learned(gates)
+        if not learned or self.target is not None:  # a target is held, not paid for
             return next(iter(expected.values())).detach() * 0
-        if self.target is None:
-            weight = ramp(0.0, self.penalty, model.num_updates, self.warmup_updates)
-            return weight * mean_by_type(gates, expected)
-        return model.gate_budget.term(self._gap(model, gates, expected))
+        weight = ramp(0.0, self.penalty, model.num_updates, self.warmup_updates)
+        return weight * mean_by_type(learned, expected)
 
-    def _gap(self, model, gates, expected):
-        heads = _num_heads(gates)
-        now = ramp(heads, self.target, model.num_updates, self.warmup_updates)
-        return sum(expected.values()) - now
+    def _hold_target(self, gates, update):
+        """Let as many heads be expected open as the ramp says, fixed ones included."""
+        learned = _learned(gates)
+        if self.target is not None and learned:
+            rest = self.target - sum(map(len, _open_if_fixed(gates).values()))
+            hold_expected(learned, ramp(_num_heads(learned), rest, update, self.warmup_updates))
 
     # ------------------------------------------------------------------- the gates
 
@@ -200,54 +198,73 @@ class L0GatedCriterion(LabelSmoothedKLCriterion):
         self._update = model.num_updates
         if first:
             self._begin_training(model, gates)
-        self._fix_when_due(model, gates, self._update)
-        if self.target is not None and not gates[next(iter(gates))].is_fixed:
-            with torch.no_grad():
-                gap = self._gap(model, gates, expected_open(gates))
-            model.gate_budget.ascend(gap, _num_heads(gates), self.rate)
+        self._fix_when_due(gates, self._update)
         if first:
+            self._hold_target(gates, self._update)
             self._history.write(model, gates, self._update)
 
     def _begin_training(self, model, gates):
-        heads = _num_heads(gates)
-        fixed = [gate.is_fixed for gate in gates.values()]
-        if self.target is not None and not 0 <= self.target <= heads:
-            where = ", ".join(f"{key} {gate.num_heads}" for key, gate in gates.items())
-            raise UserError(
-                f"--target-heads {self.target}: must be 0 to {heads}, the gated heads there are "
-                f"({where}); --gated-attention says where heads have gates"
-            )
-        if all(fixed):
-            kept = int(sum(gate.value().sum() for gate in gates.values()))
-            if self.target not in (None, kept):
+        learned = _learned(gates)
+        fixed_open = sum(len(heads) for heads in _open_if_fixed(gates).values())
+        if not learned:
+            if self.target not in (None, fixed_open):
                 raise UserError(
                     f"--target-heads {self.target}: the gates of this checkpoint are fixed "
-                    f"already, {kept} open; leave the option out to train with these, or start "
-                    "from a checkpoint saved before"
+                    f"already, {fixed_open} open; leave the option out to train with these, or "
+                    "start from a checkpoint saved before"
                 )
-            logger.info("gates are fixed, %d of %d open: recovery tuning", kept, heads)
+            heads = _num_heads(gates)
+            logger.info("gates are fixed, %d of %d open: recovery tuning", fixed_open, heads)
             return
+        most = fixed_open + _num_heads(learned)
+        if self.target is not None and not fixed_open <= self.target <= most:
+            where = ", ".join(f"{key} {gate.num_heads}" for key, gate in learned.items())
+            there = "the gated heads there are"
+            if len(learned) < len(gates):
+                num_learned = most - fixed_open
+                there = f"{fixed_open} heads are fixed open already, {num_learned} can be learned"
+            raise UserError(
+                f"--target-heads {self.target}: must be {fixed_open} to {most}, {there} ({where}); "
+                "--gated-attention says where heads have gates"
+            )
         if self.penalty == 0 and self.target is None:
             raise UserError(
                 "--criterion l0_gated: say what gates are learned for, by --l0-penalty or "
                 "--target-heads"
             )
-        for gate, is_fixed in zip(gates.values(), fixed):
-            if not is_fixed and gate.state == "untouched":
+        for gate in learned.values():
+            if gate.state == "untouched":
                 gate.learn()
-        if model.num_updates == 0:
-            model.gate_budget.reset()
+        self._follow_updates()
 
-    def _fix_when_due(self, model, gates, update):
-        if not 0 <= self.fix_update <= update:
+    def _follow_updates(self):
+        """Fix gates when an update has ended, of which fairseq tells nobody but the task.
+
+        At the beginning of the next update it would be too late for what is saved before, and
+        after the last update there is no next one.
+        """
+        task = self.task
+
+        def optimizer_step(optimizer, model, update_num):
+            type(task).optimizer_step(task, optimizer, model=model, update_num=update_num)
+            gates = self._gates(model)
+            self._fix_when_due(gates, update_num + 1)
+            self._hold_target(gates, update_num + 1)
+
+        task.optimizer_step = optimizer_step
+
+    def _fix_when_due(self, gates, update):
+        learned = _learned(gates)
+        if not learned or not 0 <= self.fix_update <= update:
             return
-        if all(gate.is_fixed for gate in gates.values()):
-            return
+        kept = _open_if_fixed(gates)
         if self.target is None:
-            kept = keep_above({k: g.open_probability().detach() for k, g in gates.items()}, 0.5)
+            scores = {key: gate.open_probability().detach() for key, gate in learned.items()}
+            kept |= keep_above(scores, 0.5)
         else:
-            kept = keep_best({k: g.log_alpha.detach() for k, g in gates.items()}, self.target)
-        for key, gate in gates.items():
+            scores = {key: gate.log_alpha.detach() for key, gate in learned.items()}
+            kept |= keep_best(scores, self.target - sum(map(len, kept.values())))
+        for key, gate in learned.items():
             mask = torch.zeros(gate.num_heads, dtype=torch.bool)
             mask[kept[key]] = True
             gate.fix(mask)
@@ -256,12 +273,11 @@ class L0GatedCriterion(LabelSmoothedKLCriterion):
             update,
             sum(map(len, kept.values())),
             _num_heads(gates),
-            kept,
+            {key: kept[key] for key in gates},
         )
 
     def _begin_validation(self, model, gates):
         update = self._update + 1  # the model is told of an update when it begins
-        self._fix_when_due(model, gates, update)
         self._history.write(model, gates, update)
 
     # --------------------------------------------------------------------- the log
@@ -287,6 +303,16 @@ class L0GatedCriterion(LabelSmoothedKLCriterion):
 
 def _num_heads(gates):
     return sum(gate.num_heads for gate in gates.values())
+
+
+def _learned(gates):
+    """The gates that are not fixed."""
+    return {key: gate for key, gate in gates.items() if not gate.is_fixed}
+
+
+def _open_if_fixed(gates):
+    """The open heads of the gates that are fixed."""
+    return keep_above({key: g.value() for key, g in gates.items() if g.is_fixed}, 0.5)
 
 
 class GateHistory:
@@ -316,7 +342,6 @@ class GateHistory:
             "state": "fixed" if all(g.is_fixed for g in gates.values()) else "learned",
             "open_probability": _rounded(chances),
             "value": _rounded(values),
-            "multipliers": model.gate_budget.multipliers.tolist(),
         }
         append_record(os.path.join(self.save_dir, HISTORY_NAME), record)
         for line in _lines(record):

@@ -21,7 +21,6 @@ from fairseq.modules.transformer_layer import (
 from torch import nn
 
 from ..errors import UserError
-from ..modules.gate_budget import GateBudget
 from ..modules.gated_attention import GatedAttention, GatedNarrowAttention
 from ..modules.hard_concrete import HardConcreteGate
 from ..modules.narrow_attention import BiasOnly, NarrowAttention
@@ -205,8 +204,6 @@ class TransformerHCGModel(TransformerModel):
     def __init__(self, cfg, encoder, decoder):
         super().__init__(cfg, encoder, decoder)
         self.num_updates = 0
-        if self.gates():
-            self.gate_budget = GateBudget()
         self._attention_unseen = False
         self.frozen = names_of("--freeze", cfg.freeze, SIDES)
         for part in self._frozen_parts():
@@ -287,11 +284,6 @@ class TransformerHCGModel(TransformerModel):
         """Add open gates where there are none, and refuse gates that have no place here."""
         super().upgrade_state_dict_named(state_dict, name)
         own = self.state_dict()
-        budget = "gate_budget.multipliers"
-        if budget in own:
-            state_dict.setdefault(budget, own[budget])
-        else:
-            state_dict.pop(budget, None)
         stray = [k for k in state_dict if k.endswith(".gate.log_alpha") and k not in own]
         if stray:
             raise UserError(

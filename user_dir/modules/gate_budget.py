@@ -1,11 +1,14 @@
-"""What open gates cost: a price for each, or a Lagrangian that leaves so many open."""
+"""What open gates cost, or how many may be open."""
+
+import contextlib
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .hard_concrete import HardConcreteGate, KeepsFP32
+from .hard_concrete import HardConcreteGate
 
-_BACK = 5.0  # how much faster a price comes down than it went up
+# Of H learned gates between these shares are expected open: P(open) of 0 or 1 is never reached.
+_LEAST, _MOST = 0.01, 0.99
 
 
 def expected_open(gates: dict[str, HardConcreteGate]) -> dict[str, Tensor]:
@@ -27,46 +30,80 @@ def mean_by_type(gates: dict[str, HardConcreteGate], expected: dict[str, Tensor]
     return total
 
 
-class GateBudget(KeepsFP32, nn.Module):
-    """Lagrange multipliers that hold the expected number E of open heads at a target N.
+@torch.no_grad()
+def hold_expected(gates: dict[str, HardConcreteGate], target: float) -> float:
+    """Let exactly ``target`` heads be expected open, by one shift of all log-alphas.
 
-    The term is ``m1 * (E - N) + m2 * (E - N)^2``, to be minimised by the gates and maximised
-    by the multipliers. m1 is the price of a head, in nats per token. With H heads and
-    ``g = (E - N) / H`` each update adds ``rate * g`` to m1, five times that while it takes m1
-    back to 0, and ``rate * |g|`` to m2.
-    Source: Wang et al. 2020, section 3.2; Xia et al. 2022, section 3. Deviations: steps of
-    plain ascent, which all workers compute alike from the gates alone; ``|g|`` for ``g^2`` and
-    the factor five, since gates are slow to follow: E would fall far below N, and with it
-    every head, before the price is down again.
+    The shift is the Lagrange multiplier of the constraint: the gates of largest entropy that
+    earn most, ``max sum(a * p) + entropy(p)`` with ``sum(p) = N``, are ``p = sigmoid(a - shift)``.
+    It is solved for, instead of being approached by ascent (Wang et al. 2020; Xia et al. 2022):
+    an ascent's term must be stiff to hold the number, is hundreds of times larger than what a
+    single head is worth, and an optimizer that divides by the size of gradients then hardly
+    sees which heads the task wants.
 
-    The multipliers are a buffer, fp32 [2], of the model: they come with its checkpoints.
+    Args:
+        gates: learned ones, with P(open) as their module defines it.
+        target: clamped to 1 to 99 % of the heads.
+
+    Returns:
+        what was taken from every log-alpha.
     """
+    log_alpha = torch.cat([gate.log_alpha.flatten() for gate in gates.values()]).double().cpu()
+    closing = torch.cat(
+        [
+            torch.full((g.num_heads,), g.closing_log_alpha, dtype=torch.float64)
+            for g in gates.values()
+        ]
+    )
+    logits = log_alpha - closing
+    heads = logits.numel()
+    target = min(max(float(target), _LEAST * heads), _MOST * heads)
+    if abs(float(torch.sigmoid(logits).sum()) - target) < 1e-6 * heads:
+        return 0.0  # held already; not even a last bit is to change when training is resumed
+    low, high = float(logits.min()) - 10.0, float(logits.max()) + 10.0
+    for _ in range(60):  # to the last bit of fp32
+        middle = (low + high) / 2
+        if torch.sigmoid(logits - middle).sum() > target:
+            low = middle
+        else:
+            high = middle
+    shift = (low + high) / 2
+    for gate in gates.values():
+        gate.set_log_alpha(gate.log_alpha - shift)
+    return shift
 
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("multipliers", torch.zeros(2))
 
-    def reset(self) -> None:
-        """Begin anew, with heads that cost nothing."""
-        self.multipliers.zero_()
+@contextlib.contextmanager
+def competing(gates: dict[str, HardConcreteGate]):
+    """Within this, a gate is drawn so that what opens it closes the others.
 
-    def term(self, gap: Tensor) -> Tensor:
-        """Return the term of the loss, in nats per token, for ``gap`` = E - N."""
-        # A copy, since ascent changes the buffer that backward would read.
-        first, second = self.multipliers.clone()
-        return first * gap + second * gap.square()
+    The task wants every head open a little more. Under a constraint only what sets it apart
+    counts: the gradient by log-alphas a is freed of its part across the constraint,
+    ``g - w * sum(g)`` with ``w = p * (1 - p)``, summing to 1. It is what :func:`hold_expected`
+    would do to it if that were differentiated. Values are unchanged.
+    """
+    with torch.no_grad():
+        chances = {key: gate.open_probability() for key, gate in gates.items()}
+        widths = {key: p * (1 - p) for key, p in chances.items()}
+        total = sum(width.sum() for width in widths.values()).clamp_min(1e-20)
+    pull = 0.0
+    for key, gate in gates.items():
+        log_alpha = gate.log_alpha
+        pull = pull + (widths[key] / total * (log_alpha - log_alpha.detach())).sum()
+    for gate in gates.values():
+        gate.pull = pull
+    try:
+        yield
+    finally:
+        for gate in gates.values():
+            gate.pull = None
 
-    @torch.no_grad()
-    def ascend(self, gap: Tensor, num_heads: int, rate: float) -> None:
-        """Raise the price where too many heads are open, lower it where too few are."""
-        share = gap.detach() / num_heads
-        back = share * self.multipliers[0] < 0
-        step = torch.where(back, _BACK * share, share)
-        self.multipliers += rate * torch.stack([step, share.abs()])
 
+def ramp(start, end, update: int, num_updates: int):
+    """Go from ``start`` at update 0 to ``end`` at ``num_updates``, linearly, and stay there.
 
-def ramp(start: float, end: float, update: int, num_updates: int) -> float:
-    """Go from ``start`` at update 0 to ``end`` at ``num_updates``, linearly, and stay there."""
+    Both are numbers, or tensors [].
+    """
     if num_updates <= 0 or update >= num_updates:
         return end
     return start + (end - start) * update / num_updates

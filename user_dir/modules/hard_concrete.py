@@ -76,6 +76,7 @@ class HardConcreteGate(KeepsFP32, nn.Module):
         self.scaled_log_alpha = nn.Parameter(torch.full((num_heads,), init_log_alpha / lr_scale))
         self.register_buffer("fixed", torch.full((num_heads,), LEARNED, dtype=torch.int8))
         self._state = "learned"  # the buffer, without waiting for a GPU to tell
+        self.pull = None  # see user_dir.modules.gate_budget.competing
 
     def extra_repr(self):
         return f"{self.num_heads}, {self.state}, temperature={self.temperature}"
@@ -131,7 +132,8 @@ class HardConcreteGate(KeepsFP32, nn.Module):
             return self.value()
         # u may be 0: then s and its gradient are 0 as well
         noise = torch.logit(torch.rand_like(self.scaled_log_alpha))
-        return self._stretch(torch.sigmoid((noise + self.log_alpha) / self.temperature))
+        log_alpha = self.log_alpha if self.pull is None else self.log_alpha - self.pull
+        return self._stretch(torch.sigmoid((noise + log_alpha) / self.temperature))
 
     def value(self) -> Tensor:
         """Return the gates [H] of evaluation."""
@@ -143,8 +145,12 @@ class HardConcreteGate(KeepsFP32, nn.Module):
         """Return the probability [H] that a gate is not 0; 0 or 1 unless gates are learned."""
         if self._state != "learned":
             return self.value()
-        closing = self.temperature * math.log(-self.low / self.high)
-        return torch.sigmoid(self.log_alpha - closing)
+        return torch.sigmoid(self.log_alpha - self.closing_log_alpha)
+
+    @property
+    def closing_log_alpha(self) -> float:
+        """Where P(open) is one half."""
+        return self.temperature * math.log(-self.low / self.high)
 
     def _stretch(self, s: Tensor) -> Tensor:
         return (s * (self.high - self.low) + self.low).clamp(0.0, 1.0)

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from fairseq.incremental_decoding_utils import FairseqIncrementalState
 from torch import Tensor, nn
 
+from ..errors import UserError
+
 _STATE = "attn_state"  # as fairseq's MultiheadAttention names it
 _FEW_QUERIES = 16  # up to here plain products are as fast as the fused kernel, or faster
 
@@ -33,7 +35,8 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
 
     Called as fairseq's ``MultiheadAttention``, with the same names of parameters and of the
     incremental state. Differences: attention weights, also those of each head, are given only
-    if asked for; without heads there are none (None). The rows of a batch whose keys are equal
+    if asked for; without heads there are none (None), and asking for them with
+    ``--print-alignment`` is an error. The rows of a batch whose keys are equal
     (the beams of a sentence) share one copy of them in the incremental state.
 
     Args:
@@ -70,6 +73,7 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
         self.self_attention = self_attention
         self.encoder_decoder_attention = encoder_decoder_attention
         self._dropout_stays = False
+        self._aligns = False
         inner = num_heads * head_dim
         if inner == 0:
             self.out_proj = BiasOnly(embed_dim)
@@ -116,8 +120,18 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
 
         Returns:
             output [T, B, C], and the weights or None.
+
+        Raises:
+            UserError: an alignment is to be printed, and this attention has no heads.
         """
         if self.num_heads == 0:
+            # the weights of each head are asked for where the alignment is taken from
+            if self._aligns and need_head_weights:
+                raise UserError(
+                    "--print-alignment: the attention to the encoder that the alignment is taken "
+                    "from has no heads left; leave the option out, or keep heads of the last "
+                    "decoder layer's cross attention when pruning"
+                )
             return self.out_proj(query), None
         t, b, _ = query.shape
         state = None
@@ -246,14 +260,24 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
     # ---------------------------------------------------------------------- fairseq's hooks
 
     def make_generation_fast_(
-        self, name="", retain_dropout=False, retain_dropout_modules=None, **unused
+        self,
+        name="",
+        need_attn=False,
+        retain_dropout=False,
+        retain_dropout_modules=None,
+        **unused,
     ):
-        """Keep dropout in generation, if that is asked for of this kind of module."""
+        """Keep dropout in generation, if that is asked for of this kind of module.
+
+        Args:
+            need_attn: an alignment is to be printed (--print-alignment).
+        """
         kind = type(self).__name__
         wanted = retain_dropout_modules is None or {kind, "MultiheadAttention"} & set(
             retain_dropout_modules
         )
         self._dropout_stays = bool(retain_dropout and wanted)
+        self._aligns = bool(need_attn)
 
 
 def share_equal_rows(key: Tensor, value: Tensor, key_padding_mask: Optional[Tensor]):

@@ -144,9 +144,14 @@ def _collect(model, samples, probes, units, pad, eos):
         with torch.enable_grad():
             loss = _negative_log_likelihood(model, sample, pad)
             probed = [*probes.items(), *units.items()]
-            gradients = torch.autograd.grad(loss, [probe.gates for _, probe in probed])
+            gates = [probe.gates for _, probe in probed]
+            gradients = [None] * len(gates)
+            if loss.requires_grad:
+                gradients = torch.autograd.grad(loss, gates, allow_unused=True)
         for (key, probe), gradient in zip(probed, gradients, strict=True):
             kind = "gradient" if isinstance(probe, ProbedAttention) else "units"
+            if gradient is None:  # nobody looks at the encoder where cross attention has no heads
+                gradient = torch.zeros_like(probe.gates)
             add(kind, key, gradient.double().abs().sum(0))
         for key, probe in probes.items():
             add("confidence", key, probe.confidence)

@@ -50,14 +50,16 @@ def gate_scores(model) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the probabilities of gates to be open, and an order among heads for a budget.
 
     In that order heads that are open in evaluation come before closed ones, whatever the
-    probability; it also tells gates apart whose probability is 1 in fp32.
+    probability; it also tells gates apart whose probability is 1 in fp32. Heads that are fixed
+    open come before all, heads that are fixed closed after all.
     """
     gates = model.gates() if hasattr(model, "gates") else {}
     probability = {key: gate.open_probability().detach() for key, gate in gates.items()}
-    order = {
-        key: gate.log_alpha.detach().double() + 1e6 * (gate.value() > 0)
-        for key, gate in gates.items()
-    }
+    order = {}
+    for key, gate in gates.items():
+        is_open = (gate.value() > 0).double()
+        first = 1e9 * (2 * is_open - 1) if gate.is_fixed else 1e6 * is_open
+        order[key] = gate.log_alpha.detach().double() + first
     return probability, order
 
 

@@ -24,6 +24,8 @@ def keep_best(scores: dict[str, Tensor], count: int) -> dict[str, list[int]]:
     if not 0 <= count <= total:
         where = ", ".join(f"{key} {len(values)}" for key, values in scores.items())
         raise UserError(f"--heads {count}: must be 0 to {total}, the heads there are ({where})")
+    if total == 0:
+        return {key: [] for key in scores}
     places = [(key, head) for key, values in scores.items() for head in range(len(values))]
     flat = torch.cat([values.double().flatten() for values in scores.values()]).tolist()
     order = sorted(range(total), key=lambda i: -flat[i])  # stable: the first of equals stay

@@ -1,11 +1,13 @@
-"""Text in `fairtale prune-report`."""
+"""Text and files of `fairtale prune-report`."""
 
 from argparse import Namespace
 
+import pytest
 import torch
 
 from tests.helpers import tiny_dictionary
-from user_dir.cli.prune_report import _plain_text
+from user_dir.cli.prune_report import _figure_path, _plain_text
+from user_dir.errors import UserError
 from user_dir.tasks.wmt16_translation import WMT16TranslationConfig, WMT16TranslationTask
 
 NONE = {"remove_bpe": None, "tokenizer": None}
@@ -25,3 +27,23 @@ def test_pieces_are_joined_for_other_tasks():
     task = Namespace(target_dictionary=dictionary)
     text = _plain_text(Namespace(**{**NONE, "remove_bpe": "sentencepiece"}), task)
     assert text(torch.tensor([*tokens, dictionary.unk(), 2]), "▁X") == "ab c X"
+
+
+@pytest.mark.parametrize(
+    "out, figure, message",
+    [
+        ("rep.png", None, "--out rep.png: the figure would go there too; .* say --figure"),
+        ("rep.md", "./rep.md", "--out rep.md: the figure would go there too"),
+        ("full.pt", None, "--out full.pt: would replace a file that is read"),
+        ("rep.md", "refs.ru", "--figure refs.ru: would replace a file that is read"),
+    ],
+)
+def test_no_file_replaces_another(out, figure, message):
+    args = Namespace(out=out, figure=figure, ref="refs.ru")
+    with pytest.raises(UserError, match=message):
+        _figure_path(args, ["full.pt", "half.pt"])
+
+
+def test_the_figure_is_beside_the_report():
+    args = Namespace(out="out/rep.md", figure=None, ref=None)
+    assert _figure_path(args, ["full.pt"]) == "out/rep.png"

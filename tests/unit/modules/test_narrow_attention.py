@@ -5,6 +5,7 @@ import torch
 from fairseq.modules import MultiheadAttention
 
 from tests.helpers import randomize
+from user_dir.errors import UserError
 from user_dir.modules.narrow_attention import BiasOnly, NarrowAttention, share_equal_rows
 
 C, H, D, S, T = 32, 4, 8, 20, 20  # T is large enough for the fused kernel
@@ -195,6 +196,18 @@ def test_without_heads_the_bias_is_left(cross):
     assert weights is None
     assert torch.equal(found, attention.out_proj.bias.expand(T, 6, C))
     attention.reorder_incremental_state(state, torch.tensor([0]))
+
+
+def test_an_alignment_cannot_be_printed_without_heads():
+    attention = NarrowAttention(C, 0, D, encoder_decoder_attention=True)
+    x = inputs()
+    attention.make_generation_fast_(name="decoder.layers.1.encoder_attn", need_attn=None)
+    assert attention(x, x, x, incremental_state={}, need_head_weights=True)[1] is None
+    attention.make_generation_fast_(name="decoder.layers.1.encoder_attn", need_attn="hard")
+    # other layers are not looked at
+    assert attention(x, x, x, incremental_state={})[1] is None
+    with pytest.raises(UserError, match="--print-alignment: .* has no heads left; leave the opt"):
+        attention(x, x, x, incremental_state={}, need_head_weights=True)
 
 
 def test_no_heads_learn():

@@ -138,6 +138,18 @@ def test_a_model_pruned_before_can_be_measured():
     assert "decoder.0" not in found.units and len(found.units["decoder.1"]) == 5
 
 
+def test_what_nobody_looks_at_counts_for_nothing():
+    shape = {"cross_layer_heads": "0,0", "gated_attention": ""}
+    found = importance.measure(tiny("transformer_hcg", **shape), [sample(2)], PAD, EOS)
+    assert list(found.gradient) == KEYS[:4]
+    for key in ("encoder.0", "encoder.1"):
+        assert found.gradient[key].tolist() == [0] * H and found.units[key].tolist() == [0] * F
+        assert found.gradient[key.replace("en", "de", 1)].min() > 0
+    nothing = {"decoder_layer_heads": "0,0", "decoder_layer_ffn": "0,0"}
+    found = importance.measure(tiny("transformer_hcg", **shape, **nothing), [sample(2)], PAD, EOS)
+    assert found.gradient.keys() == {"encoder.0", "encoder.1"}
+
+
 def test_the_model_is_put_together_again_after_an_error():
     model = tiny()
     with pytest.raises(KeyError):

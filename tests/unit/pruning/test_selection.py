@@ -26,6 +26,11 @@ def test_exactly_as_many_stay_as_are_asked_for(count, expected):
     assert tuple(selection.keep_best(SCORES, count).values()) == expected
 
 
+def test_nothing_stays_of_nothing():
+    assert selection.keep_best({}, 0) == {}
+    assert selection.keep_best({"encoder.0": torch.zeros(0)}, 0) == {"encoder.0": []}
+
+
 @pytest.mark.parametrize("count", [-1, 7])
 def test_a_budget_that_cannot_be_kept(count):
     with pytest.raises(UserError, match=f"--heads {count}: must be 0 to 6"):
