@@ -58,6 +58,18 @@ train_translation() {
     [ -f "$save_dir/checkpoint_last.pt" ] || die "no checkpoint was written; see $save_dir/train.log"
 }
 
+# Fails where DIR holds a training with other settings than those asked for, which would go on as if
+# it were theirs.  check_resumed DIR STAMP SETTINGS: STAMP is the file in DIR with its settings
+check_resumed() {
+    [ -f "$1/checkpoint_last.pt" ] || return 0
+    [ -f "$1/$2" ] ||
+        die "$1 holds a training, but no $2 that says with which settings; remove it or choose" \
+            "another --save-dir"
+    [ "$(cat "$1/$2")" != "$3" ] || return 0
+    diff "$1/$2" - <<<"$3" | sed -n 's/^</  it has:    /p; s/^>/  asked for: /p' >&2 || true
+    die "$1 holds a training with other settings, see above; remove it or choose another --save-dir"
+}
+
 # Fails where there are no data, or no checkpoint.
 need_data() {
     local found=("$data_bin"/dict.*.txt)
@@ -87,6 +99,18 @@ failed() {
     exit 2
 }
 
+# Prints NUMBER<TAB>TEXT for each translation in a log of fairseq's; no text where the source was
+# blank, for which models invent some.  translations LOG
+translations() {
+    LC_ALL=C awk '
+        /^S-[0-9]+\t?$/ { blank[substr($1, 3)] = 1 }
+        /^D-[0-9]+\t/ {
+            number = substr($1, 3)
+            sub(/^D-[0-9]+\t[^\t]*\t?/, "")
+            print number "\t" (number in blank ? "" : $0)
+        }' "$1"
+}
+
 # Translates a split with $checkpoint; plain text, a line for each sentence, goes to FILE, and what
 # fairseq-generate says to FILE.log.  translate_subset SUBSET FILE [options]
 translate_subset() {
@@ -96,7 +120,7 @@ translate_subset() {
     fairseq-generate "$data_bin" --user-dir "$USER_DIR" --path "$checkpoint" \
         --gen-subset "$subset" --beam "$beam" --lenpen "$lenpen" --max-len-a 1.5 --max-len-b 10 \
         --max-tokens "$max_tokens" "$@" >"$file.log" || failed "$file.log"
-    sed -n $'s/^D-\([0-9]*\)\t[^\t]*\t\{0,1\}/\\1\t/p' "$file.log" | sort -n | cut -f 2- >"$file"
+    translations "$file.log" | sort -n | cut -f 2- >"$file"
     wanted=$(cat "$data_bin/text/$subset".* | wc -l)
     [ $((2 * $(wc -l <"$file"))) = $((wanted)) ] ||
         die "$(($(wc -l <"$file"))) translations of $((wanted / 2)) sentences in $subset; see $file.log"

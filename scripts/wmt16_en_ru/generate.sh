@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Translate plain text, or a test set; one translation a line.
+# Translate plain text, or a test set; one translation a line, and a blank line for a blank line.
 #
 #   --input FILE         plain text, a sentence a line; - is standard input
 #   --subset NAME        or a split of the data: valid, test, test1, ... (test)
@@ -32,11 +32,21 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 if [ -n "$input" ]; then
-    fairseq-interactive "$data_bin" --user-dir "$USER_DIR" --path "$checkpoint" --input "$input" \
+    # Python would end a line at a carriage return as well.
+    if [ "$input" = - ]; then cat; else cat "$input"; fi | LC_ALL=C tr '\r' ' ' >"$work/input"
+    fairseq-interactive "$data_bin" --user-dir "$USER_DIR" --path "$checkpoint" --input - \
         --buffer-size 1024 --max-tokens "$max_tokens" --beam "$beam" --lenpen "$lenpen" \
-        --max-len-a 1.5 --max-len-b 10 ${extra[@]+"${extra[@]}"} >"$work/log" ||
+        --max-len-a 1.5 --max-len-b 10 ${extra[@]+"${extra[@]}"} <"$work/input" >"$work/log" ||
         failed "$work/log"
-    sed -n $'s/^D-[0-9]*\t[^\t]*\t\{0,1\}//p' "$work/log" >"$work/text"
+    translations "$work/log" >"$work/numbered"
+    wanted=$(grep -c '' "$work/input" || true) given=$(($(wc -l <"$work/numbered")))
+    [ "$given" -le "$wanted" ] || die "$given translations of $wanted lines; leave --nbest out"
+    if [ "$given" -lt "$wanted" ]; then
+        lost=$(awk '$1 == number { number++ } END { print number + 1 }' "$work/numbered")
+        die "$given translations of $wanted lines: line $lost has none; is it too long for the" \
+            "model? divide it"
+    fi
+    cut -f 2- "$work/numbered" >"$work/text"
 else
     translate_subset "$subset" "$work/text" ${extra[@]+"${extra[@]}"}
 fi

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Let a trained model lose attention heads: tune it with gates, fix them, recover, and remove the
-# closed heads. Any checkpoint of fairseq's transformer will do. Running it again goes on.
+# closed heads. A checkpoint of fairseq's transformer will do; which options of it will not, is said.
+# Running it again goes on.
 #
 #   --checkpoint FILE    a trained model (runs/wmt16_en_ru/base/checkpoint_average.pt)
 #   --heads N            heads that stay, in all gated attentions together; or
@@ -11,7 +12,8 @@
 #   --fix-update N       then gates are fixed, the rest is recovery (three quarters of --updates)
 #   --ffn-keep RATIO     share of feed-forward units that stays, chosen by their gradients (all)
 #   --data-bin DIR       from prepare.sh (data-bin/wmt16_en_ru)
-#   --save-dir DIR       checkpoints, gates.jsonl, pruned.pt (runs/wmt16_en_ru/prune_N or _X)
+#   --save-dir DIR       checkpoints, gates.jsonl, pruned.pt (runs/wmt16_en_ru/prune_N or _X); one for
+#                        each checkpoint and choice of heads
 #   --max-tokens N, --update-tokens N    see train.sh
 #   anything else        goes to fairseq-train and wins over what is set below
 set -euo pipefail
@@ -44,15 +46,23 @@ if [ -n "$heads" ] && [ -z "$penalty" ]; then goal=(--target-heads "$heads")
 elif [ -n "$penalty" ] && [ -z "$heads" ]; then goal=(--l0-penalty "$penalty")
 else die "say how many heads may stay (--heads N) or what they cost (--penalty X), one of them"; fi
 [[ $updates =~ ^[1-9][0-9]*$ ]] || die "--updates $updates: a whole number of at least 1"
-fix=${fix:-$((updates * 3 / 4))}
+fix=${fix:-$((updates * 3 / 4))} warmup=$((updates < 10 ? 1 : updates < 5000 ? updates / 10 : 500))
+[ -z "$heads" ] || goal+=(--l0-warmup-updates $((fix / 5))) # the number comes down from all heads
 [ "$freeze" = none ] || goal+=(--freeze "$freeze")
 save_dir=${save_dir:-$runs/prune_${heads:-$penalty}}
+settings="checkpoint $(absolute "$checkpoint") $(cksum <"$checkpoint" | tr ' ' '-')
+goal ${goal[0]} ${goal[1]}
+gated $gated
+freeze $freeze"
+check_resumed "$save_dir" prune.txt "$settings"
 options=$("$BIN/python" "$ROOT/scripts/lib/transformer_options.py" "$checkpoint")
 read -r -a shape <<<"$(tr '\n' ' ' <<<"$options")"
 
+mkdir -p "$save_dir"
+printf '%s\n' "$settings" >"$save_dir/prune.txt"
 train_translation --arch transformer_hcg --gated-attention "$gated" \
     --finetune-from-model "$checkpoint" --criterion l0_gated "${goal[@]}" \
-    --gates-fix-update "$fix" --lr 3e-4 --warmup-updates $((updates < 5000 ? updates / 10 : 500)) \
+    --gates-fix-update "$fix" --lr 3e-4 --warmup-updates "$warmup" \
     --max-update "$updates" ${extra[@]+"${extra[@]}"}
 smaller=(--by gates)
 [ -z "$ffn_keep" ] || smaller+=(--ffn-keep "$ffn_keep" --data "$data_bin")

@@ -1,13 +1,18 @@
 """Translation from raw text to scores, by the commands that people type."""
 
+import importlib.util
 import json
 import os
 import random
 import tarfile
+from argparse import ArgumentParser
 
 import pytest
+import torch
+from fairseq.models.transformer import TransformerModel
 
-from tests.cli.fairtale_command import assert_user_error, fairtale, script
+from tests.cli.fairtale_command import ROOT, assert_user_error, fairtale, script
+from user_dir.errors import UserError
 
 NOUNS = {"cat": "кот", "dog": "пёс", "house": "дом", "boy": "мальчик", "table": "стол"}
 VERBS = {"sees": "видит", "finds": "находит", "hears": "слышит", "loves": "любит"}
@@ -113,10 +118,36 @@ def test_text_in_text_out_without_options(work, model, fairseq):
 
 
 def test_generate_writes_a_line_for_each_line(work, model):
-    words = "--checkpoint run/checkpoint_average.pt --data-bin data --input -"
-    done = script("wmt16_en_ru/generate.sh", *words.split(), cwd=work, stdin="The cat.\n\nNo.\n")
-    assert done.returncode == 0 and len(done.stdout.splitlines()) == 3, done.stderr
-    assert "▁" not in done.stdout
+    """A carriage return ends none; the last may lack its end."""
+    text = "The cat.\n\nNo.\rYes.\r\n \t\u00a0\u200b\nThe boy."
+    (work / "text.en").write_bytes(text.encode())
+    words = "--checkpoint run/checkpoint_average.pt --data-bin data --beam 1 --input"
+    for name in ("-", "text.en"):
+        stdin = text.encode() if name == "-" else None
+        done = script("wmt16_en_ru/generate.sh", *words.split(), name, cwd=work, stdin=stdin)
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.decode() if name == "-" else done.stdout
+        assert lines.count("\n") == 5 and "▁" not in lines
+        assert [lines.split("\n")[number] for number in (1, 3, 5)] == ["", "", ""]
+
+
+def test_a_blank_line_stays_blank(tmp_path):
+    """Whatever the model invents for it."""
+    log = "INFO | D-1\nS-0\ta b\nH-0\t-1\tx\nD-0\t-1\tx y\tz\nS-1\t\nD-1\t-2\tinvented\n"
+    (tmp_path / "log").write_text(log + "S-10\tc\nD-10\t-1\t\n")
+    lines = f". '{ROOT}/scripts/lib/translation.sh'\ntranslations '{tmp_path}/log'\n"
+    (tmp_path / "run.sh").write_text(lines)
+    done = script(tmp_path / "run.sh")
+    assert done.stdout == "0\tx y\tz\n1\t\n10\t\n", done.stderr
+
+
+def test_generate_does_not_lose_a_line(work, model):
+    text = f"The cat.\n{'cat ' * 1100}\nNo.\n"
+    words = "--checkpoint run/checkpoint_average.pt --data-bin data --beam 1 --input -"
+    words += " --skip-invalid-size-inputs-valid-test"
+    done = script("wmt16_en_ru/generate.sh", *words.split(), cwd=work, stdin=text)
+    assert_user_error(done, "2 translations of 3 lines: line 2 has none; is it too long")
+    assert not done.stdout
 
 
 def test_evaluate_prints_a_table_with_signatures(work, model):
@@ -134,7 +165,7 @@ def test_evaluate_prints_a_table_with_signatures(work, model):
 
 def test_a_model_is_pruned_and_then_pruned_again(work, model):
     """The second time from a file whose layers differ in width."""
-    prune = "--data-bin data --updates 6 --fix-update 4 --update-tokens 2048 --warmup-updates 2"
+    prune = "--data-bin data --updates 6 --fix-update 4 --update-tokens 2048"
     prune += " --eval-bleu-sentences 0 --data-buffer-size 0 --num-workers 0"
     before = model / "checkpoint_average.pt"
     for heads, more in ((3, "--ffn-keep 0.5"), (1, "")):
@@ -146,6 +177,99 @@ def test_a_model_is_pruned_and_then_pruned_again(work, model):
         assert smaller.stat().st_size < before.stat().st_size
         before = smaller
     assert "encoder feed-forward  32 of 32" in done.stdout
+    # the folder is that of one checkpoint and one choice of heads; for these training goes on
+    words = [*prune.split(), "--heads", "3", "--save-dir", "heads_3", "--checkpoint"]
+    done = script("wmt16_en_ru/prune.sh", *words, before, "--gated", "cross", cwd=work)
+    assert_user_error(done, "heads_3 holds a training with other settings")
+    for part in ("  it has:     gated encoder\n", "  asked for:  gated cross\n", str(before)):
+        assert part in done.stderr
+    words += [model / "checkpoint_average.pt", "--updates", "7"]
+    done = script("wmt16_en_ru/prune.sh", *words, cwd=work, env={"N_GPUS": "0"})
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert '"num_updates": "7"' in (work / "heads_3" / "train.log").read_text()
+    (work / "heads_3" / "prune.txt").unlink()
+    done = script("wmt16_en_ru/prune.sh", *words, cwd=work)
+    assert_user_error(done, "heads_3 holds a training, but no prune.txt")
+
+
+# ------------------------------------------------------------- what is taken from a checkpoint
+
+
+@pytest.fixture(scope="module")
+def rebuilt():
+    """The module of scripts/lib that writes a model's options."""
+    path = ROOT / "scripts" / "lib" / "transformer_options.py"
+    spec = importlib.util.spec_from_file_location("transformer_options", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_option_of_a_transformer_is_carried_or_refused(rebuilt):
+    parser = ArgumentParser()
+    TransformerModel.add_args(parser)
+    known = {*rebuilt.VALUES, *rebuilt.FLAGS, *rebuilt.REFUSED}
+    others = {action.dest for action in parser._actions} - known - {"help"}
+    # of training only; done already; of others that are refused
+    assert {name.removeprefix("encoder_").removeprefix("decoder_") for name in others} == {
+        *("dropout", "attention_dropout", "activation_dropout", "relu_dropout", "layerdrop"),
+        *("checkpoint_activations", "offload_activations", "min_params_to_wrap", "export"),
+        *("embed_path", "layers_to_keep"),
+        *("adaptive_softmax_dropout", "adaptive_softmax_factor", "quant_noise_pq_block_size"),
+        *("base_sublayers", "base_shuffle"),
+    }
+
+
+def test_options_that_rebuild_a_transformer(rebuilt, model, tmp_path):
+    state = torch.load(model / "checkpoint_last.pt", weights_only=False)
+    settings = vars(state["cfg"]["model"])
+
+    def options(**changes):
+        settings.update(changes)
+        torch.save(state, tmp_path / "changed.pt")
+        return " ".join(rebuilt.transformer_options(str(tmp_path / "changed.pt")))
+
+    assert "--decoder-layers 1 " in options() and "final-norm" not in options()
+    assert "--no-decoder-final-norm" in options(no_decoder_final_norm=True)
+    assert "--decoder-layers 1 " in options(decoder_layers=6, decoder_layers_to_keep="4")
+    refused = "trained with --adaptive-softmax-cutoff --no-cross-attention"
+    with pytest.raises(UserError, match=refused):
+        options(no_cross_attention=True, adaptive_softmax_cutoff=[50, 100])
+
+
+# -------------------------------------------------------------------------------- direction
+
+
+def test_the_direction_need_not_be_named(fairseq, tmp_path):
+    """Models of both directions on the same data, where each language has its own dictionary."""
+    for split, count in (("train", 12), ("valid", 5)):
+        write_pairs(tmp_path / split, sentences(count, 1))
+    words = ["--trainpref", tmp_path / "train", "--validpref", tmp_path / "valid", "--workers", 1]
+    data = tmp_path / "bin"
+    fairseq.run("preprocess", "-s", "en", "-t", "ru", *words, "--destdir", data)
+    words = "--task wmt16_translation --arch transformer_tiny --encoder-embed-dim 16 "
+    words += "--decoder-embed-dim 16 --optimizer adam --lr 0.01 --max-update 1 --cpu "
+    words += "--batch-size 12 --no-epoch-checkpoints --data-buffer-size 0 --num-workers 0"
+    for pair in (("en", "ru"), ("ru", "en")):
+        folder = tmp_path / "".join(pair)
+        train = [*words.split(), "-s", pair[0], "-t", pair[1], "--save-dir", folder]
+        fairseq.run("train", data, *train, "--disable-validation")
+    paths = [tmp_path / name / "checkpoint_last.pt" for name in ("enru", "ruen")]
+    words = "--gen-subset valid --cpu --beam 1 --max-len-b 5 --batch-size 5".split()
+    for task in ([], ["--task", "wmt16_translation"]):
+        done = fairseq.run("generate", data, *words, *task, "--path", paths[1])
+        for kind, index in (("S", 1), ("T", 0)):
+            found = [text[0] for _, text in sorted(done.rows(kind))]
+            assert found == [pair[index] for pair in sentences(5, 1)]
+        english = {word for pair in sentences(17, 1) for word in pair[0].split()}
+        words_found = {word for _, text in done.rows("H") for word in text[1].split()}
+        assert words_found <= english | {"<unk>"}
+    both = f"{paths[0]}{os.pathsep}{paths[1]}"
+    done = fairseq.run("generate", data, *words, "--path", both, check=False)
+    assert done.status == 1
+    assert "a checkpoint translates ru-en and one before it en-ru: give models of" in done.error
+    done = fairseq.run("generate", data, *words, "-t", "ru", "--path", paths[1], check=False)
+    assert "-s en -t ru: the checkpoint translates ru-en; leave them out" in done.error
 
 
 def test_the_corpora_are_fetched_and_unpacked(work, tmp_path):

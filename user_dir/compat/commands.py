@@ -56,7 +56,7 @@ def cure_command_lines():
     """Mistakes end in a traceback, in two hundred lines or in nothing; ``--task`` is forgotten.
 
     Without it a checkpoint's command assumes translation, or fails. The checkpoint knows its
-    task, so it is asked.
+    task, so it is asked. A task with ``direction_of(task_state)`` says which languages it has.
     """
     original = options.parse_args_and_arch
 
@@ -65,33 +65,43 @@ def cure_command_lines():
         argv = list(sys.argv[1:] if input_args is None else input_args)
         parser.error = functools.partial(short_usage_error, parser)
         check_words(parser, argv)
-        name = _task_of_checkpoint(argv)
-        if name is not None:
-            input_args = argv + ["--task", name]
-        return original(parser, input_args, *args, **kwargs)
+        return original(parser, argv + _words_of_checkpoint(argv), *args, **kwargs)
 
     options.parse_args_and_arch = parse_args_and_arch
     _after_parsing(lambda args, argv: check_options(args, torch.cuda.is_available()))
 
 
-def _task_of_checkpoint(argv):
-    if any(word == "--task" or word.startswith("--task=") for word in argv):
-        return None
+def _words_of_checkpoint(argv):
+    """Return what a command line leaves to the checkpoint: ``--task``, ``-s`` and ``-t``."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--path", default=None)
-    path = finder.parse_known_args(argv)[0].path
+    finder.add_argument("--path")
+    finder.add_argument("--task", nargs="?")
+    finder.add_argument("--source-lang", "-s", nargs="?")
+    finder.add_argument("--target-lang", "-t", nargs="?")
+    given = finder.parse_known_args(argv)[0]
+    path, name = given.path, given.task
     if path is None or "--arch" in argv or "://" in path or "--checkpoint-shard-count" in argv:
-        return None
+        return []
+    from fairseq.tasks import TASK_REGISTRY
+
+    if name is not None and not hasattr(TASK_REGISTRY.get(name), "direction_of"):
+        return []
     path = path.split(os.pathsep)[0]
     if not os.path.isfile(path):
         raise UserError(f"--path {path}: no such file; name the checkpoint of a trained model")
-    state = read_checkpoint(path)
-    from fairseq.tasks import TASK_REGISTRY
-
-    task = (state.get("cfg") or {}).get("task") or state.get("args") or {}
-    task = task if isinstance(task, dict) else vars(task)
-    name = task.get("_name") or task.get("task")
-    return name if name in TASK_REGISTRY else None
+    state, words = read_checkpoint(path), []
+    if name is None:
+        task = (state.get("cfg") or {}).get("task") or state.get("args") or {}
+        task = task if isinstance(task, dict) else vars(task)
+        name = task.get("_name") or task.get("task")
+        words = ["--task", name] if name in TASK_REGISTRY else []
+    direction_of = getattr(TASK_REGISTRY.get(name), "direction_of", None)
+    if direction_of is None or given.source_lang or given.target_lang:
+        return words
+    languages = direction_of(state.get("task_state") or {})
+    if languages:
+        words += ["--source-lang", languages[0], "--target-lang", languages[1]]
+    return words
 
 
 def _after_parsing(amend):

@@ -37,7 +37,12 @@ class ParallelFiles:
             yield from read_sgm_pair(self.source, self.target)
             return
         check_lengths(self)
-        yield from zip(read_text_lines(self.source), read_text_lines(self.target), strict=True)
+        yield from zip(_lines(self.source), _lines(self.target), strict=True)
+
+
+def _lines(path):
+    # a line that is left out on one side would part it from the other
+    return read_text_lines(path, "convert the file to UTF-8, or mend that line; keep every line")
 
 
 def find_parallel(name: str, source_lang: str, target_lang: str, option: str) -> ParallelFiles:
@@ -87,7 +92,7 @@ def check_lengths(files: ParallelFiles):
     sizes = [_count_lines(path) for path in (files.source, files.target)]
     if sizes[0] == sizes[1]:
         return
-    sides = [list(read_text_lines(path)) for path in (files.source, files.target)]
+    sides = [list(_lines(path)) for path in (files.source, files.target)]
     place = first_difference(*sides)
     shown = []
     for path, lines in zip((files.source, files.target), sides):

@@ -4,13 +4,15 @@ import sys
 
 from ..errors import UserError
 
+_REMEDY = "convert the file, or clean it with `fairtale stories`"
+
 
 def open_binary(path):
     """``path`` for reading, ``-`` being standard input; the caller closes it."""
     return sys.stdin.buffer if path == "-" else open(path, "rb")
 
 
-def read_text_lines(path):
+def read_text_lines(path, remedy=_REMEDY):
     """The lines of a UTF-8 file without their ends.
 
     Only a line feed ends a line: the other characters that Python's universal newlines
@@ -19,6 +21,7 @@ def read_text_lines(path):
 
     Args:
         path: a file, or ``-`` for standard input.
+        remedy: what to do about a line that is not UTF-8, for the error.
 
     Yields:
         str without the line feed (and without the carriage return before it).
@@ -29,19 +32,20 @@ def read_text_lines(path):
     stream = open_binary(path)
     try:
         for number, line in enumerate(stream, start=1):
-            yield decode_line(line, path, number)
+            yield decode_line(line, path, number, remedy)
     finally:
         if path != "-":
             stream.close()
 
 
-def decode_line(line, path, number):
+def decode_line(line, path, number, remedy=_REMEDY):
     """One line as text.
 
     Args:
         line: bytes, with or without its line feed.
         path: for the error.
         number: 1-based, for the error.
+        remedy: likewise.
 
     Raises:
         UserError: it is not UTF-8.
@@ -54,7 +58,6 @@ def decode_line(line, path, number):
         byte = line[error.start]
         name = "standard input" if path == "-" else path
         raise UserError(
-            f"{name}:{number}: not UTF-8 (byte 0x{byte:02x} at column {error.start + 1}); "
-            "convert the file, or clean it with `fairtale stories`"
+            f"{name}:{number}: not UTF-8 (byte 0x{byte:02x} at column {error.start + 1}); {remedy}"
         ) from None
     return text.removesuffix("\n").removesuffix("\r")

@@ -100,6 +100,7 @@ class WMT16TranslationTask(TranslationTask):
         self._settings = find_settings(self._paths)
         self._tokenizer_path = find_pieces(self._paths, cfg.source_lang)
         self._asked = (None, None)
+        self._has_checkpoint = False
         self._bleu = None
         self._text = None
         self._samples = []
@@ -137,6 +138,15 @@ class WMT16TranslationTask(TranslationTask):
             "pieces": self._tokenizer_path and os.path.abspath(self._tokenizer_path),
         }
 
+    @staticmethod
+    def direction_of(state_dict):
+        """Return source and target language of a checkpoint's task state, or None.
+
+        Commands ask before they set the task up: some take its dictionaries before they load
+        the checkpoint, and would go on with those of the other direction.
+        """
+        return state_dict.get("languages")
+
     def load_state_dict(self, state_dict):
         """Take over what the checkpoint remembers, where no option says otherwise.
 
@@ -147,6 +157,7 @@ class WMT16TranslationTask(TranslationTask):
         if languages == [self.cfg.target_lang, self.cfg.source_lang]:
             self._turn_round(languages)
         self.check_checkpoint(state_dict)
+        self._has_checkpoint = True
         if state_dict.get("tokenizer"):
             self._settings = TextSettings.from_dict(state_dict["tokenizer"], "the checkpoint")
         if self._tokenizer_path is None:
@@ -154,10 +165,22 @@ class WMT16TranslationTask(TranslationTask):
             self._tokenizer_path = known if known and os.path.isfile(known) else None
 
     def _turn_round(self, languages):
+        own, wanted = f"{self.cfg.source_lang}-{self.cfg.target_lang}", "-".join(languages)
+        if self._has_checkpoint:
+            raise UserError(
+                f"a checkpoint translates {wanted} and one before it {own}: give models of one "
+                "direction only"
+            )
         if any(self._asked):
             raise UserError(
                 f"-s {self.cfg.source_lang} -t {self.cfg.target_lang}: the checkpoint translates "
-                f"{'-'.join(languages)}; leave them out"
+                f"{wanted}; leave them out"
+            )
+        if self.src_dict != self.tgt_dict:
+            # who has set this task up may have taken one of them already
+            raise UserError(
+                f"the checkpoint translates {wanted}, and the task was set up for {own}: add "
+                f"-s {languages[0]} -t {languages[1]}"
             )
         self.cfg.source_lang, self.cfg.target_lang = languages
         self.src_dict, self.tgt_dict = self.tgt_dict, self.src_dict

@@ -3,6 +3,7 @@
 import pytest
 
 from user_dir.data.parallel_files import ParallelFiles, find_parallel, first_difference
+from user_dir.data.parallel_sgm import read_sgm
 from user_dir.errors import UserError
 
 ENGLISH = [
@@ -52,6 +53,17 @@ def test_only_line_feeds_end_lines(tmp_path):
     (tmp_path / "x.ru").write_bytes("э\r\nю".encode())  # no line feed at the end
     pairs = find_parallel(str(tmp_path / "x"), "en", "ru", "--source").read()
     assert list(pairs) == [("a\u2028b", "э"), ("c\rd", "ю")]
+
+
+def test_the_remedy_for_bad_bytes_keeps_every_line(tmp_path):
+    write(tmp_path / "x.en", ["a", "b"])
+    (tmp_path / "x.ru").write_bytes("э\n".encode() + b"\xff\n")
+    files = find_parallel(str(tmp_path / "x"), "en", "ru", "--source")
+    with pytest.raises(UserError, match=r"x.ru:2: not UTF-8 .*; convert .*keep every line$"):
+        list(files.read())
+    (tmp_path / "n.sgm").write_bytes(b"\xff\n")
+    with pytest.raises(UserError, match="n.sgm:1: not UTF-8 .*; convert the file to UTF-8$"):
+        read_sgm(str(tmp_path / "n.sgm"))
 
 
 @pytest.mark.parametrize(

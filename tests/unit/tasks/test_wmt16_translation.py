@@ -182,6 +182,30 @@ def test_the_direction_is_the_checkpoints(data):
         setup(data).check_checkpoint(state)
 
 
+def test_a_task_with_two_dictionaries_is_not_turned_round(data, tmp_path):
+    """Who has set it up may have taken one of them; commands ask for the direction before."""
+    for name in data.iterdir():
+        (tmp_path / name.name).write_bytes(name.read_bytes())
+    tiny_dictionary().save(str(tmp_path / "dict.ru.txt"))
+    state = setup(tmp_path, source_lang="ru", target_lang="en").state_dict()
+    with pytest.raises(UserError, match="was set up for en-ru: add -s ru -t en"):
+        setup(tmp_path).load_state_dict(state)
+    assert WMT16TranslationTask.direction_of(state) == ["ru", "en"]
+    assert WMT16TranslationTask.direction_of({}) is None
+
+
+@pytest.mark.parametrize("first", [("en", "ru"), ("ru", "en")])
+def test_models_of_both_directions_are_refused(data, first):
+    def state(source, target):
+        return setup(data, source_lang=source, target_lang=target).state_dict()
+
+    task = setup(data)
+    for _ in range(2):
+        task.load_state_dict(state(*first))
+    with pytest.raises(UserError, match="and one before it .*models of one direction only"):
+        task.load_state_dict(state(*reversed(first)))
+
+
 @pytest.mark.parametrize("lang", ["en", "ru"])
 def test_another_dictionary_is_refused(data, tmp_path, lang):
     state = setup(data).state_dict()
