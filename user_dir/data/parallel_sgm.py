@@ -18,7 +18,7 @@ def read_sgm(path) -> dict:
     Raises:
         UserError: it cannot be read, a segment has no number, or two have the same.
     """
-    lines = read_text_lines(path, "convert the file to UTF-8")
+    lines = read_text_lines(path)
     lines = [line for line in lines if not line.lstrip().startswith("<?xml")]
     text = _TAG.sub(lambda tag: _BARE_VALUE.sub(r'\1="\2"', tag[0]), "\n".join(lines))
     try:

@@ -4,7 +4,7 @@ import sys
 
 from ..errors import UserError
 
-_REMEDY = "convert the file, or clean it with `fairtale stories`"
+_REMEDY = "convert the file to UTF-8"
 
 
 def open_binary(path):
