@@ -1,9 +1,7 @@
 """``l0_gated``: the translation loss, and what open gates cost."""
 
 import contextlib
-import importlib.util
 import logging
-import os
 from dataclasses import dataclass, field
 from typing import Optional
 
@@ -12,11 +10,11 @@ from fairseq.criterions import register_criterion
 from fairseq.logging import metrics
 from omegaconf import II
 
-from ..data.gate_history import HISTORY_NAME, append_record, heat_map, pixels
 from ..errors import UserError
 from ..modules.gate_budget import competing, expected_open, hold_expected, mean_by_type, ramp
 from ..pruning.parts import HEAD_TYPES, type_of
 from ..pruning.selection import keep_above, keep_best
+from ._gate_log import GateHistory
 from .label_smoothed_kl import (
     BITS,
     LabelSmoothedKLCriterion,
@@ -147,7 +145,7 @@ class L0GatedCriterion(LabelSmoothedKLCriterion):
         if self.training and model.num_updates != self._update:
             self._begin_update(model, gates)
         elif not self.training and self._update is not None:
-            self._begin_validation(model, gates)
+            self._begin_validation(gates)
         held = _learned(gates) if self.training and self.target is not None else {}
         with competing(held) if held else contextlib.nullcontext():
             loss, sample_size, log = super().forward(model, sample, reduce)
@@ -201,7 +199,7 @@ class L0GatedCriterion(LabelSmoothedKLCriterion):
         self._fix_when_due(gates, self._update)
         if first:
             self._hold_target(gates, self._update)
-            self._history.write(model, gates, self._update)
+            self._history.write(gates, self._update)
 
     def _begin_training(self, model, gates):
         learned = _learned(gates)
@@ -276,9 +274,9 @@ class L0GatedCriterion(LabelSmoothedKLCriterion):
             {key: kept[key] for key in gates},
         )
 
-    def _begin_validation(self, model, gates):
+    def _begin_validation(self, gates):
         update = self._update + 1  # the model is told of an update when it begins
-        self._history.write(model, gates, update)
+        self._history.write(gates, update)
 
     # --------------------------------------------------------------------- the log
 
@@ -313,76 +311,3 @@ def _learned(gates):
 def _open_if_fixed(gates):
     """The open heads of the gates that are fixed."""
     return keep_above({key: g.value() for key, g in gates.items() if g.is_fixed}, 0.5)
-
-
-class GateHistory:
-    """Keeps what becomes of gates: log, ``gates.jsonl``, PNG and TensorBoard; first worker only.
-
-    Args:
-        save_dir: where the file and the folder ``gates`` go.
-        tensorboard_logdir: None for no TensorBoard.
-    """
-
-    def __init__(self, save_dir, tensorboard_logdir=None):
-        self.save_dir = save_dir
-        self.logdir = tensorboard_logdir
-        self.writer = None
-        self.last = None
-
-    def write(self, model, gates, update):
-        """Write the gates once for each update."""
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if update == self.last or (distributed and torch.distributed.get_rank() > 0):
-            return
-        self.last = update
-        chances = {k: gate.open_probability().tolist() for k, gate in gates.items()}
-        values = {k: gate.value().tolist() for k, gate in gates.items()}
-        record = {
-            "update": update,
-            "state": "fixed" if all(g.is_fixed for g in gates.values()) else "learned",
-            "open_probability": _rounded(chances),
-            "value": _rounded(values),
-        }
-        append_record(os.path.join(self.save_dir, HISTORY_NAME), record)
-        for line in _lines(record):
-            logger.info("gates @ %d updates: %s", update, line)
-        self._draw(record)
-
-    def _draw(self, record):
-        if self.logdir and self.writer is None:
-            from tensorboardX import SummaryWriter
-
-            self.writer = SummaryWriter(os.path.join(self.logdir, "gates"))
-        update = record["update"]
-        if self.writer is not None:
-            for key, row in record["open_probability"].items():
-                self.writer.add_scalar(f"expected_open/{key}", sum(row), update)
-                opened = sum(v > 0 for v in record["value"][key])
-                self.writer.add_scalar(f"open/{key}", opened, update)
-        if importlib.util.find_spec("matplotlib") is None:
-            logger.info("no picture of the gates: pip install 'fairtale[plots]'")
-            return
-        figure = heat_map(record)
-        folder = os.path.join(self.save_dir, "gates")
-        os.makedirs(folder, exist_ok=True)
-        figure.savefig(os.path.join(folder, f"{update:08d}.png"), format="png", dpi=100)
-        if self.writer is not None:
-            self.writer.add_image("gates", pixels(figure), update, dataformats="HWC")
-            self.writer.flush()
-
-
-def _rounded(rows):
-    return {key: [round(x, 6) for x in row] for key, row in rows.items()}
-
-
-def _lines(record):
-    """One line an attention type: ``encoder 5 of 8 open (2 3), expected 4.90 (2.1 2.8)``."""
-    for kind in dict.fromkeys(map(type_of, record["value"])):
-        keys = [key for key in record["value"] if type_of(key) == kind]
-        opened = [sum(v > 0 for v in record["value"][key]) for key in keys]
-        chances = [sum(record["open_probability"][key]) for key in keys]
-        yield (
-            f"{kind} {sum(opened)} of {sum(len(record['value'][key]) for key in keys)} open "
-            f"({' '.join(map(str, opened))}), expected {sum(chances):.2f} "
-            f"({' '.join(f'{x:.1f}' for x in chances)})"
-        )
