@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034,SC2120
+# shellcheck shell=bash disable=SC2034,SC2120,SC2154
 # What the dialog experiments share; each of their scripts sets EXPERIMENT and its defaults, sources
 # this and calls one function. To be sourced. bash 3.2 will do.
 
