@@ -125,7 +125,7 @@ def test_training_goes_on_only_as_it_began(fairseq, dialogs, trained, tmp_path):
     words = [dialogs.bin, "--task", "dialog_lm", "--arch", "unilm_seq2seq_tiny", *SHAPE, *TRAINING]
     words += ["--criterion", "label_smoothed_kl", "--save-dir", tmp_path]
     result = fairseq.run("train", *words, check=False)
-    assert result.status == 2
+    assert result.status > 0
     assert "began with --seq2seq-prob 1.0, and would go on with 0.25" in result.error
 
 
