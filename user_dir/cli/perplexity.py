@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ..data.text_lines import read_text_lines
 from ..errors import UserError
-from .support import positive_int, progress_bar, require, require_transformers
+from .support import find_device, positive_int, progress_bar, require, require_transformers
 
 
 def add_arguments(parser):
@@ -137,7 +137,7 @@ class Scorer:
 
         self._torch = torch
         self._args = args
-        self._device = self._find_device(args.device)
+        self._device = find_device(args.device, kinds=None)
         default = "bfloat16" if self._device.type == "cuda" else "float32"
         self._dtype = args.dtype or default
         transformers.utils.logging.set_verbosity_error()
@@ -162,15 +162,6 @@ class Scorer:
             ) from error
         self._set_window()
         self._begin = None if args.no_begin else self._tokenizer.bos_token_id
-
-    def _find_device(self, name):
-        torch = self._torch
-        name = name or ("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            return torch.empty(0, device=name).device
-        except (RuntimeError, AssertionError) as error:  # torch words an absent CUDA as the latter
-            reason = str(error).splitlines()[0]
-            raise UserError(f"--device {name}: not usable here ({reason}); try cpu") from None
 
     def _set_window(self):
         args, config = self._args, self._model.config

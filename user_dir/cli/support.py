@@ -34,8 +34,11 @@ def _argument_error(text, rule):
     return argparse.ArgumentTypeError(f"{text!r} is not {rule}")
 
 
-def find_device(name):
+def find_device(name, kinds=("cpu", "cuda")):
     """Returns the torch device of ``--device NAME``; None is the first GPU if there is one.
+
+    Args:
+        kinds: that the caller can use; None is whatever torch has.
 
     Raises:
         UserError: there is no such device here.
@@ -45,7 +48,7 @@ def find_device(name):
     name = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):
+        if kinds and device.type not in kinds:
             raise RuntimeError("it is neither a CPU nor a CUDA GPU")
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:  # torch words an absent CUDA as the latter

@@ -192,14 +192,12 @@ class L0GatedCriterion(LabelSmoothedKLCriterion):
 
     def _begin_update(self, model, gates):
         """What is done once in an update, by all workers alike."""
-        first = self._update is None
-        self._update = model.num_updates
-        if first:
+        if self._update is None:
             self._begin_training(model, gates)
-        self._fix_when_due(gates, self._update)
-        if first:
-            self._hold_target(gates, self._update)
-            self._history.write(gates, self._update)
+            self._fix_when_due(gates, model.num_updates)  # later, where an update ends
+            self._hold_target(gates, model.num_updates)
+            self._history.write(gates, model.num_updates)
+        self._update = model.num_updates
 
     def _begin_training(self, model, gates):
         learned = _learned(gates)

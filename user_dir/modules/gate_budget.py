@@ -48,14 +48,8 @@ def hold_expected(gates: dict[str, HardConcreteGate], target: float) -> float:
     Returns:
         what was taken from every log-alpha.
     """
-    log_alpha = torch.cat([gate.log_alpha.flatten() for gate in gates.values()]).double().cpu()
-    closing = torch.cat(
-        [
-            torch.full((g.num_heads,), g.closing_log_alpha, dtype=torch.float64)
-            for g in gates.values()
-        ]
-    )
-    logits = log_alpha - closing
+    logits = torch.cat([gate.log_alpha - gate.closing_log_alpha for gate in gates.values()])
+    logits = logits.double().cpu()
     heads = logits.numel()
     target = min(max(float(target), _LEAST * heads), _MOST * heads)
     if abs(float(torch.sigmoid(logits).sum()) - target) < 1e-6 * heads:
@@ -99,11 +93,8 @@ def competing(gates: dict[str, HardConcreteGate]):
             gate.pull = None
 
 
-def ramp(start, end, update: int, num_updates: int):
-    """Go from ``start`` at update 0 to ``end`` at ``num_updates``, linearly, and stay there.
-
-    Both are numbers, or tensors [].
-    """
+def ramp(start: float, end: float, update: int, num_updates: int) -> float:
+    """Go from ``start`` at update 0 to ``end`` at ``num_updates``, linearly, and stay there."""
     if num_updates <= 0 or update >= num_updates:
         return end
     return start + (end - start) * update / num_updates
