@@ -27,8 +27,8 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.13",
-    packages=find_packages(include=["user_dir", "user_dir.*"]),
-    py_modules=["fairtale"],
+    packages=find_packages(include=["fairtale", "fairtale.*", "user_dir", "user_dir.*"]),
+    package_data={"fairtale": ["py.typed"]},
     install_requires=[
         "torch>=2.11,<2.14",
         # The maintained build of fairseq; it imports as `fairseq`. 0.12.2, the last official
@@ -42,7 +42,7 @@ setup(
         "tqdm>=4.60,<5",
     ],
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["fairtale = fairtale:main"]},
+    entry_points={"console_scripts": ["fairtale = fairtale.cli.main:main"]},
     classifiers=[
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",

@@ -33,7 +33,7 @@ class DenseRows:
         self.mask = (mask | both).unsqueeze(1)
 
     def attend(self, attention, qkv):
-        from user_dir.modules.attention import repack
+        from fairtale.modules.attention import repack
 
         x = repack(qkv[0], self.cells, self.unpad_index).view(self.rows, -1, qkv.size(-1))
         q, k, v = attention.split(x)
@@ -50,8 +50,8 @@ def make_batches(count, max_tokens, vocab_size, seed):
     """
     from fairseq.data import Dictionary
 
-    from user_dir.data.dialog_dataset import DialogDataset
-    from user_dir.data.dialog_format import CTX, SEP, DialogLimits
+    from fairtale.data.dialog.dataset import DialogDataset
+    from fairtale.data.dialog.format import CTX, SEP, DialogLimits
 
     dictionary = Dictionary()
     for i in range(vocab_size - dictionary.nspecial - 2):
@@ -84,10 +84,10 @@ def main():
     device = common.settle(args)
     rounds = args.rounds or 12
     common.import_user_dir()
-    from user_dir.modules.attention import PackedRows
-    from user_dir.modules.chunked_loss import chunked_cross_entropy
-    from user_dir.modules.prefix_rows import prefix_rows
-    from user_dir.modules.prefix_transformer import PrefixTransformer
+    from fairtale.modules.attention import PackedRows
+    from fairtale.modules.chunked_loss import chunked_cross_entropy
+    from fairtale.modules.prefix_transformer import PrefixTransformer
+    from fairtale.modules.rows import prefix_rows
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[args.precision]
     width = args.embed_dim

@@ -37,7 +37,7 @@ def make_inputs(args, device):
 
 
 def chunked(features, weight, target, eps, chunk_mib=0):
-    from user_dir.modules.chunked_loss import chunked_cross_entropy
+    from fairtale.modules.chunked_loss import chunked_cross_entropy
 
     return chunked_cross_entropy(
         features, weight, target, eps=eps, padding_idx=PAD, chunk_mib=chunk_mib
@@ -127,7 +127,7 @@ def main():
         measure_memory(args, device)
         return
 
-    from user_dir.modules.fast_gemm import fast_fp32_products, use_onednn
+    from fairtale.modules.fast_gemm import fast_fp32_products, use_onednn
 
     memory = {way: memory_of(way) for way in WAYS}
     inputs = make_inputs(args, device)

@@ -86,7 +86,7 @@ def make_batch(args):
 
 def unpruned_model(args):
     """fairseq's transformer with random weights, and its settings."""
-    from user_dir.pruning.checkpoint import new_model
+    from fairtale.pruning.checkpoint import new_model
 
     shape = {"arch": "transformer", "share_all_embeddings": True}
     for side in ("encoder", "decoder"):
@@ -100,8 +100,8 @@ def unpruned_model(args):
 
 def pruned_model(model, settings, heads, units, seed):
     """The model with a share of its heads, drawn from all, and of the units of each layer."""
-    from user_dir.pruning import removal, selection
-    from user_dir.pruning.checkpoint import build_model
+    from fairtale.pruning import removal, selection
+    from fairtale.pruning.checkpoint import build_model
 
     counts, widths = removal.head_counts(model), removal.unit_counts(model)
     scores = selection.random_scores(counts, seed)

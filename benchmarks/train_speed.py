@@ -226,7 +226,7 @@ def is_onednn_chosen(args) -> bool:
     if args.device != "cpu" or args.precision != "fp32":
         return False
     common.import_user_dir()
-    from user_dir.modules.fast_gemm import use_onednn
+    from fairtale.modules.fast_gemm import use_onednn
 
     return use_onednn()
 

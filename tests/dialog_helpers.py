@@ -4,13 +4,13 @@ import numpy as np
 import torch
 from fairseq.data import Dictionary
 
+from fairtale.data.corpus.vocabulary import token_bytes
+from fairtale.data.dialog.dataset import DialogDataset
+from fairtale.data.dialog.format import CTX, NUM_SEGMENTS, SEP, DialogLimits
+from fairtale.modules.prefix_transformer import PrefixTransformer
 from tests.helpers import SHAPE, randomize
-from user_dir.data.dialog_dataset import DialogDataset
-from user_dir.data.dialog_format import CTX, NUM_SEGMENTS, SEP, DialogLimits
-from user_dir.data.vocabulary import token_bytes
 from user_dir.models.gpt import GPTModel
 from user_dir.models.unilm_seq2seq import UniLMSeq2SeqModel
-from user_dir.modules.prefix_transformer import PrefixTransformer
 from user_dir.tasks.dialog_lm import DialogLMConfig, DialogLMTask
 
 LIMITS = DialogLimits(max_context_turns=10, max_source_positions=40, max_target_positions=20)

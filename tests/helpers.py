@@ -6,8 +6,8 @@ import sentencepiece
 import torch
 from fairseq.data import Dictionary, indexed_dataset
 
+from fairtale.modules.prefix_transformer import PrefixTransformer
 from user_dir.models.gpt import GPTModel
-from user_dir.modules.prefix_transformer import PrefixTransformer
 from user_dir.tasks.story_lm import StoryLMConfig, StoryLMTask
 
 SHAPE = {"embed_dim": 16, "num_layers": 2, "num_heads": 2, "ffn_dim": 32}

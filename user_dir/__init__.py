@@ -1,19 +1,6 @@
-"""fairtale: train, prune, fine-tune, decode and serve text generators inside fairseq.
+"""The plug-in: importing this package registers what ``--user-dir user_dir`` adds to fairseq."""
 
-Importing this package registers every task, architecture, criterion and
-learning-rate scheduler of the plug-in; ``--user-dir user_dir`` does just that.
-
-Shape legend, used in every docstring and shape comment:
-
-    B  batch (rows)              S  source or prefix length
-    T  target length             N  real tokens of a batch, all rows together
-    C  channels                  H  heads
-    D  channels of a head, C/H   V  vocabulary
-    L  layers                    F  width of the feed-forward layer
-    K  beam size
-"""
-
-from . import compat  # noqa: I001  (cures fairseq before anything of it is used)
+from fairtale import compat  # noqa: I001  (cures fairseq before anything of it is used)
 
 # fairseq imports tasks/ and models/ by itself, but not when the package was imported
 # before (a test, a notebook), and never the other registries: so all are named here.

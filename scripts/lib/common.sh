@@ -37,7 +37,7 @@ USER_DIR=$ROOT/user_dir
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 
 fairtale() {
-    "$BIN/python" "$ROOT/fairtale.py" "$@"
+    PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" "$BIN/python" -m fairtale "$@"
 }
 
 num_cpus() {

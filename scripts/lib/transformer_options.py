@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from user_dir.errors import UserError  # noqa: E402
-from user_dir.pruning.checkpoint import read_settings  # noqa: E402
-from user_dir.pruning.parts import HEAD_TYPES, SIDES  # noqa: E402
+from fairtale.errors import UserError  # noqa: E402
+from fairtale.pruning.checkpoint import read_settings  # noqa: E402
+from fairtale.pruning.parts import HEAD_TYPES, SIDES  # noqa: E402
 
 VALUES = (
     [

@@ -124,7 +124,7 @@ fi
 say "3/4 fairtale${EXTRAS:+ with $EXTRAS} and everything that it needs"
 # Built from a copy: setuptools would leave its build folder here and take old files from it.
 mkdir "$tmp/source"
-cp -R setup.py pyproject.toml LICENSE fairtale.py user_dir "$tmp/source"
+cp -R setup.py pyproject.toml LICENSE fairtale user_dir "$tmp/source"
 rm -f "$HOUSE"/fairtale-*.whl
 "$py" -m pip wheel "${quiet[@]}" --no-deps --no-build-isolation --wheel-dir "$tmp/built" \
     "$tmp/source"

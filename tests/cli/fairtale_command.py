@@ -26,7 +26,12 @@ def _run(words, cwd, stdin, env):
 
 def fairtale(*words, cwd=None, stdin=None, env=None):
     """The finished process of ``fairtale WORDS``."""
-    return _run([sys.executable, ROOT / "fairtale.py", *words], cwd, stdin, env)
+    return _run(
+        [sys.executable, "-m", "fairtale", *words],
+        cwd,
+        stdin,
+        {"PYTHONPATH": str(ROOT), **(env or {})},
+    )
 
 
 def script(name, *words, cwd=None, stdin=None, env=None):

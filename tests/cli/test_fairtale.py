@@ -1,13 +1,14 @@
 """The command itself: finding verbs, starting lightly, wording errors."""
 
+import os
 import signal
 import subprocess
 import sys
 
 import pytest
 
+from fairtale.cli.main import VERBS
 from tests.cli.fairtale_command import ROOT, assert_user_error, fairtale
-from user_dir.cli.main import VERBS
 
 
 def test_help_lists_every_verb():
@@ -36,7 +37,7 @@ def test_unknown_verbs():
 def test_text_verbs_import_neither_torch_nor_fairseq():
     code = (
         "import sys, runpy; sys.argv = ['fairtale', 'stories', '--help']\n"
-        "try: runpy.run_path('fairtale.py', run_name='__main__')\n"
+        "try: runpy.run_module('fairtale', run_name='__main__')\n"
         "except SystemExit: pass\n"
         "print([m for m in ('torch', 'fairseq', 'numpy') if m in sys.modules])"
     )
@@ -48,9 +49,9 @@ def test_text_verbs_import_neither_torch_nor_fairseq():
 
 def test_register_runs_the_package_after_all():
     code = (
-        "import fairtale, sys\n"
-        "import user_dir.errors; before = 'fairseq' in sys.modules\n"
-        "fairtale.register(); fairtale.register()\n"
+        "import sys\n"
+        "import fairtale.plugin, fairtale.errors; before = 'fairseq' in sys.modules\n"
+        "fairtale.plugin.register(); fairtale.plugin.register()\n"
         "from fairseq.tasks import TASK_REGISTRY\n"
         "print(before, 'story_lm' in TASK_REGISTRY)"
     )
@@ -77,17 +78,18 @@ def test_missing_files_and_folders(tmp_path):
 def test_a_missing_extra_is_named_with_its_install_command(tmp_path):
     (tmp_path / "matplotlib.py").write_text("raise ModuleNotFoundError(name='matplotlib')")
     (tmp_path / "train.log").write_text("x")
-    done = fairtale("plot", tmp_path, env={"PYTHONPATH": str(tmp_path)})
+    done = fairtale("plot", tmp_path, env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"})
     assert_user_error(done, "matplotlib", "pip install 'fairtale[plots]'")
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path):
     (tmp_path / "a.txt").write_text("word\n" * 200_000)
     fairtale("spm", "train", tmp_path / "a.txt", "--model", tmp_path / "m", "--vocab-size", "268")
-    line = f"'{sys.executable}' '{ROOT}/fairtale.py' spm encode a.txt --model m.model --workers 1"
+    line = f"'{sys.executable}' -m fairtale spm encode a.txt --model m.model --workers 1"
     done = subprocess.run(
         ["bash", "-c", f"{line} | head -n 1; echo ${{PIPESTATUS[0]}}"],
         cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=60,
@@ -98,8 +100,9 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path):
 
 def test_an_interrupt_ends_cleanly_and_leaves_nothing(tmp_path):
     process = subprocess.Popen(
-        [sys.executable, ROOT / "fairtale.py", "stories", "/dev/stdin", "--output", "out"],
+        [sys.executable, "-m", "fairtale", "stories", "/dev/stdin", "--output", "out"],
         cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         # a shell that has put the tests into the background lets them ignore interrupts

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
+from fairtale.cli.main import main
+from fairtale.cli.perplexity import windows
 from tests.cli.fairtale_command import assert_user_error, fairtale
-from user_dir.cli.main import main
-from user_dir.cli.perplexity import windows
 
-sys.modules.setdefault("torchaudio", None)  # see user_dir.cli.support.require_transformers
+sys.modules.setdefault("torchaudio", None)  # see fairtale.cli.support.require_transformers
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from fairseq.models.transformer import TransformerModel
 
+from fairtale.errors import UserError
 from tests.cli.fairtale_command import ROOT, assert_user_error, fairtale, script
-from user_dir.errors import UserError
 
 NOUNS = {"cat": "кот", "dog": "пёс", "house": "дом", "boy": "мальчик", "table": "стол"}
 VERBS = {"sees": "видит", "finds": "находит", "hears": "слышит", "loves": "любит"}

@@ -9,9 +9,9 @@ import pytest
 import torch
 from fairseq.sequence_generator import SequenceGenerator
 
+from fairtale.pruning import parts, removal, selection
+from fairtale.pruning.checkpoint import build_model, new_model
 from tests.helpers import randomize
-from user_dir.pruning import parts, removal, selection
-from user_dir.pruning.checkpoint import build_model, new_model
 
 V, H, F, LAYERS, PAD, EOS = 30, 4, 12, 3, 1, 2
 TOLERANCE = {"rtol": 0, "atol": 1e-5}

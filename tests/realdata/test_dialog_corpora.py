@@ -5,10 +5,10 @@ from collections import Counter
 
 import pytest
 
-from user_dir.data.dialog_cleaning import Cleaning
-from user_dir.data.dialog_records import DialogReport
-from user_dir.data.dialog_sources import find_sources, read_dialogs
-from user_dir.data.story_split import StorySplitter
+from fairtale.data.corpus.split import StorySplitter
+from fairtale.data.dialog.cleaning import Cleaning
+from fairtale.data.dialog.records import DialogReport
+from fairtale.data.dialog.sources import find_sources, read_dialogs
 
 pytestmark = pytest.mark.realdata
 

@@ -7,9 +7,9 @@ import tarfile
 
 import pytest
 
+from fairtale.data.story.formats import read_stories
+from fairtale.data.story.text import StoryReport
 from tests.cli.fairtale_command import fairtale
-from user_dir.data.story_formats import read_stories
-from user_dir.data.story_text import StoryReport
 
 pytestmark = pytest.mark.realdata
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from fairtale.data.parallel.files import find_parallel
+from fairtale.data.parallel.text import LanguageText, TextSettings, clean_line
 from tests.cli.fairtale_command import assert_user_error, fairtale
-from user_dir.data.parallel_files import find_parallel
-from user_dir.data.parallel_text import LanguageText, TextSettings, clean_line
 
 pytestmark = pytest.mark.realdata
 

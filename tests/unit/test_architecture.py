@@ -1,10 +1,12 @@
-"""Who may import whom inside ``user_dir``: a room knows only what stands left of it.
+"""Who may import whom: a room of the library knows only what stands left of it.
 
-    errors < modules < compat < data | optim | pruning < models
-           < criterions | generation | interop < tasks < cli | serving
+    errors < modules < compat < data | optim | distributed | pruning < generation | interop
+           < tasks < serving < cli
 
-Rooms joined by ``|`` do not know each other. ``errors.py`` is a file beside the
-rooms; ``__init__.py`` may import all. Imports inside are relative.
+``user_dir`` (models < criterions < tasks, and optim) stands above ``tasks``: it may import the
+library up to there, and nothing of the library imports it. Rooms joined by ``|`` do not know
+each other, nor do the rooms of ``data``, which all know ``data/corpus``. Imports inside a
+package are relative.
 """
 
 import ast
@@ -12,20 +14,36 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[2] / "user_dir"
-ORDER = (
-    {"errors"},
-    {"modules"},
-    {"compat"},
-    {"data", "optim", "pruning"},
-    {"models"},
-    {"criterions", "generation", "interop"},
-    {"tasks"},
-    {"cli", "serving"},
-)
-LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
-FILES = {"__init__", "errors"}  # what lies beside the rooms
+ROOT = Path(__file__).resolve().parents[2]
+ORDERS = {
+    "fairtale": (
+        {"errors", "interfaces"},
+        {"modules"},
+        {"compat"},
+        {"data", "optim", "distributed", "pruning"},
+        {"generation", "interop"},
+        {"tasks"},
+        {"plugin"},
+        {"serving"},
+        {"cli"},
+    ),
+    "user_dir": ({"models", "optim"}, {"criterions"}, {"tasks"}),
+}
+HIGHEST_FOR_PLUG_IN = "tasks"  # the last room of the library that user_dir may import
+DATA_KINDS = {"story", "dialog", "parallel", "documents"}
+# what lies beside the rooms
+FILES = {
+    "fairtale": {"__init__", "__main__", "errors", "interfaces", "plugin"},
+    "user_dir": {"__init__"},
+}
 MAX_LINES = 500
+
+
+def _level(package, room):
+    for level, rooms in enumerate(ORDERS[package]):
+        if room in rooms:
+            return level
+    return None
 
 
 def _imported(node, module):
@@ -41,35 +59,60 @@ def _imported(node, module):
 
 
 def _complaint(name, importer, relative):
-    """Why the file whose parts below ``user_dir`` are ``importer`` may not load ``name``."""
-    parts = name.split(".")
-    if parts[0] != PACKAGE.name:
+    """Why the file with the dotted parts ``importer`` may not load ``name``; None if it may."""
+    package, target = importer[0], name.split(".")
+    if target[0] not in ORDERS:
         return None
+    if target[0] != package:
+        return _complaint_between_packages(target, package)
     if not relative:
         return f"imports {name} absolutely; imports inside are relative"
-    if importer == ["__init__"]:
+    if importer[1] in ("__init__", "__main__") and len(importer) == 2:
         return None
-    target = parts[1] if len(parts) > 1 else ""
-    if target not in LEVEL:
+    room = target[1] if len(target) > 1 else ""
+    level, own = _level(package, room), _level(package, importer[1])
+    if level is None:
         return f"imports {name}, which is no room of the house"
-    if importer[0] == target or LEVEL[target] < LEVEL[importer[0]]:
+    if importer[1] == room:
+        return _complaint_within_data(target, importer) if room == "data" else None
+    if level < own:
         return None
-    return f"imports {target}, which does not stand left of {importer[0]}"
+    return f"imports {room}, which does not stand left of {importer[1]}"
 
 
-def check(package):
-    """Every fault of the package's files, and the files that were read."""
-    faults, files = [], sorted(package.rglob("*.py"))
+def _complaint_between_packages(target, package):
+    if package == "fairtale":
+        return "imports user_dir: the library does not know the plug-in"
+    room = target[1] if len(target) > 1 else ""
+    level = _level("fairtale", room)
+    if level is None:
+        return f"imports {'.'.join(target)}, which is no room of the house"
+    if level > _level("fairtale", HIGHEST_FOR_PLUG_IN):
+        return f"imports {room}, which does not stand left of user_dir"
+    return None
+
+
+def _complaint_within_data(target, importer):
+    own, other = importer[2], target[2] if len(target) > 2 else ""
+    if own == other or other not in DATA_KINDS or own == "__init__":
+        return None
+    return f"imports data/{other}: data/{own} does not know it"
+
+
+def check(root):
+    """Every fault of the files of both packages, and the files that were read."""
+    faults, files = [], [p for package in ORDERS for p in sorted((root / package).rglob("*.py"))]
     for path in files:
-        parts = list(path.relative_to(package).with_suffix("").parts)
-        where = path.relative_to(package).as_posix()
-        if parts[0] not in (FILES if len(parts) == 1 else LEVEL.keys() - FILES):
+        parts = path.relative_to(root).with_suffix("").parts
+        package, where = parts[0], path.relative_to(root).as_posix()
+        rooms = set().union(*ORDERS[package]) - FILES[package]
+        if parts[1] not in (FILES[package] if len(parts) == 2 else rooms):
             faults.append(f"{where}: no room of the house")
             continue
         text = path.read_text(encoding="utf-8")
         if text.count("\n") > MAX_LINES:
             faults.append(f"{where}: {text.count(chr(10))} lines, {MAX_LINES} is the end")
-        module = ".".join([PACKAGE.name, *parts])
+        module = ".".join(parts)
         for node in ast.walk(ast.parse(text, str(path))):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names, relative = _imported(node, module)
@@ -79,42 +122,54 @@ def check(package):
 
 
 def test_the_house_keeps_its_order():
-    faults, files = check(PACKAGE)
-    read = {path.relative_to(PACKAGE).parts[0] for path in files}
-    assert {"__init__.py", "errors.py"} <= read
-    assert {"modules", "data", "models", "criterions", "generation", "tasks", "cli"} <= read
+    faults, files = check(ROOT)
+    read = {"/".join(path.relative_to(ROOT).parts[:2]) for path in files}
+    assert {"fairtale/__init__.py", "fairtale/errors.py", "user_dir/__init__.py"} <= read
+    rooms = {"modules", "compat", "data", "pruning", "generation", "tasks", "cli"}
+    assert {f"fairtale/{room}" for room in rooms} <= read
+    assert {f"user_dir/{room}" for room in ("models", "criterions", "tasks", "optim")} <= read
     assert faults == []
 
 
 @pytest.mark.parametrize(
     ("file", "line", "fault"),
     [
-        ("modules/a.py", "from ..models.gpt import GPTModel", "models"),
-        ("modules/a.py", "from .. import models", "models"),
-        ("data/a.py", "from ..optim import b", "optim"),
-        ("data/deep/a.py", "from ...tasks.story_lm import T", "tasks"),
-        ("data/__init__.py", "from ..models import gpt", "models"),
-        ("models/a.py", "def f():\n    from ..criterions.x import C", "criterions"),
-        ("criterions/a.py", "from ..generation import prefix", "generation"),
-        ("tasks/a.py", "from ..cli import main", "cli"),
-        ("serving/a.py", "from ..cli import main", "cli"),
-        ("cli/a.py", "from user_dir.tasks import story_lm", "absolutely"),
-        ("cli/a.py", "import user_dir", "absolutely"),
-        ("cli/a.py", "from ..nowhere import x", "no room"),
-        ("modules/a.py", "from ..compat import x", "compat"),
-        ("compat/loud.py", "from ..data import x", "data"),
-        ("errors.py", "from .compat import x", "compat"),
-        ("errors/a.py", "", "no room"),
-        ("extra.py", "", "no room"),
-        ("misc/a.py", "", "no room"),
-        ("cli/a.py", "x = 1\n" * 501, "501 lines"),
+        ("fairtale/modules/a.py", "from ..pruning.parts import x", "pruning"),
+        ("fairtale/modules/a.py", "from .. import pruning", "pruning"),
+        ("fairtale/data/a.py", "from ..optim import b", "optim"),
+        ("fairtale/data/story/a.py", "from ...generation.session import S", "generation"),
+        ("fairtale/data/story/a.py", "from ..dialog.format import x", "data/dialog"),
+        ("fairtale/data/corpus/a.py", "from ..story import formats", "data/story"),
+        ("fairtale/data/__init__.py", "from ..pruning import parts", "pruning"),
+        ("fairtale/generation/a.py", "from ..tasks.prefix_lm import T", "tasks"),
+        ("fairtale/generation/a.py", "from ..interop import hf", "interop"),
+        ("fairtale/serving/a.py", "def f():\n    from ..cli import main", "cli"),
+        ("fairtale/cli/a.py", "from user_dir.tasks import story_lm", "does not know the plug-in"),
+        ("fairtale/cli/a.py", "import user_dir", "does not know the plug-in"),
+        ("fairtale/cli/a.py", "from fairtale.data import x", "absolutely"),
+        ("fairtale/cli/a.py", "import fairtale", "absolutely"),
+        ("fairtale/cli/a.py", "from ..nowhere import x", "no room"),
+        ("fairtale/modules/a.py", "from ..compat import x", "compat"),
+        ("fairtale/compat/a.py", "from ..data import x", "data"),
+        ("fairtale/errors.py", "from .compat import x", "compat"),
+        ("fairtale/errors/a.py", "", "no room"),
+        ("fairtale/extra.py", "", "no room"),
+        ("fairtale/misc/a.py", "", "no room"),
+        ("fairtale/cli/a.py", "x = 1\n" * 501, "501 lines"),
+        ("user_dir/models/a.py", "from ..criterions.x import C", "criterions"),
+        ("user_dir/criterions/a.py", "from ..tasks import x", "tasks"),
+        ("user_dir/tasks/a.py", "from fairtale.cli import main", "cli"),
+        ("user_dir/tasks/a.py", "from fairtale import plugin", "plugin"),
+        ("user_dir/tasks/a.py", "from fairtale.nowhere import x", "no room"),
+        ("user_dir/tasks/a.py", "from user_dir.models import gpt", "absolutely"),
+        ("user_dir/data/a.py", "", "no room"),
     ],
 )
 def test_a_fault_is_seen(tmp_path, file, line, fault):
-    path = tmp_path / "user_dir" / file
+    path = tmp_path / file
     path.parent.mkdir(parents=True)
     path.write_text(line, encoding="utf-8")
-    faults, files = check(tmp_path / "user_dir")
+    faults, files = check(tmp_path)
     assert files == [path]
     assert len(faults) == 1 and fault in faults[0]
 
@@ -122,15 +177,23 @@ def test_a_fault_is_seen(tmp_path, file, line, fault):
 @pytest.mark.parametrize(
     ("file", "line"),
     [
-        ("models/a.py", "from ..modules.attention import Attention\nimport torch, fairseq.models"),
-        ("tasks/a.py", "from .. import data\nfrom ..generation import x\nfrom . import b"),
-        ("cli/a.py", "from ..errors import UserError\nfrom .b import x\nx = 1\n" + "\n" * 497),
-        ("compat/loud.py", "from ..errors import UserError\nfrom ..modules import ngram_blocking"),
-        ("__init__.py", "from . import compat, tasks\nfrom .models import gpt"),
+        (
+            "fairtale/pruning/a.py",
+            "from ..modules.attention import A\nimport torch, fairseq.models",
+        ),
+        ("fairtale/data/story/a.py", "from ..corpus import records\nfrom . import books"),
+        ("fairtale/tasks/a.py", "from .. import data\nfrom ..generation import x\nfrom . import b"),
+        (
+            "fairtale/cli/a.py",
+            "from ..errors import UserError\nfrom .b import x\nx = 1\n" + "\n" * 497,
+        ),
+        ("fairtale/compat/a.py", "from ..errors import UserError\nfrom ..modules import x"),
+        ("user_dir/__init__.py", "from fairtale import compat\nfrom .models import gpt"),
+        ("user_dir/tasks/a.py", "from fairtale.tasks.x import T\nfrom ..models import gpt"),
     ],
 )
 def test_an_allowed_import_is_no_fault(tmp_path, file, line):
-    path = tmp_path / "user_dir" / file
+    path = tmp_path / file
     path.parent.mkdir(parents=True)
     path.write_text(line, encoding="utf-8")
-    assert check(tmp_path / "user_dir") == ([], [path])
+    assert check(tmp_path) == ([], [path])

@@ -10,16 +10,13 @@ from fairseq.criterions import register_criterion
 from fairseq.logging import metrics
 from omegaconf import II
 
-from ..errors import UserError
-from ..modules.gate_budget import competing, expected_open, hold_expected, mean_by_type, ramp
-from ..pruning.parts import HEAD_TYPES, type_of
-from ..pruning.selection import keep_above, keep_best
-from ._gate_log import GateHistory
-from .label_smoothed_kl import (
-    BITS,
-    LabelSmoothedKLCriterion,
-    LabelSmoothedKLCriterionConfig,
-)
+from fairtale.errors import UserError
+from fairtale.modules.gate_budget import competing, expected_open, hold_expected, mean_by_type, ramp
+from fairtale.pruning.gate_log import GateHistory
+from fairtale.pruning.parts import HEAD_TYPES, type_of
+from fairtale.pruning.selection import keep_above, keep_best
+
+from .label_smoothed_kl import BITS, LabelSmoothedKLCriterion, LabelSmoothedKLCriterionConfig
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +62,7 @@ class L0GatedCriterion(LabelSmoothedKLCriterion):
     """Smoothed cross-entropy plus a price of open heads, which are gates of ``transformer_hcg``.
 
     Source: Louizos et al. 2018, equation 12, on heads as in Voita et al. 2019, equation 11;
-    with a target, see :func:`~user_dir.modules.gate_budget.hold_expected`.
+    with a target, see :func:`~fairtale.modules.gate_budget.hold_expected`.
 
     The log shows, in bits per token: ``loss``, which is minimised; ``translation_loss``, its
     first part, and ``gate_loss``, the second. In validation ``loss`` is the translation loss

@@ -14,8 +14,8 @@ from fairseq.models.transformer import TransformerDecoderBase, TransformerModelB
 from omegaconf import II
 from torch import Tensor, nn
 
-from ..errors import UserError
-from ..modules.chunked_loss import (
+from fairtale.errors import UserError
+from fairtale.modules.chunked_loss import (
     LossSums,
     chunked_cross_entropy,
     smoothed_target_entropy,

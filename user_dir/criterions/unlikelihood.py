@@ -8,13 +8,10 @@ from fairseq.criterions import register_criterion
 from fairseq.logging import metrics
 from omegaconf import II
 
-from ..errors import UserError
-from ..modules.unlikelihood import earlier_tokens, repeated_ngram_tokens, unlikelihood
-from .label_smoothed_kl import (
-    BITS,
-    LabelSmoothedKLCriterion,
-    LabelSmoothedKLCriterionConfig,
-)
+from fairtale.errors import UserError
+from fairtale.modules.unlikelihood import earlier_tokens, repeated_ngram_tokens, unlikelihood
+
+from .label_smoothed_kl import BITS, LabelSmoothedKLCriterion, LabelSmoothedKLCriterionConfig
 
 
 @dataclass

@@ -7,12 +7,12 @@ import torch
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
 
-from ..errors import UserError
-from ..modules.attention import PackedRows
-from ..modules.fast_gemm import choose_fast_fp32_products
-from ..modules.prefix_faces import PrefixDecoder, PrefixEncoder
-from ..modules.prefix_rows import prefix_rows
-from ..modules.prefix_transformer import ACTIVATIONS, PrefixTransformer
+from fairtale.errors import UserError
+from fairtale.modules.attention import PackedRows
+from fairtale.modules.fast_gemm import choose_fast_fp32_products
+from fairtale.modules.prefix_encoder_decoder import PrefixDecoder, PrefixEncoder
+from fairtale.modules.prefix_transformer import ACTIVATIONS, PrefixTransformer
+from fairtale.modules.rows import prefix_rows
 
 
 @dataclass
@@ -119,7 +119,7 @@ class GPTModel(BaseFairseqModel):
         Args:
             src_tokens: int64 [B, T], padding at the right, or packed [1, N] together with
                 ``positions`` [1, N] and ``pad_index``, ``unpad_index`` (see
-                :func:`~user_dir.modules.attention.packing_index`).
+                :func:`~fairtale.modules.attention.packing_index`).
             seq2seq: read the prefixes of packed dialogs in both directions; needs
                 ``prefix_lengths`` and ``response_lengths`` [M] and their maxima ``longest``.
             features_only: leave out the projection to the vocabulary.

@@ -20,12 +20,12 @@ from fairseq.modules.transformer_layer import (
 )
 from torch import nn
 
-from ..errors import UserError
-from ..modules.gated_attention import GatedAttention, GatedNarrowAttention
-from ..modules.hard_concrete import HardConcreteGate
-from ..modules.narrow_attention import BiasOnly, NarrowAttention
-from ..pruning.parts import HEAD_TYPES, SIDES, attentions, feed_forwards
-from ._hcg_config import (
+from fairtale.errors import UserError
+from fairtale.modules.gated_attention import GatedAttention, GatedNarrowAttention
+from fairtale.modules.hard_concrete import HardConcreteGate
+from fairtale.modules.narrow_attention import BiasOnly, NarrowAttention
+from fairtale.pruning.parts import HEAD_TYPES, SIDES, attentions, feed_forwards
+from fairtale.pruning.transformer_config import (
     TransformerHCGConfig,
     check_config,
     counts_of,

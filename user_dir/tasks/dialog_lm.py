@@ -13,19 +13,14 @@ from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from omegaconf import II
 
-from ..data.dialog_dataset import DialogDataset, DialogPrefixDataset
-from ..data.dialog_format import (
-    MARKS,
-    NUM_SEGMENTS,
-    QUERY,
-    RESPONSE,
-)
-from ..data.vocabulary import token_bytes
-from ..errors import UserError
-from ..generation.mmi import MMIReranker
-from ..generation.prefix_generator import PrefixGenerator
-from ..generation.processors import ContextNgramBlock, WordSteering, read_word_bag
-from ._dialog import TURN_SEPARATOR, DialogDataConfig, DialogTask
+from fairtale.data.corpus.vocabulary import token_bytes
+from fairtale.data.dialog.dataset import DialogDataset, DialogPrefixDataset
+from fairtale.data.dialog.format import MARKS, NUM_SEGMENTS, QUERY, RESPONSE
+from fairtale.errors import UserError
+from fairtale.generation.mmi import MMIReranker
+from fairtale.generation.prefix_generator import PrefixGenerator
+from fairtale.generation.processors import ContextNgramBlock, WordSteering, read_word_bag
+from fairtale.tasks.dialog import TURN_SEPARATOR, DialogDataConfig, DialogTask
 
 logger = logging.getLogger(__name__)
 

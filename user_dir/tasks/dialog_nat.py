@@ -10,9 +10,9 @@ from fairseq.tasks import FairseqTask, register_task
 from fairseq.tasks.translation_lev import NOISE_CHOICES, TranslationLevenshteinTask
 from torch.utils.data import Dataset
 
-from ..data.dialog_format import cut_prefix
-from ..errors import UserError
-from ._dialog import DialogDataConfig, DialogTask
+from fairtale.data.dialog.format import cut_prefix
+from fairtale.errors import UserError
+from fairtale.tasks.dialog import DialogDataConfig, DialogTask
 
 
 @dataclass

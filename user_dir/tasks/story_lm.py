@@ -9,11 +9,11 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import register_task
 from omegaconf import II
 
-from ..data.story_dataset import PromptDataset, StoryDataset, report_story_dataset
-from ..data.vocabulary import token_bytes
-from ..errors import UserError
-from ..generation.prefix_generator import PrefixGenerator
-from ._prefix_lm import PrefixLMTask
+from fairtale.data.corpus.vocabulary import token_bytes
+from fairtale.data.story.dataset import PromptDataset, StoryDataset, report_story_dataset
+from fairtale.errors import UserError
+from fairtale.generation.prefix_generator import PrefixGenerator
+from fairtale.tasks.prefix_lm import PrefixLMTask
 
 logger = logging.getLogger(__name__)
 

@@ -18,13 +18,19 @@ from fairseq.tasks.translation import EVAL_BLEU_ORDER, TranslationConfig, Transl
 from omegaconf import II
 from sacrebleu.metrics import BLEU
 
-from ..data.parallel_dataset import ScoredPairs, check_sides, find_pair, find_pieces, select_scored
-from ..data.parallel_text import TextSettings, TranslationText, find_settings
-from ..data.vocabulary import fingerprint
-from ..errors import UserError
-from ..generation.sample_log import SampleWriter
-from ..modules.fast_gemm import choose_fast_fp32_products
-from ._text import build_pieces, check_utf8, is_first_worker, load_dictionary
+from fairtale.data.corpus.vocabulary import fingerprint
+from fairtale.data.parallel.dataset import (
+    ScoredPairs,
+    check_sides,
+    find_pair,
+    find_pieces,
+    select_scored,
+)
+from fairtale.data.parallel.text import TextSettings, TranslationText, find_settings
+from fairtale.errors import UserError
+from fairtale.generation.sample_log import SampleWriter
+from fairtale.modules.fast_gemm import choose_fast_fp32_products
+from fairtale.tasks.text import build_pieces, check_utf8, is_first_worker, load_dictionary
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,115 @@
+"""``fairtale VERB``: finds the verb, imports its file alone, runs it, words its errors."""
+
+import argparse
+import importlib
+import importlib.metadata
+import logging
+import os
+import sys
+
+from ..errors import UserError
+
+# verb -> (module of this folder, what it does). The help is kept here so that
+# `fairtale --help` imports no verb.
+VERBS = {
+    "stories": (".stories", "clean story files and split them into train, valid and test"),
+    "dialogs": (".dialogs", "clean dialog corpora and split them into train, valid and test"),
+    "bitext": (".bitext", "clean and tokenise parallel corpora for translation"),
+    "spm train": (".spm_train", "train a SentencePiece model and write fairseq's dict.txt"),
+    "spm encode": (".spm_encode", "text to pieces (or back with --decode), in parallel"),
+    "score-dialog": (".score_dialog", "BLEU, chrF, distinct, length and F1 of replies"),
+    "perplexity": (".perplexity", "perplexity of texts under a local Hugging Face model"),
+    "chat": (".chat", "talk to a dialog model at the terminal"),
+    "prune": (".prune", "remove attention heads, feed-forward units and layers of a transformer"),
+    "average": (".average", "average the weights of several checkpoints"),
+    "prune-report": (".prune_report", "size, BLEU, chrF and speed of pruned models"),
+    "plot": (".plot", "training and validation curves of fairseq runs, to PNG"),
+    "user-dir": (".user_dir", "print the folder that fairseq's --user-dir takes"),
+    "plot-gates": (".plot_gates", "how gates closed: animation and curves of runs, to GIF and PNG"),
+}
+
+EXIT_USER_ERROR = 2  # as argparse
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+
+def _version():
+    try:
+        return importlib.metadata.version("fairtale")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed, run from its folder)"
+
+
+def _overview():
+    width = max(map(len, VERBS))
+    lines = ["usage: fairtale VERB [options]   (fairtale VERB --help explains one)", ""]
+    lines += [f"  {verb:<{width}}  {text}" for verb, (_, text) in VERBS.items()]
+    return "\n".join(lines + ["", "  --version, --help"])
+
+
+def _find_verb(argv):
+    """``(verb, its arguments)``; the longest match wins, so ``spm train`` is one verb."""
+    for length in (2, 1):
+        verb = " ".join(argv[:length])
+        if verb in VERBS:
+            return verb, argv[length:]
+    asked = argv[0]
+    family = [verb for verb in VERBS if verb.split()[0] == asked]
+    if family:
+        raise UserError(f"fairtale {asked}: say which: {', '.join(family)}")
+    raise UserError(f"fairtale: no verb {asked!r}; there are: {', '.join(VERBS)}")
+
+
+def _start_logging():
+    # Results go to stdout, everything said on the way to stderr, so pipes stay clean.
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+
+
+def run_verb(argv):
+    """Parses and runs one verb; returns its exit status. Errors are left to :func:`main`."""
+    verb, rest = _find_verb(argv)
+    module_name, text = VERBS[verb]
+    module = importlib.import_module(module_name, __package__)
+    parser = argparse.ArgumentParser(
+        prog=f"fairtale {verb}",
+        description=module.__doc__ or text,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    return module.run(parser.parse_args(rest)) or 0
+
+
+def main(argv=None):
+    """The console command. Returns 0, or 2 for a mistake that the user can mend."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    _start_logging()
+    try:
+        if not argv or argv[0] in ("-h", "--help", "help"):
+            print(_overview())
+            return 0 if argv else EXIT_USER_ERROR
+        if argv[0] == "--version":
+            print(f"fairtale {_version()}")
+            return 0
+        status = run_verb(argv)
+        sys.stdout.flush()
+        return status
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone (`| head`). Point stdout at nothing, or Python
+        # complains once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except OSError as error:
+        # No such file, no permission, disk full: the system's own words say it best.
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())

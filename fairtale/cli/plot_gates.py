@@ -1,0 +1,167 @@
+"""Show how gates closed: an animation of one run, curves of one or several.
+
+RUN is the save dir of a training with --criterion l0_gated: its gates.jsonl tells what became
+of the gates. For BLEU and loss its train.log is read, if it is there.
+
+A .gif shows P(open) of every head, layers down and heads across, one frame a validation. A
+.png shows BLEU, the translation loss of validation (bits per token) and the number of open
+heads over the updates, all runs on one figure.
+"""
+
+import logging
+import os
+
+from ..data.training_log import read_log
+from ..errors import UserError
+from ..pruning.gate_history import HISTORY_NAME, heat_map, pixels, read_history
+from .plot import LOG_NAME, short_names
+from .support import positive_int, require, whole_file
+
+logger = logging.getLogger(__name__)
+
+_PANEL_INCHES = (4.6, 3.8)
+# What is drawn of train.log: title, and the metrics of which the first one there is taken.
+_FROM_LOG = {
+    "BLEU": ("bleu", "sacrebleu"),
+    "translation loss (bits per token)": ("translation_loss", "loss"),
+}
+
+
+def add_arguments(parser):
+    parser.add_argument("run", nargs="+", help="save dir of a training, with its gates.jsonl")
+    parser.add_argument(
+        "--out",
+        nargs="+",
+        metavar="FILE",
+        help="a .gif, a .png, or both (default: gates.png, and gates.gif of a single run)",
+    )
+    parser.add_argument("--names", nargs="+", metavar="N", help="of the runs, for the legend")
+    parser.add_argument("--title", help="above the curves")
+    parser.add_argument(
+        "--milliseconds",
+        type=positive_int,
+        default=400,
+        metavar="N",
+        help="that a frame is shown; the last one is shown longer (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--frames",
+        type=positive_int,
+        default=100,
+        metavar="N",
+        help="most frames of the animation, evenly chosen (default: %(default)s)",
+    )
+
+
+def run(args):
+    outputs = args.out or (["gates.png", "gates.gif"] if len(args.run) == 1 else ["gates.png"])
+    for path in outputs:
+        suffix = os.path.splitext(path)[1].lower()
+        if suffix not in (".gif", ".png"):
+            raise UserError(f"--out {path}: must end in .gif (animation) or .png (curves)")
+        if suffix == ".gif" and len(args.run) > 1:
+            raise UserError(f"--out {path}: an animation shows one run, {len(args.run)} are named")
+    if args.names and len(args.names) != len(args.run):
+        raise UserError(f"--names: {len(args.names)} names for {len(args.run)} runs")
+    require("matplotlib", extra="plots")
+    names = args.names or short_names(args.run)
+    if len(set(names)) < len(names):
+        raise UserError(f"--names: the runs need different names, not {' '.join(names)}")
+    histories = [read_history(os.path.join(path, HISTORY_NAME)) for path in args.run]
+    for path in outputs:
+        if path.lower().endswith(".gif"):
+            frames = evenly(histories[0], args.frames)
+            _animate(frames, path, args.milliseconds)
+            print(f"{len(frames)} frames of {names[0]} -> {path}")
+        else:
+            titles = _draw_curves(args, names, histories, path)
+            print(f"{', '.join(titles)} of {', '.join(names)} -> {path}")
+
+
+def evenly(records, most):
+    """Choose at most ``most`` records at even distances, the first and the last among them."""
+    if len(records) <= most:
+        return records
+    if most == 1:
+        return records[-1:]
+    return [records[round(i * (len(records) - 1) / (most - 1))] for i in range(most)]
+
+
+def _animate(records, path, milliseconds):
+    from PIL import Image
+
+    width = len(str(records[-1]["update"]))
+    pictures = [
+        Image.fromarray(pixels(heat_map(record, f"{record['update']:>{width}} updates")))
+        for record in records
+    ]
+    durations = [milliseconds] * (len(pictures) - 1) + [5 * milliseconds]
+    with whole_file(path, "wb") as stream:
+        pictures[0].save(
+            stream,
+            format="GIF",
+            save_all=True,
+            append_images=pictures[1:],
+            duration=durations,
+            loop=0,
+        )
+
+
+def _draw_curves(args, names, histories, path):
+    """Draw a panel for each thing there is to show; return the titles of the panels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    curves = [_curves(run) for run in args.run]
+    titles = [title for title in _FROM_LOG if any(title in c for c in curves)] + ["open heads"]
+    figure = Figure(
+        figsize=(_PANEL_INCHES[0] * len(titles), _PANEL_INCHES[1]), layout="constrained"
+    )
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(titles), squeeze=False)[0]
+    for panel, title in zip(panels, titles, strict=True):
+        for number, (name, history, has) in enumerate(zip(names, histories, curves, strict=True)):
+            style = {"color": f"C{number % 10}", "markersize": 3.5}
+            if title == "open heads":
+                _draw_heads(panel, name, history, style)
+            elif title in has:
+                panel.plot(*zip(*has[title], strict=True), marker="o", label=name, **style)
+        panel.set_title(title, fontsize="medium")
+        panel.set_xlabel("updates")
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize="small")
+    if args.title:
+        figure.suptitle(args.title)
+    with whole_file(path, "wb") as stream:
+        figure.savefig(stream, format="png", dpi=120)
+    return titles
+
+
+def _draw_heads(panel, name, history, style):
+    updates = [record["update"] for record in history]
+    expected = [_total(record["open_probability"]) for record in history]
+    opened = [_total(record["value"], lambda x: x > 0) for record in history]
+    panel.plot(updates, expected, label=f"{name}, expected", **style)
+    panel.plot(updates, opened, linestyle=":", marker="o", label=f"{name}, not zero", **style)
+    panel.set_ylim(bottom=0)
+
+
+def _total(rows, measure=float):
+    return sum(measure(x) for row in rows.values() for x in row)
+
+
+def _curves(run):
+    """``{title: [(update, value), ...]}`` of what the validations of a run's log have."""
+    path = os.path.join(run, LOG_NAME)
+    if not os.path.isfile(path):
+        logger.info("%s: no %s in it, so neither BLEU nor loss are drawn", run, LOG_NAME)
+        return {}
+    log = read_log(path)
+    found = {}
+    for title, metrics in _FROM_LOG.items():
+        for metric in metrics:
+            subsets = [s for s, has in log if has == metric and s != "train"]
+            if subsets:
+                found[title] = log["valid" if "valid" in subsets else subsets[0], metric]
+                break
+    return found

@@ -1,0 +1,220 @@
+"""Score replies against references: BLEU, chrF, distinct-1/2, length, unigram F1.
+
+HYP has one reply a line (with --nbest N, N lines for each reference, the best first), or is
+the output of fairseq-generate or fairseq-interactive, whose D- lines (H- where there are
+none) are read. REF has one response a line; of a line of turns separated by tabs the last
+one counts, so the .tsv files that `fairtale dialogs` writes will do.
+
+Of several candidates the first is scored; two more rows show all of them, and for each
+reference the one of highest F1, which is what a perfect re-ranking could choose.
+
+Printed last: the settings that made the figures.
+"""
+
+import re
+import statistics
+from collections import Counter, defaultdict
+from typing import NamedTuple
+
+from ..data.corpus.text_lines import read_text_lines
+from ..errors import UserError
+from .support import positive_int
+
+_OUTPUT_LINE = re.compile(r"([HD])-(\d+)\t(\S+)\t(.*)", re.DOTALL)
+_GENERATED = re.compile(r"[SH]-\d+\t")
+
+
+def add_arguments(parser):
+    parser.add_argument("hyp", metavar="HYP", help="replies; - is standard input")
+    parser.add_argument("ref", metavar="REF", help="responses that people wrote")
+    parser.add_argument(
+        "--nbest",
+        type=positive_int,
+        metavar="N",
+        help="candidates for each reference (default: 1; fairseq's output says it itself)",
+    )
+    parser.add_argument(
+        "--tokenize",
+        default="13a",
+        help="sacreBLEU's tokenizer, which also cuts words for the other figures: 13a, intl, "
+        "zh, char, ja-mecab, ko-mecab (default: %(default)s)",
+    )
+    parser.add_argument("--table", action="store_true", help="print a Markdown table")
+
+
+class Scores(NamedTuple):
+    """Figures of a list of replies; BLEU, chrF, distinct and F1 in percent, length in words."""
+
+    bleu: float
+    chrf: float
+    distinct_1: float
+    distinct_2: float
+    mean_length: float
+    f1: float
+
+
+_HEADS = ("BLEU", "chrF", "distinct-1", "distinct-2", "length", "F1")
+
+
+def run(args):
+    references = [line.split("\t")[-1] for line in read_text_lines(args.ref)]
+    if not references:
+        raise UserError(f"{args.ref}: no reference in it")
+    candidates = read_candidates(args.hyp, args.nbest)
+    if len(candidates) != len(references):
+        raise UserError(
+            f"{args.hyp} has replies to {len(candidates)} dialogs, {args.ref} has "
+            f"{len(references)} references: they must be of the same set, in the same order"
+        )
+    scorer = DialogScorer(args.tokenize)
+    nbest = len(candidates[0])
+    rows = {"first": scorer.score([c[0] for c in candidates], references)}
+    if nbest > 1:
+        repeated = [reference for reference in references for _ in range(nbest)]
+        rows[f"all {nbest}"] = scorer.score([c for group in candidates for c in group], repeated)
+        best = [
+            max(group, key=lambda reply, r=reference: scorer.f1(reply, r))
+            for group, reference in zip(candidates, references, strict=True)
+        ]
+        rows[f"best F1 of {nbest}"] = scorer.score(best, references)
+    num_empty = sum(not group[0].strip() for group in candidates)
+    _print_rows(rows, args.table)
+    print(f"{len(references)} dialogs, {num_empty} empty replies")
+    print(scorer.signature(nbest))
+
+
+def read_candidates(path, nbest):
+    """The candidates of each dialog, best first: ``[[reply, ...], ...]``.
+
+    Raises:
+        UserError: dialogs have different numbers of candidates, or one is missing.
+    """
+    lines = list(read_text_lines(path))
+    if not lines:
+        raise UserError(f"{path}: no reply in it")
+    if any(_GENERATED.match(line) for line in lines):
+        return _read_generated(lines, path, nbest)
+    nbest = nbest or 1
+    if len(lines) % nbest:
+        raise UserError(f"{path}: {len(lines)} lines are no multiple of --nbest {nbest}")
+    return [lines[i : i + nbest] for i in range(0, len(lines), nbest)]
+
+
+def _read_generated(lines, path, nbest):
+    """The replies in the output of fairseq-generate, which is not in the order of the data."""
+    found = {"H": defaultdict(list), "D": defaultdict(list)}
+    for line in lines:
+        match = _OUTPUT_LINE.fullmatch(line)
+        if match:
+            kind, number, _, text = match.groups()
+            found[kind][int(number)].append(text)
+    replies = found["D"] or found["H"]
+    if not replies:
+        raise UserError(f"{path}: output of fairseq-generate without H- or D- lines")
+    missing = sorted(set(range(max(replies) + 1)) - set(replies))
+    if missing:
+        raise UserError(
+            f"{path}: no reply to dialog {missing[0]}, but to {max(replies)} "
+            f"({len(missing)} missing): is the output complete?"
+        )
+    asked = nbest or len(replies[0])
+    for number, group in replies.items():
+        if len(group) < asked or (nbest is None and len(group) != asked):
+            raise UserError(
+                f"{path}: dialog {number} has {len(group)} candidates, not {asked}; lower --nbest"
+            )
+    return [replies[number][:asked] for number in sorted(replies)]
+
+
+class DialogScorer:
+    """Corpus figures of replies.
+
+    distinct-n is the number of different n-grams of words in all replies, divided by the
+    number of n-grams (Li et al. 2016, who divide by the number of words). F1 is the harmonic
+    mean of the precision and recall of a reply's words, with repetitions counted, averaged
+    over replies. Words are lower case and hold a letter or digit.
+
+    Args:
+        tokenize: name of sacreBLEU's tokenizer.
+
+    Raises:
+        UserError: there is no such tokenizer, or it needs a package that is missing.
+    """
+
+    def __init__(self, tokenize):
+        from sacrebleu.metrics import BLEU, CHRF
+
+        if tokenize not in BLEU.TOKENIZERS:
+            raise UserError(f"--tokenize {tokenize}: one of {', '.join(BLEU.TOKENIZERS)}")
+        try:
+            self._bleu, self._chrf = BLEU(tokenize=tokenize), CHRF()
+        except (ImportError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"--tokenize {tokenize}: {reason}") from None
+        self._words = {}
+
+    def words(self, text):
+        """The words of a reply."""
+        if text not in self._words:
+            tokens = self._bleu.tokenizer(text.lower()).split()
+            self._words[text] = [t for t in tokens if any(c.isalnum() for c in t)]
+        return self._words[text]
+
+    def f1(self, reply, reference):
+        """Unigram F1, 0 to 1; two texts without words agree."""
+        hyp, ref = self.words(reply), self.words(reference)
+        if not hyp and not ref:
+            return 1.0
+        common = (Counter(hyp) & Counter(ref)).total()
+        return 2 * common / (len(hyp) + len(ref))
+
+    def distinct(self, replies, n):
+        """Different n-grams of words over all n-grams, 0 to 1."""
+        grams = Counter()
+        for reply in replies:
+            words = self.words(reply)
+            grams.update(zip(*(words[i:] for i in range(n)), strict=False))
+        return len(grams) / grams.total() if grams else 0.0
+
+    def score(self, replies, references):
+        """The :class:`Scores` of as many replies as references."""
+        pairs = zip(replies, references, strict=True)
+        return Scores(
+            self._bleu.corpus_score(replies, [references]).score,
+            self._chrf.corpus_score(replies, [references]).score,
+            100 * self.distinct(replies, 1),
+            100 * self.distinct(replies, 2),
+            statistics.fmean(len(self.words(reply)) for reply in replies),
+            100 * statistics.fmean(self.f1(reply, reference) for reply, reference in pairs),
+        )
+
+    def signature(self, nbest):
+        """The settings that change the figures, as one line; after a score was made."""
+        tokenizer = self._bleu.get_signature().info["tok"]
+        return " ".join(
+            (
+                f"BLEU|{self._bleu.get_signature()}",
+                f"chrF|{self._chrf.get_signature()}",
+                f"words|tok:{tokenizer}|case:lower|punctuation:no",
+                "distinct|types/ngrams|pool:corpus",
+                "F1|unigrams|mean:replies",
+                f"nbest:{nbest}",
+            )
+        )
+
+
+def _print_rows(rows, as_table):
+    cells = [(name, *(f"{value:.2f}" for value in scores)) for name, scores in rows.items()]
+    lines = [("reply", *_HEADS), *cells]
+    if as_table:
+        lines.insert(1, ("---",) + ("--:",) * len(_HEADS))
+        for line in lines:
+            print("| " + " | ".join(line) + " |")
+        return
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    for line in lines:
+        first, *others = (
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        print("  ".join([first, *others]))

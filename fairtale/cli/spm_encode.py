@@ -1,0 +1,302 @@
+"""Cut text into SentencePiece pieces, or with --decode put pieces back together.
+
+One line in, one line out, in the same order; the work is spread over processes. The
+number of lines is checked before the result takes its name.
+
+With --dialog a line is a dialog: turns separated by tabs, the response last. It becomes
+`context <CTX> query <SEP> response`, each turn encoded alone; lines that are no dialog are
+left out, counted and named.
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import functools
+import os
+import signal
+import sys
+
+from ..data.corpus.records import NUM_PLACES_NAMED
+from ..data.corpus.text_lines import decode_line, open_binary
+from ..errors import UserError
+from .spm_dialog import DialogEncoder, LeftOut
+from .support import positive_int, progress_bar, usable_cpus, whole_file
+
+# A task for a worker: long enough to make the transport cheap, short enough to share.
+_TASK_BYTES = 1 << 19
+# Tasks under way per worker; more would only fill memory when the reader is ahead.
+_TASKS_PER_WORKER = 4
+
+
+def add_arguments(parser):
+    parser.add_argument("text", nargs="+", help="UTF-8 files; - is standard input")
+    parser.add_argument("--model", required=True, help="a .model file")
+    parser.add_argument("--output", metavar="FILE", help="for one text (default: standard output)")
+    parser.add_argument(
+        "--output-dir", metavar="DIR", help="for several: each is written there under its own name"
+    )
+    parser.add_argument("--decode", action="store_true", help="pieces in, text out")
+    dialog = parser.add_argument_group("dialogs")
+    dialog.add_argument(
+        "--dialog", action="store_true", help="lines are turns separated by tabs, response last"
+    )
+    dialog.add_argument(
+        "--max-unknown",
+        type=int,
+        default=3,
+        metavar="N",
+        help="leave out dialogs with a turn of more unknown pieces (default: %(default)s)",
+    )
+    dialog.add_argument(
+        "--kept-dir",
+        metavar="DIR",
+        help="write there, under the text's own name, the dialogs that were not left out",
+    )
+    parser.add_argument(
+        "--workers", type=positive_int, default=usable_cpus(), help="processes (default: all CPUs)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
+
+
+def run(args):
+    pairs = _pairs(args)
+    if args.dialog and args.decode:
+        raise UserError("--dialog and --decode: give one of them")
+    if args.kept_dir:
+        _check_kept_dir(args)
+    _load(args.model)  # a bad model is better met here than in every worker
+    total = sum(os.path.getsize(source) for source, _ in pairs if source != "-")
+    with contextlib.ExitStack() as stack:
+        pool = None
+        if args.workers > 1 and total > _TASK_BYTES:
+            pool = stack.enter_context(_worker_pool(args))
+        else:
+            _start_worker(args.model, _converter(args), ignore_interrupt=False)
+        bar = stack.enter_context(
+            progress_bar(total, "B", _verb(args), unit_scale=True, disable=args.quiet or not total)
+        )
+        for source, target in pairs:
+            counts, lost = _convert_file(source, target, pool, args, bar)
+            if not args.quiet:
+                print(_summary(source, target, counts, args), *lost, sep="\n", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _worker_pool(args):
+    # An executor, for a multiprocessing.Pool waits for ever when a worker is killed.
+    pool = concurrent.futures.ProcessPoolExecutor(
+        args.workers, initializer=_start_worker, initargs=(args.model, _converter(args))
+    )
+    try:
+        # Start them now: forking is safe only before the progress bar's thread exists.
+        pool.submit(int).result()
+        yield pool
+    except concurrent.futures.process.BrokenProcessPool:
+        raise UserError(
+            f"a worker process died; memory may be short: try fewer than --workers {args.workers}"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _converter(args):
+    """The class that converts lines, given a SentencePiece processor."""
+    if args.dialog:
+        return functools.partial(DialogEncoder, max_unknown=args.max_unknown)
+    return _Decoder if args.decode else _Encoder
+
+
+def _verb(args):
+    return "decoding" if args.decode else "encoding"
+
+
+def _pairs(args):
+    """``[(source, target)]``; target None is standard output."""
+    if args.output and args.output_dir:
+        raise UserError("--output and --output-dir: give one of them")
+    if args.output_dir:
+        if "-" in args.text:
+            raise UserError("--output-dir needs names, and standard input (-) has none")
+        names = [os.path.basename(path) for path in args.text]
+        if len(set(names)) != len(names):
+            raise UserError(f"--output-dir: two texts have the same name among {', '.join(names)}")
+        pairs = [
+            (path, os.path.join(args.output_dir, name))
+            for path, name in zip(args.text, names, strict=True)
+        ]
+    elif len(args.text) > 1:
+        raise UserError(f"{len(args.text)} texts: say --output-dir for more than one")
+    else:
+        pairs = [(args.text[0], args.output)]
+    for source, target in pairs:
+        if (
+            target
+            and os.path.exists(target)
+            and os.path.realpath(source) == os.path.realpath(target)
+        ):
+            raise UserError(f"{source}: would be overwritten by its own result; choose another")
+    return pairs
+
+
+def _check_kept_dir(args):
+    if not (args.dialog and args.output_dir):
+        raise UserError("--kept-dir needs --dialog and --output-dir")
+    taken = {os.path.realpath(os.path.dirname(path) or ".") for path in args.text}
+    if os.path.realpath(args.kept_dir) in taken | {os.path.realpath(args.output_dir)}:
+        raise UserError(
+            f"--kept-dir {args.kept_dir}: the texts or the results are there; choose another"
+        )
+
+
+def _load(path):
+    """Raises UserError where ``path`` is no SentencePiece model."""
+    import sentencepiece
+
+    if not os.path.isfile(path):
+        raise UserError(f"--model {path}: no such file; `fairtale spm train` makes one")
+    try:
+        return sentencepiece.SentencePieceProcessor(model_file=path)
+    except (RuntimeError, OSError) as error:
+        message = " ".join(str(error).split())
+        raise UserError(f"--model {path}: not a SentencePiece model ({message})") from None
+
+
+# ------------------------------------------------------------------------------ workers
+
+_convert = None  # set once in each process
+
+
+def _start_worker(model, converter, ignore_interrupt=True):
+    global _convert
+    if ignore_interrupt:
+        # Ctrl-C reaches the whole group; only the parent answers it, by ending the pool.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _convert = converter(_load(model))
+
+
+class _Encoder:
+    """Lines of text to lines of pieces."""
+
+    def __init__(self, processor):
+        self._processor = processor
+        self._pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
+        self._unknown = processor.unk_id()
+
+    def __call__(self, lines):
+        """``(encoded lines, pieces, unknown pieces)``."""
+        # By number and not as strings: SentencePiece spells an unknown piece with the
+        # letters of the text, so a text could write fairseq's `</s>`.
+        encoded = self._processor.encode(lines)
+        num_unknown = sum(ids.count(self._unknown) for ids in encoded)
+        texts = [" ".join([self._pieces[i] for i in ids]) for ids in encoded]
+        return texts, sum(map(len, encoded)), num_unknown
+
+
+class _Decoder:
+    """Lines of pieces to lines of text; what is no piece of the model stays as it is."""
+
+    def __init__(self, processor):
+        self._processor = processor
+
+    def __call__(self, lines):
+        split = [line.split() for line in lines]
+        texts = [self._processor.decode(pieces) if pieces else "" for pieces in split]
+        # One line must stay one line, whatever bytes the pieces spell.
+        texts = [" ".join(text.splitlines()) if text else "" for text in texts]
+        return texts, sum(map(len, split)), 0
+
+
+def _convert_task(lines):
+    return len(lines), *_convert(lines)
+
+
+# ------------------------------------------------------------------------------- parent
+
+
+def _tasks(source):
+    """Lists of decoded lines, each about ``_TASK_BYTES``, with their bytes."""
+    stream = open_binary(source)
+    try:
+        lines, size = [], 0
+        for number, line in enumerate(stream, start=1):
+            lines.append(decode_line(line, source, number))
+            size += len(line)
+            if size >= _TASK_BYTES:
+                yield lines, size
+                lines, size = [], 0
+        if lines:
+            yield lines, size
+    finally:
+        if source != "-":
+            stream.close()
+
+
+def _results(source, pool, num_workers):
+    """The lines of each task, what the workers make of them, in order, and their bytes."""
+    if pool is None:
+        for lines, size in _tasks(source):
+            yield lines, _convert_task(lines), size
+        return
+    # Executor.map would read the whole file ahead; tasks are handed out as results come in.
+    under_way = collections.deque()
+    for lines, size in _tasks(source):
+        under_way.append((lines, pool.submit(_convert_task, lines), size))
+        if len(under_way) >= _TASKS_PER_WORKER * num_workers:
+            first, future, done = under_way.popleft()
+            yield first, future.result(), done
+    while under_way:
+        first, future, done = under_way.popleft()
+        yield first, future.result(), done
+
+
+def _convert_file(source, target, pool, args, bar):
+    """Writes ``target``; returns counts of lines, empty lines, pieces, unknown pieces, and
+    what was left out, one text for each reason.
+    """
+    counts, left_out, places = collections.Counter(), collections.Counter(), {}
+    output = whole_file(target) if target else contextlib.nullcontext(sys.stdout)
+    kept = contextlib.nullcontext()
+    if args.kept_dir:
+        kept = whole_file(os.path.join(args.kept_dir, os.path.basename(source)))
+    with output as stream, kept as kept_stream:
+        for lines, (num_lines, texts, num_pieces, num_unknown), size in _results(
+            source, pool, args.workers
+        ):
+            counts["in"] += num_lines
+            counts["out"] += len(texts)
+            counts["empty"] += texts.count("")
+            counts["pieces"] += num_pieces
+            counts["unknown"] += num_unknown
+            first = counts["in"] - num_lines + 1
+            for number, (line, text) in enumerate(zip(lines, texts, strict=False), first):
+                if isinstance(text, LeftOut):
+                    left_out[text.reason] += 1
+                    if left_out[text.reason] <= NUM_PLACES_NAMED:
+                        places.setdefault(text.reason, []).append(str(number))
+                    continue
+                if kept_stream:
+                    kept_stream.write(line + "\n")
+                if "\n" in text:
+                    raise UserError(f"{source}: a piece of {args.model} holds a line break")
+                stream.write(text + "\n")
+            bar.update(size)
+        if counts["in"] != counts["out"]:
+            raise UserError(
+                f"{source}: {counts['in']} lines in, {counts['out']} out; nothing was written"
+            )
+        lost = [
+            f"{source}: left out, {reason}: {count} (first: line {', '.join(places[reason])})"
+            for reason, count in left_out.items()
+        ]
+        if counts["in"] and left_out.total() == counts["in"]:
+            raise UserError(f"{source}: no dialog in it; {'; '.join(lost)}")
+    return counts, lost
+
+
+def _summary(source, target, counts, args):
+    notes = [f"{counts['in']} lines", f"{counts['pieces']} pieces"]
+    if counts["empty"]:
+        notes.append(f"{counts['empty']} empty lines")
+    if counts["unknown"]:
+        notes.append(f"{counts['unknown']} unknown")
+    return f"{source} -> {target or 'standard output'}: {', '.join(notes)}"

@@ -1,0 +1,84 @@
+"""Amazon's questions and answers: one Python dict literal a line, read without ``eval``.
+
+Source: McAuley and Yang 2016, Wan and McAuley 2016 (jmcauley.ucsd.edu/data/amazon/qa).
+"""
+
+import ast
+import warnings
+
+from .records import RawDialog, read_text
+
+NOT_A_LITERAL = "not a Python literal"
+CODE = "code instead of a literal (it was not run)"
+NO_ANSWER = "no question or no answer in it"
+
+
+def read_amazon(stream, name, report):
+    """One dialog for each answer.
+
+    A line has ``question`` and ``answer``, or ``questions``, a list of dicts with
+    ``questionText`` and ``answers``, a list of dicts with ``answerText``; and ``asin``, the
+    product, which is the group.
+
+    Args:
+        stream: a binary file.
+        name: of the file, for the report.
+        report: a :class:`~fairtale.data.dialog.records.DialogReport`.
+
+    Yields:
+        :class:`~fairtale.data.dialog.records.RawDialog`.
+    """
+    for line, text in read_text(stream, name, report):
+        text = text.strip()
+        if not text:
+            continue
+        place = f"{name}:{line}"
+        value, fault = parse_literal(text)
+        if fault:
+            report.skip(fault, place)
+            continue
+        product = value.get("asin") if isinstance(value, dict) else None
+        pairs = list(_pairs(value))
+        if not pairs:
+            report.skip(NO_ANSWER, place)
+        for question, answer in pairs:
+            group = product if isinstance(product, str) else question
+            yield RawDialog([question, answer], group, place)
+
+
+def parse_literal(text):
+    """``(value, None)`` of a Python literal, else ``(None, fault)``. Nothing is executed.
+
+    ``ast.literal_eval`` only builds a syntax tree, whose depth Python's parser limits, and
+    accepts constants and containers in it. The caller limits the length.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a backslash in somebody's text
+            return ast.literal_eval(text), None
+    except SyntaxError:
+        return None, NOT_A_LITERAL
+    except ValueError as error:
+        # Too many digits, a null byte: no code. The rest names the node that is no literal.
+        return None, CODE if "node" in str(error) else NOT_A_LITERAL
+    except (MemoryError, RecursionError, TypeError):  # nested too deeply; an unhashable key
+        return None, NOT_A_LITERAL
+
+
+def _pairs(value):
+    """Every question with its answer; one of them may be empty, but both are there."""
+    if not isinstance(value, dict):
+        return
+    yield from _strings(value.get("question"), value.get("answer"))
+    for question in _dicts(value.get("questions")):
+        for answer in _dicts(question.get("answers")):
+            yield from _strings(question.get("questionText"), answer.get("answerText"))
+
+
+def _strings(question, answer):
+    if isinstance(question, str) and isinstance(answer, str):
+        yield question, answer
+
+
+def _dicts(values):
+    return [v for v in values if isinstance(v, dict)] if isinstance(values, list) else []

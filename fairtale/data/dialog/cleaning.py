@@ -1,0 +1,207 @@
+"""Cleaning of dialog turns, and which dialogs are left out."""
+
+import re
+from typing import NamedTuple
+
+from ..corpus.records import CONTROL
+
+# Why a dialog is left out.
+NO_RESPONSE = "a single turn, so no response"
+EMPTY_QUERY = "empty query"
+EMPTY_RESPONSE = "empty response"
+EQUAL = "response equals query"
+
+# What is mended in a dialog that is kept.
+TURNS_DROPPED = "turns without words dropped"
+CONTEXT_CUT = "context cut where a turn is too long"
+
+DEFAULT_MAX_CHARS = 512
+DEFAULT_MAX_CONTEXT_TURNS = 10  # as PolyAI's files have
+
+# A turn so many times too long is not cleaned: there is no hope.
+_MAX_SHRINKING = 20
+# Brackets inside brackets are removed from the inside out, so many times at most.
+_MAX_NESTING = 8
+# A bracket behind the eyes of an emoticon, as in ":(", opens no aside.
+_ASIDE = re.compile(
+    r" ?(?<![:;=])(?<![:;=]-)"
+    r"(?:\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}|（[^（）]*）|【[^【】]*】|［[^［］]*］)"
+)
+
+_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"  # the ASCII one is handled apart
+_NOTES = "\u2669\u266a\u266b\u266c"
+_SIGNS = f"\u2022\u00b7\u2219\u25e6{_NOTES}|,\u3001\uff0c"  # bullets, notes, commas
+_MARKS = "#*<>~=+"  # only where white space stands beside them: not "#1", not "*laughs*"
+# A single dash or full stop before a digit belongs to the number.
+_LEADING = re.compile(
+    rf"(?:[\s{_DASHES}{_SIGNS}\u2026]+|-{{2,}}|-(?!\d)|\.{{2,}}|\.(?!\d)|[{_MARKS}:;]+(?=\s|$))+"
+)
+# What ends a sentence stays: . ! ? and an ellipsis.
+_TRAILING = f" -{_DASHES}{_SIGNS};:"
+_QUOTES = dict(zip('"“„«‹「『‘`', '"”“»›」』’`', strict=True))
+_APOSTROPHE = re.compile(r"(?<=\w)'(?=\w)")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_PLAIN_END = re.compile(r"[\w.!?)]")
+
+
+class Cleaning(NamedTuple):
+    """What is done to turns, and which dialogs are kept.
+
+    ``remove_asides``: bracketed text goes, with its brackets. ``strip_punctuation``: see
+    :func:`strip_outer_punctuation`. ``min_chars`` and ``max_chars`` hold for query and
+    response, after cleaning. ``allow_equal``: keep a response that equals its query.
+    """
+
+    remove_asides: bool = True
+    strip_punctuation: bool = True
+    min_chars: int = 1
+    max_chars: int = DEFAULT_MAX_CHARS
+    allow_equal: bool = False
+
+
+def clean_turn(text, cleaning):
+    """One turn as text without line breaks, tabs and what ``cleaning`` removes; maybe empty.
+
+    Control characters go, and halves of characters; see :func:`whole_characters`.
+    """
+    if CONTROL.search(text):
+        text = CONTROL.sub("", whole_characters(text))
+    text = " ".join(text.split())
+    if len(text) > _MAX_SHRINKING * cleaning.max_chars:
+        return text  # it will be left out as too long
+    if cleaning.remove_asides:
+        text = remove_asides(text)
+    if cleaning.strip_punctuation:
+        text = strip_outer_punctuation(text)
+    return text
+
+
+def whole_characters(text):
+    r"""Drop lone surrogates, which UTF-8 cannot hold, and join those that are a pair.
+
+    An escape can write either: JSON that was cut inside an emoji leaves ``\ud83d``, and a
+    Python literal may hold ``\ud83d\ude00``, which Python does not take for one character.
+    """
+    if not _SURROGATE.search(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "ignore")
+
+
+def remove_asides(text):
+    """Remove what stands in brackets, as ``[music]``, ``(laughs)`` or ``{sighs}``.
+
+    Brackets inside brackets go too; a bracket without its partner stays, and so do
+    emoticons.
+
+    Args:
+        text: with single spaces only.
+    """
+    for _ in range(_MAX_NESTING):
+        shorter = _ASIDE.sub(_gap, text)
+        if shorter == text:
+            break
+        text = shorter
+    return text.strip()
+
+
+def _gap(aside):
+    """What replaces an aside: nothing before punctuation, a space between words."""
+    text, end = aside.string, aside.end()
+    return " " if text[end : end + 1].isalnum() and aside.start() else ""
+
+
+def strip_outer_punctuation(text):
+    """Strip what stands around a spoken turn and is not part of it.
+
+    At the beginning: dashes (``- Hello``), dots, commas, bullets, music notes, and the like
+    where white space follows. At the end: dashes, commas, colons, semicolons, notes; what
+    ends a sentence (``.``, ``!``, ``?``, ``...``) stays. Quotation marks go where a pair
+    encloses the whole turn, or where one at an end has no partner; apostrophes and inch
+    marks (``6"``) stay. So nothing may be left of a turn without words.
+    """
+    while text:
+        if text[0].isalnum() and _PLAIN_END.match(text[-1]):
+            break
+        shorter = text
+        leading = _LEADING.match(text)
+        if leading:
+            shorter = text[leading.end() :]
+        shorter = _strip_quotes(_strip_end(shorter))
+        if shorter == text:
+            break
+        text = shorter
+    return text
+
+
+def _strip_end(text):
+    text = text.rstrip(_TRAILING)
+    shorter = text.rstrip(_MARKS)
+    return shorter.rstrip() if not shorter or shorter[-1] == " " else text
+
+
+def _strip_quotes(text):
+    if len(text) < 2:
+        return "" if text in _QUOTES or text in _QUOTES.values() else text
+    first, last = text[0], text[-1]
+    closing = _QUOTES.get(first)
+    inside = text[1:-1]
+    if closing and last == closing and first not in inside and closing not in inside:
+        return inside
+    if first == last == "'" and "'" not in _APOSTROPHE.sub("", inside):
+        return inside
+    if first == '"' or last == '"':
+        if text.count('"') > 1:
+            return text
+        return text[1:] if first == '"' else text if text[-2].isdigit() else text[:-1]
+    if closing and first not in "‘`" and closing not in text[1:]:
+        return text[1:]
+    if last in "”»›」』" and not any(c in text for c in "“„«‹「『"):
+        return text[:-1]
+    return text
+
+
+def choose_turns(turns, cleaning, max_context_turns, place, report):
+    """Decide on one dialog of cleaned turns.
+
+    Args:
+        turns: list of str, oldest first; the last two are query and response.
+        cleaning: a :class:`Cleaning`.
+        max_context_turns: older turns are left out.
+        place: ``file:line``, for the report.
+        report: a :class:`~fairtale.data.dialog.records.DialogReport`.
+
+    Returns:
+        the turns that are kept, or None, counted.
+    """
+    if len(turns) < 2:
+        report.leave_out(NO_RESPONSE, place)
+        return None
+    query, response = turns[-2:]
+    for side, text, empty in (
+        ("query", query, EMPTY_QUERY),
+        ("response", response, EMPTY_RESPONSE),
+    ):
+        if not text:
+            report.leave_out(empty, place)
+            return None
+        if len(text) > cleaning.max_chars:
+            report.leave_out(f"{side} of more than {cleaning.max_chars} characters", place)
+            return None
+        if len(text) < cleaning.min_chars:
+            report.leave_out(f"{side} of fewer than {cleaning.min_chars} characters", place)
+            return None
+    if query == response and not cleaning.allow_equal:
+        report.leave_out(EQUAL, place)
+        return None
+    context = []
+    for text in reversed(turns[:-2]):
+        if len(context) == max_context_turns:
+            break
+        if len(text) > cleaning.max_chars:
+            report.mend(CONTEXT_CUT, place)
+            break
+        if text:
+            context.append(text)
+        else:
+            report.mend(TURNS_DROPPED, place)
+    return context[::-1] + [query, response]

@@ -1,0 +1,252 @@
+"""Dialogs for training, and prefixes for generation."""
+
+import logging
+
+import numpy as np
+import torch
+
+from ...errors import UserError
+from ...modules.attention import packing_index
+from ..corpus.sized_dataset import SizedDataset, pad_rows
+from .format import RESPONSE, DialogLimits, cut_prefix, describe_prefix
+from .sizes import measure_dialogs
+
+logger = logging.getLogger(__name__)
+
+
+class DialogDataset(SizedDataset):
+    """One dialog a row: ``<s> context <CTX> query <SEP> response </s>``.
+
+    Batches are packed rows: every token of a batch is real outside attention. Inside,
+    prefixes and responses stand in rows of their longest; batches are chosen so that these
+    are nearly full (``padded_tokens``).
+
+    Args:
+        tokens: indexed dataset of lines, each ending with ``</s>``; read lazily.
+        dictionary: fairseq's, with the marks.
+        ctx, sep: ids of the marks.
+        limits: how much of a line is read.
+        token_bytes: UTF-8 bytes that each dictionary entry stands for, int64 [V].
+        shuffle: another order of equals and of batches every epoch.
+        reverse: learn to find the query of a response: ``response <SEP> query``.
+    """
+
+    def __init__(
+        self,
+        tokens,
+        dictionary,
+        ctx: int,
+        sep: int,
+        limits: DialogLimits,
+        token_bytes,
+        shuffle: bool = True,
+        reverse: bool = False,
+    ):
+        self.tokens = tokens
+        self.dictionary = dictionary
+        self.ctx, self.sep = ctx, sep
+        self.limits = limits
+        self.token_bytes = token_bytes
+        self.shuffle = shuffle
+        self.reverse = reverse
+        self.epoch = 1
+        self._measure()
+
+    def _measure(self):
+        """Find the usable lines and the lengths of their two sides after cutting."""
+        sizes = measure_dialogs(self.tokens, self.ctx, self.sep, self.limits, self.reverse)
+        self.prefix_sizes, self.response_sizes = sizes.prefix, sizes.response  # int32 [lines]
+        self.indices, self.faults, self.num_cut = sizes.indices, sizes.faults, sizes.num_cut
+        self.sizes = self.prefix_sizes + self.response_sizes - 1  # input tokens
+
+    def num_tokens_vec(self, indices):
+        return self.sizes[indices].astype(np.int64)  # as fairseq's loops want it
+
+    def _sides(self, line, mark):
+        """Split a line into prefix (with ``<SEP>``) and response (with ``</s>``)."""
+        prefix, response = line[: mark + 1], line[mark + 1 :]
+        if not self.reverse:
+            return prefix, response
+        turns = np.flatnonzero(prefix == self.ctx)
+        query = prefix[turns[-1] + 1 if len(turns) else 0 : -1]
+        eos, sep = response[-1:], prefix[-1:]
+        return np.concatenate([response[:-1], sep]), np.concatenate([query, eos])
+
+    def __getitem__(self, index):
+        line = self.tokens[index].numpy()
+        prefix, response = self._sides(line, np.flatnonzero(line == self.sep)[0])
+        prefix = cut_prefix(prefix, self.ctx, self.limits)
+        response = response[: self.limits.max_target_positions]
+        segments, positions = describe_prefix(prefix, self.ctx)
+        inputs = len(response) - 1
+        whole = np.concatenate([[self.dictionary.bos()], prefix, response]).astype(np.int64)
+        return {
+            "id": index,
+            "tokens": torch.from_numpy(whole),
+            "segments": torch.from_numpy(np.append(segments, np.full(inputs, RESPONSE))),
+            "positions": torch.from_numpy(np.append(positions, np.arange(inputs))),
+            "prefix": len(prefix) + 1,
+            "response": inputs,
+        }
+
+    def ordered_indices(self):
+        """Dialogs in order of both lengths, in random order among equals.
+
+        Sorted by prefix length in steps of a few tokens and, within a step, by response
+        length, up in one step and down in the next: neighbours are then close in both.
+        """
+        order = np.random.permutation(self.indices) if self.shuffle else self.indices
+        prefix, response = self.prefix_sizes[order], self.response_sizes[order]
+        step = prefix // _prefix_step(len(order))
+        snake = np.where(step % 2 == 0, response, -response)
+        return order[np.lexsort([prefix, snake, step])]
+
+    def batch_by_size(
+        self, indices, max_tokens=None, max_sentences=None, required_batch_size_multiple=1
+    ):
+        """Cut the order into batches of at most ``max_tokens`` cells (padding included)."""
+        batches, start = [], 0
+        # lists of int: a loop over arrays makes an object for every number
+        prefixes = self.prefix_sizes[indices].tolist()
+        responses = (self.response_sizes[indices] - 1).tolist()
+        longest_prefix = longest_response = 0
+        for i, (prefix, response) in enumerate(zip(prefixes, responses)):
+            if prefix > longest_prefix:
+                longest_prefix = prefix
+            if response > longest_response:
+                longest_response = response
+            cells = (longest_prefix + longest_response) * (i + 1 - start)
+            full = max_tokens is not None and cells > max_tokens
+            if i > start and (full or i - start == max_sentences):
+                batches.append(indices[start:i])
+                start, longest_prefix, longest_response = i, prefix, response
+        if start < len(indices):
+            batches.append(indices[start:])
+        return batches
+
+    def filter_indices_by_size(self, indices, max_sizes):
+        """Rows are cut when they are read: none is too long."""
+        return indices, []
+
+    def collater(self, samples):
+        """Merge dialogs into one packed row; see :class:`~user_dir.models.gpt.GPTModel`.
+
+        Besides fairseq's fields: ``response_mask`` bool [1, N], True where a response token
+        (or its end) is to be predicted; ``response_ntokens`` and ``response_nbytes``, the
+        counts of those; ``sample_index`` [1, N]; ``padded_tokens``.
+        """
+        if not samples:
+            return {}
+        prefix = torch.tensor([s["prefix"] for s in samples])
+        response = torch.tensor([s["response"] for s in samples])
+        lengths = prefix + response
+        pad_index, unpad_index = packing_index(lengths)
+        targets = torch.cat([s["tokens"][1:] for s in samples])
+        place = torch.cat([torch.arange(n) for n in lengths])
+        mask = place >= (prefix - 1).repeat_interleave(lengths)
+        longest = (int(prefix.max()), int(response.max()))
+        return {
+            "id": torch.tensor([s["id"] for s in samples]),
+            "nsentences": len(samples),
+            "ntokens": len(targets),
+            "real_tokens": len(targets),
+            "nbytes": int(self.token_bytes[targets].sum()),
+            "response_ntokens": int(mask.sum()),
+            "response_nbytes": int(self.token_bytes[targets[mask]].sum()),
+            "padded_tokens": len(samples) * sum(longest),
+            "net_input": {
+                "src_tokens": torch.cat([s["tokens"][:-1] for s in samples]).unsqueeze(0),
+                "src_lengths": lengths.sum().view(1),
+                "positions": torch.cat([s["positions"] for s in samples]).unsqueeze(0),
+                "segments": torch.cat([s["segments"] for s in samples]).unsqueeze(0),
+                "pad_index": pad_index,
+                "unpad_index": unpad_index,
+                "prefix_lengths": prefix,
+                "response_lengths": response,
+                "longest": longest,
+            },
+            "target": targets.unsqueeze(0),
+            "response_mask": mask.unsqueeze(0),
+            "sample_index": torch.arange(len(samples)).repeat_interleave(lengths).unsqueeze(0),
+        }
+
+
+def _prefix_step(count: int) -> int:
+    """How many prefix lengths form a step: few dialogs need wider steps to fill batches."""
+    return 2 if count > 20_000 else 4
+
+
+class DialogPrefixDataset(SizedDataset):
+    """Prefixes that ``fairseq-interactive`` wants continued.
+
+    Args:
+        prefixes: int arrays that end with ``<SEP>``, uncut.
+        dictionary, ctx, limits: as in :class:`DialogDataset`.
+
+    Attributes:
+        collated: which prefixes are in the batch made last (without worker processes).
+    """
+
+    def __init__(self, prefixes, dictionary, ctx, limits):
+        self.collated = []
+        self.dictionary = dictionary
+        self.ctx = ctx
+        self.prefixes = [cut_prefix(np.asarray(p), ctx, limits) for p in prefixes]
+        self.sizes = np.array([len(p) + 1 for p in self.prefixes])
+
+    def __getitem__(self, index):
+        prefix = self.prefixes[index]
+        segments, positions = describe_prefix(prefix, self.ctx)
+        tokens = np.append([self.dictionary.bos()], prefix)
+        return {
+            "id": index,
+            "tokens": torch.from_numpy(tokens.astype(np.int64)),
+            "segments": torch.from_numpy(segments),
+            "positions": torch.from_numpy(positions),
+        }
+
+    def ordered_indices(self):
+        return np.argsort(self.sizes, kind="stable")
+
+    def filter_indices_by_size(self, indices, max_sizes):
+        """Prefixes are cut when they are read: none is too long."""
+        return indices, []
+
+    def collater(self, samples):
+        if not samples:
+            return {}
+        self.collated = [s["id"] for s in samples]
+        lengths = torch.tensor([len(s["tokens"]) for s in samples])
+        return {
+            "id": torch.tensor([s["id"] for s in samples]),
+            "nsentences": len(samples),
+            "ntokens": int(lengths.sum()),
+            "net_input": {
+                "src_tokens": pad_rows([s["tokens"] for s in samples], self.dictionary.pad()),
+                "src_lengths": lengths,
+                "positions": pad_rows([s["positions"] for s in samples], 0),
+                "segments": pad_rows([s["segments"] for s in samples], 0),
+            },
+            "target": None,
+        }
+
+
+def report_dialog_dataset(split, dataset):
+    """Log what is in a split, and what of it is left out or cut.
+
+    Raises:
+        UserError: there is no dialog in it.
+    """
+    left_out = ", ".join(f"{n} {what}" for what, n in dataset.faults.items() if n) or "none"
+    kept = dataset.indices
+    logger.info(
+        "%s: %d dialogs, %d prefix and %d response tokens; lines left out: %s; cut: %d",
+        split,
+        len(kept),
+        int(dataset.prefix_sizes[kept].sum()),
+        int(dataset.response_sizes[kept].sum()),
+        left_out,
+        dataset.num_cut,
+    )
+    if len(kept) == 0:
+        raise UserError(f"split {split} holds no dialog; lines left out: {left_out}")

@@ -1,0 +1,69 @@
+"""PolyAI's conversational-datasets: JSON lines, and TFRecord files of the same fields.
+
+``context`` is the query, ``context/0`` the turn before it, ``context/1`` the one before
+that, and so on; ``response`` answers. ``file_id`` (subtitles), ``product_id`` (Amazon) or
+``thread_id`` (Reddit) is the group.
+
+Source: Henderson et al. 2019, "A Repository of Conversational Datasets".
+"""
+
+from ..corpus import records
+from ..corpus.tfrecord import parse_example, read_tfrecord
+from .records import RawDialog, read_json_lines
+
+NO_CONTEXT = "no context or no response"
+BROKEN_CHECKSUM = "wrong checksum"
+NOT_AN_EXAMPLE = "not a tf.train.Example"
+
+_GROUPS = ("file_id", "product_id", "thread_id")
+
+
+def read_polyai_json(stream, name, report):
+    """The dialogs of a file of JSON lines. See :func:`read_polyai_tfrecord`."""
+    for place, record in read_json_lines(stream, name, report):
+        yield from _dialog(record, place, report)
+
+
+def read_polyai_tfrecord(stream, name, report):
+    """The dialogs of a TFRecord file.
+
+    Args:
+        stream: a binary file.
+        name: of the file, for the report.
+        report: a :class:`~fairtale.data.dialog.records.DialogReport`; a record whose checksum
+            is wrong is counted there.
+
+    Yields:
+        :class:`~fairtale.data.dialog.records.RawDialog`.
+
+    Raises:
+        UserError: the file is truncated, or the length of a record is damaged.
+    """
+    for number, data in read_tfrecord(stream, name):
+        place = f"{name}:record {number}"
+        if data is None:
+            report.skip(BROKEN_CHECKSUM, place)
+            continue
+        try:
+            features = parse_example(data)
+            record = {key: values[0].decode("utf-8") for key, values in features.items()}
+        except UnicodeDecodeError:
+            report.skip(records.INVALID_UTF8, place)
+            continue
+        except ValueError:
+            report.skip(NOT_AN_EXAMPLE, place)
+            continue
+        yield from _dialog(record, place, report)
+
+
+def _dialog(record, place, report):
+    query, response = record.get("context"), record.get("response")
+    if not (isinstance(query, str) and isinstance(response, str)):
+        report.skip(NO_CONTEXT, place)
+        return
+    turns = [response, query]
+    while isinstance(turn := record.get(f"context/{len(turns) - 2}"), str):
+        turns.append(turn)
+    groups = (record.get(key) for key in _GROUPS)
+    group = next((g for g in groups if isinstance(g, str) and g), turns[-1])
+    yield RawDialog(turns[::-1], group, place)

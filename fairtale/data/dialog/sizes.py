@@ -1,0 +1,123 @@
+"""The lengths of all dialogs of a split, found in whole blocks of lines."""
+
+from typing import Iterator, NamedTuple
+
+import numpy as np
+from fairseq.data import ConcatDataset
+from fairseq.data.indexed_dataset import MMapIndexedDataset
+
+from .format import DialogLimits
+
+NO_SEP, SEVERAL_SEP, EMPTY_SIDE = "without <SEP>", "with several <SEP>", "with an empty side"
+
+# Lines looked at together: a million tokens or so, whatever the size of the corpus.
+_BLOCK_LINES = 1 << 14
+
+
+class DialogSizes(NamedTuple):
+    """What :func:`measure_dialogs` finds; N lines, damaged ones included."""
+
+    prefix: np.ndarray  # int32 [N]: tokens after cutting, begin mark included; 0 if damaged
+    response: np.ndarray  # int32 [N]: targets after cutting, end mark included; 0 if damaged
+    indices: np.ndarray  # int64: lines that are whole
+    faults: dict  # kind -> damaged lines
+    num_cut: int  # whole lines that are too long
+
+
+def measure_dialogs(tokens, ctx: int, sep: int, limits: DialogLimits, reverse: bool) -> DialogSizes:
+    """Find the usable lines, and the lengths of their two sides after cutting.
+
+    Equals :func:`~fairtale.data.dialog.format.cut_prefix` of every line, some forty times
+    faster where fairseq has mapped the lines into memory: neither a Python object nor an
+    array is made for a line.
+
+    Args:
+        tokens: indexed dataset of lines, each ending with ``</s>``, or a list of tensors.
+        ctx, sep: ids of the marks.
+        reverse: measure ``response <SEP> query``.
+    """
+    count = len(tokens)
+    prefix_sizes = np.zeros(count, dtype=np.int32)
+    response_sizes = np.zeros(count, dtype=np.int32)
+    faults = {NO_SEP: 0, SEVERAL_SEP: 0, EMPTY_SIDE: 0}
+    num_cut = first = 0
+    for flat, sizes in _blocks(tokens):
+        ends = sizes.cumsum(dtype=np.int64)
+        seps, ctxs = np.flatnonzero(flat == sep), np.flatnonzero(flat == ctx)
+        before = np.searchsorted(seps, ends - sizes)  # marks before each line
+        marks_inside = np.searchsorted(seps, ends) - before
+        rows = np.flatnonzero(marks_inside == 1)
+        faults[NO_SEP] += int((marks_inside == 0).sum())
+        faults[SEVERAL_SEP] += int((marks_inside > 1).sum())
+
+        # places in `flat`, for each line of `rows`: [begin, close) are the turns of the prefix,
+        # and at `close` there is its <SEP>, which is </s> in the line if `reverse`
+        mark, start, end = seps[before[rows]], (ends - sizes)[rows], ends[rows]
+        if reverse:
+            turns = np.searchsorted(ctxs, mark)
+            query = np.where(
+                turns > np.searchsorted(ctxs, start), _place(ctxs, turns - 1) + 1, start
+            )
+            begin, close, response = mark + 1, end - 1, mark - query + 1
+        else:
+            begin, close, response = start, mark, end - mark - 1
+        length = close - begin + 1
+        whole = (length >= 2) & (response >= 2)
+        whole &= flat[np.maximum(close - 1, 0)] != ctx  # the query is empty
+        faults[EMPTY_SIDE] += len(rows) - int(whole.sum())
+        rows, begin, close = rows[whole], begin[whole], close[whole]
+        length, response = length[whole], response[whole]
+
+        kept = _cut_lengths(ctxs, begin, close, limits)
+        kept_response = np.minimum(response, limits.max_target_positions)
+        num_cut += int(((kept < length) | (kept_response < response)).sum())
+        prefix_sizes[first + rows] = kept + 1
+        response_sizes[first + rows] = kept_response
+        first += len(sizes)
+    return DialogSizes(prefix_sizes, response_sizes, np.flatnonzero(prefix_sizes), faults, num_cut)
+
+
+def _cut_lengths(ctxs, begin, close, limits):
+    """Lengths that ``cut_prefix`` leaves of prefixes at ``begin`` to ``close``, inclusive."""
+    room = limits.max_source_positions - 1
+    earlier = np.searchsorted(ctxs, begin)  # marks before the prefix
+    context_turns = np.searchsorted(ctxs, close) - earlier
+    # turns that begin so early that the rest of the prefix would be too long
+    least = close + 1 - room
+    too_early = (begin < least) + np.maximum(np.searchsorted(ctxs, least - 1) - earlier, 0)
+    dropped = np.maximum(context_turns - limits.max_context_turns, too_early)
+    dropped = dropped.clip(0, context_turns)  # never the query
+    first = np.where(dropped > 0, _place(ctxs, earlier + dropped - 1) + 1, begin)
+    return np.minimum(close + 1 - first, room)
+
+
+def _place(places, numbers):
+    """``places[numbers]``, or anything for numbers that are out of range."""
+    return places.take(numbers, mode="clip") if len(places) else np.zeros_like(numbers)
+
+
+def _blocks(tokens) -> Iterator[tuple]:
+    """Yield ``(the tokens of some lines, int [n]; the lengths of those lines)``, in order."""
+    if isinstance(tokens, ConcatDataset) and len(tokens) == sum(tokens.real_sizes):
+        for part in tokens.datasets:
+            yield from _blocks(part)
+        return
+    for start in range(0, len(tokens), _BLOCK_LINES):
+        stop = min(start + _BLOCK_LINES, len(tokens))
+        block = _mapped(tokens, start, stop) if isinstance(tokens, MMapIndexedDataset) else None
+        if block is None:
+            lines = [np.asarray(tokens[i]) for i in range(start, stop)]
+            block = np.concatenate(lines), np.array([len(line) for line in lines])
+        yield block
+
+
+def _mapped(tokens, start, stop):
+    """Lines of a mapped file as they lie there, or None where they do not lie in a row."""
+    index = tokens._index
+    places, sizes = index._pointers[start:stop], index.sizes[start:stop]
+    width = np.dtype(index.dtype).itemsize
+    if (places[:-1] + sizes[:-1].astype(np.int64) * width != places[1:]).any():
+        return None
+    count = int(sizes.sum(dtype=np.int64))
+    flat = np.frombuffer(tokens._bin_buffer, index.dtype, count, offset=int(places[0]))
+    return flat, sizes

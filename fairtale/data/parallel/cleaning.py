@@ -1,0 +1,162 @@
+"""Which pairs of a parallel corpus are kept, and which are held out."""
+
+import hashlib
+import re
+from array import array
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...errors import UserError
+from .text import LanguageText, clean_line
+
+EMPTY, LONG, RATIO, SAME = "a side empty", "too long", "unequal lengths", "same on both sides"
+DUPLICATE, HELD_OUT = "duplicate", "also in valid or test"
+# A line of so few words may stand in training and in a test set by chance.
+MAX_COMMON_WORDS = 3
+
+_NUMERIC_ENTITY = re.compile(r"&#(\d{2,6}|x[0-9A-Fa-f]{2,5});")
+
+
+@dataclass(frozen=True)
+class PairCleaner:
+    """Mends, tokenises and judges pairs.
+
+    Args:
+        source, target: :class:`LanguageText` of each side.
+        max_words: most tokens of a side.
+        max_ratio: most tokens of the longer side for one of the shorter.
+    """
+
+    source: LanguageText
+    target: LanguageText
+    max_words: int
+    max_ratio: float
+
+    def __call__(self, source, target):
+        """Return ``(tokens, tokens, line, line)`` of a pair that is kept, or the reason why not."""
+        lines = clean_line(unescape_numeric(source)), clean_line(unescape_numeric(target))
+        if not all(lines):
+            return EMPTY
+        if lines[0] == lines[1] and any(map(str.isalpha, lines[0])):
+            return SAME
+        # tokenising is the slow part: what is hopeless by its words is not tokenised
+        if max(line.count(" ") for line in lines) >= self.max_words:
+            return LONG
+        tokens = self.source.tokenize(lines[0]), self.target.tokenize(lines[1])
+        short, long = sorted(side.count(" ") + 1 for side in tokens)
+        if not all(tokens):
+            return EMPTY
+        if long > self.max_words:
+            return LONG
+        if long > self.max_ratio * short:
+            return RATIO
+        return (*tokens, *lines)
+
+
+def unescape_numeric(text: str) -> str:
+    """Return ``text`` with the characters that numeric entities (``&#232;``) stand for."""
+    if "&#" not in text:
+        return text
+
+    def character(match):
+        code = match[1]
+        value = int(code[1:], 16) if code[0] == "x" else int(code)
+        wrong = value > 0x10FFFF or 0xD800 <= value <= 0xDFFF
+        return match[0] if wrong else chr(value)
+
+    return _NUMERIC_ENTITY.sub(character, text)
+
+
+# ----------------------------------------------------------------- what is held out
+
+
+def digest(text: str) -> int:
+    """Return 64 bits of a hash of the text, capitals made small."""
+    return int.from_bytes(hashlib.blake2b(text.casefold().encode(), digest_size=8).digest())
+
+
+class PairIndex:
+    """Digests of pairs, 16 bytes a pair, to find the repeated ones among millions."""
+
+    def __init__(self):
+        self._sides = array("Q"), array("Q")
+
+    def __len__(self):
+        return len(self._sides[0])
+
+    def add(self, source: str, target: str):
+        for side, text in zip(self._sides, (source, target)):
+            side.append(digest(text))
+
+    def arrays(self):
+        """Return digests of the source lines, the target lines and the pairs, uint64 [n] each."""
+        source, target = (np.frombuffer(side, dtype=np.uint64) for side in self._sides)
+        return source, target, _mix(source ^ _mix(target, 1), 2)
+
+
+def _mix(values, seed):
+    # the finaliser of splitmix64: neighbouring seeds give unrelated orders
+    x = values + np.uint64((seed * 0x9E3779B97F4A7C15) % 2**64)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+class HeldOut:
+    """The lines of validation and test sets, none of which may be trained on.
+
+    A training pair leaks if it is one of theirs, or if one of its sides is a line of theirs
+    with more than ``MAX_COMMON_WORDS`` words.
+    """
+
+    def __init__(self):
+        self._pairs, self._lines = PairIndex(), (set(), set())
+
+    def add(self, source: str, target: str):
+        self._pairs.add(source, target)
+        for lines, text in zip(self._lines, (source, target)):
+            if text.count(" ") >= MAX_COMMON_WORDS:
+                lines.add(digest(text))
+
+    def leaks(self, arrays):
+        """Return which pairs leak, bool [n], given :meth:`PairIndex.arrays`."""
+        leak = np.isin(arrays[2], self._pairs.arrays()[2])
+        for values, lines in zip(arrays, self._lines):
+            leak |= np.isin(values, np.fromiter(lines, np.uint64, len(lines)))
+        return leak
+
+
+def choose(index: PairIndex, held_out: HeldOut, num_valid: int, seed: int):
+    """Decide about each pair.
+
+    Held out are the ``num_valid`` pairs with the smallest hashes among those neither of whose
+    sides occurs a second time, so that nothing of them is left in the training data.
+
+    Returns:
+        ``(valid, leaking, duplicate)``, bool [n] each, no pair in two of them.
+
+    Raises:
+        UserError: there are too few such pairs.
+    """
+    arrays = index.arrays()
+    leaking = held_out.leaks(arrays)
+    duplicate = np.ones(len(index), dtype=bool)
+    duplicate[np.unique(arrays[2], return_index=True)[1]] = False
+    duplicate &= ~leaking
+    valid = np.zeros(len(index), dtype=bool)
+    if num_valid:
+        single = ~leaking
+        kept = np.flatnonzero(single)
+        for values in arrays[:2]:
+            _, inverse, counts = np.unique(values[kept], return_inverse=True, return_counts=True)
+            single[kept[counts[inverse] > 1]] = False
+        candidates = np.flatnonzero(single)
+        if len(candidates) <= num_valid:
+            raise UserError(
+                f"--valid-size {num_valid}: only {len(candidates)} of {len(index)} pairs have "
+                "sides that occur once; give a smaller number or more --source"
+            )
+        order = np.argsort(_mix(arrays[2][candidates], seed + 3), kind="stable")
+        valid[candidates[order[:num_valid]]] = True
+    return valid, leaking, duplicate

@@ -1,0 +1,124 @@
+"""Binarised sentence pairs: which languages, which pieces, which of them are scored."""
+
+import os
+import re
+
+import numpy as np
+import torch
+from fairseq.data import BaseWrapperDataset, data_utils
+
+from ...errors import UserError
+from ..corpus.vocabulary import find_tokenizer
+
+DEFAULT_PAIR = ("en", "ru")
+_SPLIT = re.compile(r"[^.]+\.([^.-]+)-([^.-]+)\.[^.]+\.idx")
+_DICTIONARY = re.compile(r"dict\.([^.]+)\.txt")
+
+
+def find_pair(folder: str, source: str | None, target: str | None) -> tuple:
+    """Return source and target language; those not given are found in the data folder.
+
+    Raises:
+        UserError: there are several to choose from.
+    """
+    if source and target:
+        return source, target
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    pairs = sorted({m.groups() for m in map(_SPLIT.fullmatch, names) if m})
+    if not pairs:  # interactive translation needs dictionaries only
+        languages = sorted(m[1] for m in map(_DICTIONARY.fullmatch, names) if m)
+        pairs = [tuple(languages)] if len(languages) == 2 else []
+        pairs = [DEFAULT_PAIR] if pairs == [tuple(sorted(DEFAULT_PAIR))] else pairs
+    given = source or target
+    if given:
+        others = sorted({lang for pair in pairs if given in pair for lang in pair} - {given})
+        others = others or [lang for lang in DEFAULT_PAIR if lang != given][-1:]
+        if len(others) == 1:
+            return (source, others[0]) if source else (others[0], target)
+    elif len(pairs) <= 1:
+        return pairs[0] if pairs else DEFAULT_PAIR
+    elif any(sorted(pair) == sorted(DEFAULT_PAIR) for pair in pairs):
+        return DEFAULT_PAIR
+    found = ", ".join("-".join(pair) for pair in pairs)
+    raise UserError(f"{folder} holds several language pairs ({found}): choose one with -s and -t")
+
+
+def find_pieces(paths, source_lang: str) -> str | None:
+    """Return the SentencePiece model for source text: the joint one, else the language's own."""
+    joint = find_tokenizer(paths)
+    if joint is not None:
+        return joint
+    for path in paths:
+        candidate = os.path.join(path, f"sentencepiece.bpe.{source_lang}.model")
+        if os.path.isfile(candidate):
+            return candidate
+    return None
+
+
+def check_sides(paths, split: str, pair):
+    """Compare how many sentences the two sides of a split have.
+
+    Raises:
+        UserError: they differ.
+    """
+    for path in paths:
+        for name in (f"{split}.{'-'.join(pair)}", f"{split}.{'-'.join(reversed(pair))}"):
+            sides = [
+                data_utils.load_indexed_dataset(os.path.join(path, f"{name}.{lang}"), None)
+                for lang in pair
+            ]
+            if None not in sides and len(sides[0]) != len(sides[1]):
+                raise UserError(
+                    f"{path}/{name}: {len(sides[0])} {pair[0]} and {len(sides[1])} {pair[1]} "
+                    "sentences; run prepare.sh again, it says where texts part"
+                )
+
+
+class ScoredPairs(BaseWrapperDataset):
+    """Sentence pairs, ``count`` of which are marked in their batches: ``scored``, bool [B].
+
+    They are always the same, and evenly spread: of corpora that follow each other in a split,
+    all have their share.
+    """
+
+    def __init__(self, pairs, count: int):
+        super().__init__(pairs)
+        self.scored = np.zeros(len(pairs), dtype=bool)
+        count = min(count, len(pairs))
+        self.scored[np.arange(count) * len(pairs) // max(count, 1)] = True
+
+    @property
+    def src(self):
+        return self.dataset.src
+
+    @property
+    def tgt(self):
+        return self.dataset.tgt
+
+    def num_tokens_vec(self, indices):
+        return self.dataset.num_tokens_vec(indices)
+
+    def collater(self, samples, **options):
+        batch = self.dataset.collater(samples, **options)
+        if batch:
+            batch["scored"] = torch.from_numpy(self.scored[batch["id"].numpy()])
+        return batch
+
+
+def select_scored(sample: dict, pad: int) -> dict | None:
+    """Return the scored rows of a batch as a batch to translate, or None.
+
+    Columns of ``src_tokens`` that are padding in all of those rows are cut off.
+    """
+    scored = sample.get("scored")
+    if scored is None or not scored.any():
+        return None
+    tokens = sample["net_input"]["src_tokens"][scored]
+    return {
+        "id": sample["id"][scored],
+        "net_input": {
+            "src_tokens": tokens[:, tokens.ne(pad).any(0)],
+            "src_lengths": sample["net_input"]["src_lengths"][scored],
+        },
+        "target": sample["target"][scored],
+    }

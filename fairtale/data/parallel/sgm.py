@@ -1,0 +1,77 @@
+"""The WMT test sets' SGML: documents of numbered segments."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+from ...errors import UserError
+from ..corpus.text_lines import read_text_lines
+
+_BARE_AMPERSAND = re.compile(r"&(?!(?:amp|lt|gt|quot|apos|#\d+|#x[0-9A-Fa-f]+);)")
+# SGML allows <seg id=1>, which XML does not
+_BARE_VALUE = re.compile(r"""(?<=[\s])(\w+)=([^\s"'<>]+)(?=[\s>])""")
+_TAG = re.compile(r"<\w[^<>]*>")
+
+
+def read_sgm(path) -> dict:
+    """Return the segments of an SGML file, ``{(document, segment): text}``, in their order.
+
+    Raises:
+        UserError: it cannot be read, a segment has no number, or two have the same.
+    """
+    lines = read_text_lines(path)
+    lines = [line for line in lines if not line.lstrip().startswith("<?xml")]
+    text = _TAG.sub(lambda tag: _BARE_VALUE.sub(r'\1="\2"', tag[0]), "\n".join(lines))
+    try:
+        root = ElementTree.fromstring(_BARE_AMPERSAND.sub("&amp;", text))
+    except ElementTree.ParseError as error:
+        line, column = error.position
+        raise UserError(
+            f"{path}:{line}: not the SGML of a WMT set (column {column + 1}: {error.msg}); "
+            "a < in the text is written &lt;"
+        ) from None
+    segments = {}
+    for doc in root.iter():
+        if doc.tag.lower() != "doc":
+            continue
+        name = doc.get("docid")
+        for seg in doc.iter():
+            if seg.tag.lower() != "seg":
+                continue
+            key = (name, seg.get("id"))
+            if None in key:
+                raise UserError(
+                    f"{path}: a segment without {'docid' if name is None else 'id'} "
+                    f"in document {name}: {_short(seg)!r}"
+                )
+            if key in segments:
+                raise UserError(
+                    f"{path}: document {name} has two segments {key[1]}: keep one translation "
+                    "in a file"
+                )
+            segments[key] = " ".join("".join(seg.itertext()).split())
+    if not segments:
+        raise UserError(f"{path}: no <seg> inside a <doc>: not the SGML of a WMT set")
+    return segments
+
+
+def _short(seg):
+    return "".join(seg.itertext()).strip()[:40]
+
+
+def read_sgm_pair(source, reference) -> list:
+    """Return ``[(source text, reference text)]`` of two files, in the source's order.
+
+    Raises:
+        UserError: a segment is missing in one of them.
+    """
+    sources, references = read_sgm(source), read_sgm(reference)
+    for has, lacks, where in ((sources, references, reference), (references, sources, source)):
+        missing = [key for key in has if key not in lacks]
+        if missing:
+            doc, seg = missing[0]
+            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+            raise UserError(
+                f"{where}: segment {seg} of document {doc} is missing{more}; "
+                f"{source if has is sources else reference} has it: {has[missing[0]][:60]!r}"
+            )
+    return [(text, references[key]) for key, text in sources.items()]

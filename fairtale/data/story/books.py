@@ -1,0 +1,102 @@
+"""Long texts cut into story-sized pieces at the ends of paragraphs."""
+
+import hashlib
+import re
+
+from ..corpus import records
+
+_HEADING = re.compile(r"#{1,6}(?:\s+(.*))?$")
+_RULE = re.compile(r"\s*(?:[-*_=]\s*){3,}$")
+_QUOTE_MARK = re.compile(r"^\s*>\s?")
+# After a full stop, question or exclamation mark and the quotes or brackets behind it.
+_SENTENCE_END = re.compile(r"""(?<=[.!?])(["'”’)\]]*)\s+""")
+
+
+def read_paragraphs(stream, name, report, max_line_bytes):
+    """The paragraphs of a Markdown or plain text.
+
+    Blank lines end a paragraph; so do rules (``---``) and headings without text (page
+    breaks of picture books). A heading with text begins a section and is left out, as are
+    the title lines before the first rule, which are headings too. A paragraph with
+    a line that is not UTF-8 or far too long is skipped and counted.
+
+    Yields:
+        ``(line, section, text)``: the paragraph's first line, a name of its section that
+        depends on the section's first words only, and the text.
+    """
+    section = None
+    for line, text, is_heading in _blocks(stream, name, report, max_line_bytes):
+        if is_heading:
+            section = None
+            continue
+        if section is None:
+            section = "section " + hashlib.sha256(text.encode()).hexdigest()
+        yield line, section, text
+
+
+def _blocks(stream, name, report, max_line_bytes):
+    """``(line, text, is_heading)``; a spoiled paragraph is dropped whole."""
+    first, lines, spoiled = 0, [], False
+    for number, record in records.read_records(stream, b"\n", max_line_bytes):
+        record = records.without_byte_order_mark(number, record)
+        if record is None:
+            report.skip(records.TOO_LONG, f"{name}:{number}")
+            spoiled = True
+            continue
+        text = records.decode(record, number, name, report)
+        if text is None:
+            spoiled = True
+            continue
+        text = _QUOTE_MARK.sub("", text).strip()
+        heading = _HEADING.match(text)
+        if text and not heading and not _RULE.match(text):
+            first = first if lines else number
+            lines.append(text)
+            continue
+        if lines and not spoiled:
+            yield first, " ".join(lines), False
+        lines, spoiled = [], False
+        if heading and heading.group(1):
+            yield number, heading.group(1), True
+    if lines and not spoiled:
+        yield first, " ".join(lines), False
+
+
+def cut_paragraphs(paragraphs, max_words):
+    """Gathers paragraphs into pieces of at most ``max_words`` words.
+
+    A paragraph that alone is longer is cut where sentences end, and a sentence that
+    alone is longer, between words.
+
+    Args:
+        paragraphs: ``(line, section, text)``, as :func:`read_paragraphs` yields them.
+        max_words: at least 1.
+
+    Yields:
+        ``(line, section, text)`` of each piece; a piece never spans two sections.
+    """
+    piece, num_words, piece_line, piece_section = [], 0, 0, None
+    for line, section, paragraph in paragraphs:
+        for part in _parts(paragraph, max_words):
+            count = len(part.split())
+            if piece and (section != piece_section or num_words + count > max_words):
+                yield piece_line, piece_section, " ".join(piece)
+                piece, num_words = [], 0
+            if not piece:
+                piece_line, piece_section = line, section
+            piece.append(part)
+            num_words += count
+    if piece:
+        yield piece_line, piece_section, " ".join(piece)
+
+
+def _parts(paragraph, max_words):
+    """The paragraph itself, or its sentences, or their words, as ``max_words`` demands."""
+    if len(paragraph.split()) <= max_words:
+        return [paragraph]
+    parts = []
+    for sentence in _SENTENCE_END.sub("\\1\n", paragraph).split("\n"):
+        words = sentence.split()
+        for start in range(0, len(words), max_words):
+            parts.append(" ".join(words[start : start + max_words]))
+    return parts

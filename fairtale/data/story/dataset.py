@@ -1,0 +1,180 @@
+"""Stories for training and prompts for generation."""
+
+import logging
+
+import numpy as np
+import torch
+
+from ...errors import UserError
+from ...modules.attention import packing_index
+from ..corpus.sized_dataset import SizedDataset, pad_rows
+
+logger = logging.getLogger(__name__)
+
+
+class StoryDataset(SizedDataset):
+    """One story a row: ``<s> w1 ... wn`` predicts ``w1 ... wn </s>``.
+
+    Args:
+        tokens: indexed dataset of stories, each ending with ``</s>``; read lazily.
+        sizes: their lengths, int [num_stories].
+        dictionary: fairseq's.
+        tokens_per_sample: longer stories are cut to this many tokens.
+        token_bytes: UTF-8 bytes that each dictionary entry stands for, int64 [V].
+        shuffle: in another order every epoch; else in order of length.
+        pack: put the stories of a batch into one row without padding; batches are then
+            drawn from all lengths.
+    """
+
+    def __init__(
+        self, tokens, sizes, dictionary, tokens_per_sample, token_bytes, shuffle=True, pack=False
+    ):
+        self.tokens = tokens
+        self.sizes = np.minimum(np.asarray(sizes), tokens_per_sample)
+        self.dictionary = dictionary
+        self.tokens_per_sample = tokens_per_sample
+        self.token_bytes = token_bytes
+        self.shuffle = shuffle
+        self.pack = pack
+        self.epoch = 1
+        self.indices = np.flatnonzero(np.asarray(sizes) > 1)
+        self.num_empty = len(self.sizes) - len(self.indices)
+        self.num_cut = int((np.asarray(sizes) > tokens_per_sample).sum())
+
+    def __getitem__(self, index):
+        target = self.tokens[index][: self.tokens_per_sample].long()
+        source = torch.cat([target.new_tensor([self.dictionary.bos()]), target[:-1]])
+        return {"id": index, "source": source, "target": target}
+
+    def ordered_indices(self):
+        """Stories in order of length, in random order among equals; packed: fully random."""
+        order = np.random.permutation(self.indices) if self.shuffle else self.indices
+        if self.pack and self.shuffle:
+            return order
+        return order[np.argsort(self.sizes[order], kind="stable")]
+
+    def batch_by_size(
+        self, indices, max_tokens=None, max_sentences=None, required_batch_size_multiple=1
+    ):
+        """As fairseq's; packed rows fill the budget with real tokens.
+
+        Raises:
+            UserError: a story has more than ``max_tokens``.
+        """
+        longest = int(self.sizes[indices].max(initial=0))
+        if max_tokens is not None and longest > max_tokens:
+            raise UserError(
+                f"--max-tokens {max_tokens}: one story alone has {longest} tokens; raise it, "
+                "or lower --tokens-per-sample"
+            )
+        if not self.pack:
+            return super().batch_by_size(
+                indices, max_tokens, max_sentences, required_batch_size_multiple
+            )
+        batches, start, total = [], 0, 0
+        sizes = self.sizes[indices]
+        for i, size in enumerate(sizes):
+            full = max_tokens is not None and total + size > max_tokens
+            if i > start and (full or i - start == max_sentences):
+                batches.append(indices[start:i])
+                start, total = i, 0
+            total += size
+        if start < len(indices):
+            batches.append(indices[start:])
+        return batches
+
+    def collater(self, samples):
+        """Merge stories into a batch.
+
+        ``net_input`` is what the model reads; ``target`` has its shape [B, T]. Besides
+        fairseq's fields: ``nbytes`` of text that the targets stand for, ``padded_tokens`` =
+        B x T, and for packed rows ``sample_index`` [1, N], which story a token is of.
+        """
+        if not samples:
+            return {}
+        samples = sorted(samples, key=lambda s: -len(s["target"]))
+        sources = [s["source"] for s in samples]
+        targets = [s["target"] for s in samples]
+        lengths = torch.tensor([len(x) for x in targets])
+        batch = {
+            "id": torch.tensor([s["id"] for s in samples]),
+            "nsentences": len(samples),
+            "ntokens": int(lengths.sum()),
+            "nbytes": int(sum(self.token_bytes[x].sum() for x in targets)),
+        }
+        if self.pack:
+            pad_index, unpad_index = packing_index(lengths)
+            batch["net_input"] = {
+                "src_tokens": torch.cat(sources).unsqueeze(0),
+                "src_lengths": lengths.sum().view(1),
+                "positions": torch.cat([torch.arange(n) for n in lengths]).unsqueeze(0),
+                "pad_index": pad_index,
+                "unpad_index": unpad_index,
+            }
+            batch["target"] = torch.cat(targets).unsqueeze(0)
+            batch["sample_index"] = torch.arange(len(samples)).repeat_interleave(lengths)[None]
+        else:
+            pad = self.dictionary.pad()
+            batch["net_input"] = {"src_tokens": pad_rows(sources, pad), "src_lengths": lengths}
+            batch["target"] = pad_rows(targets, pad)
+        batch["padded_tokens"] = batch["target"].numel()
+        return batch
+
+
+class PromptDataset(SizedDataset):
+    """Prompts to be continued: ``<s> w1 ... wn``, without an end mark.
+
+    Args:
+        prompts: int64 tensors, with or without ``</s>`` at the end.
+        dictionary: fairseq's.
+    """
+
+    def __init__(self, prompts, dictionary):
+        begin = torch.tensor([dictionary.bos()])
+        self.prompts = [
+            torch.cat([begin, p[:-1] if len(p) and p[-1] == dictionary.eos() else p])
+            for p in prompts
+        ]
+        self.sizes = np.array([len(p) for p in self.prompts])
+        self.dictionary = dictionary
+
+    def __getitem__(self, index):
+        return {"id": index, "source": self.prompts[index]}
+
+    def ordered_indices(self):
+        return np.argsort(self.sizes, kind="stable")
+
+    def collater(self, samples):
+        if not samples:
+            return {}
+        rows = [s["source"] for s in samples]
+        return {
+            "id": torch.tensor([s["id"] for s in samples]),
+            "nsentences": len(samples),
+            "ntokens": sum(map(len, rows)),
+            "net_input": {
+                "src_tokens": pad_rows(rows, self.dictionary.pad()),
+                "src_lengths": torch.tensor([len(r) for r in rows]),
+            },
+            "target": None,
+        }
+
+
+def report_story_dataset(split, dataset):
+    """Log what is in a split, and what of it is left out or cut.
+
+    Raises:
+        UserError: there is no story in it.
+    """
+    kept = len(dataset.indices)
+    logger.info(
+        "%s: %d stories, %d tokens; left out as empty: %d; cut to %d tokens: %d",
+        split,
+        kept,
+        int(dataset.sizes[dataset.indices].sum()),
+        dataset.num_empty,
+        dataset.tokens_per_sample,
+        dataset.num_cut,
+    )
+    if kept == 0:
+        raise UserError(f"split {split} holds no story: all {len(dataset)} rows are empty")

@@ -1,0 +1,187 @@
+"""Hard concrete gates: one for each attention head, to be learned, fixed or left open."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+
+# Values of the buffer ``fixed``.
+LEARNED, CLOSED, OPEN, UNTOUCHED = -1, 0, 1, 2
+
+
+class KeepsFP32:
+    """A module whose numbers stay in fp32 where ``--fp16`` and ``--bf16`` halve the others."""
+
+    def _apply(self, fn, recurse=True):
+        def keep_fp32(x: Tensor) -> Tensor:
+            y = fn(x)
+            halved = y.dtype in (torch.float16, torch.bfloat16)
+            return x.to(device=y.device, dtype=torch.float32) if halved else y
+
+        return super()._apply(keep_fp32, recurse)
+
+
+class HardConcreteGate(KeepsFP32, nn.Module):
+    """Gates in [0, 1], one a head, that are exactly 0 or 1 with positive probability.
+
+    In training a gate is ``min(1, max(0, s * (high - low) + low))`` with
+    ``s = sigmoid((log u - log(1 - u) + log_alpha) / temperature)`` and u uniform in (0, 1),
+    drawn once a head and call; in evaluation ``sigmoid(log_alpha)`` takes the place of s.
+    Source: Louizos et al. 2018, equations 10 to 13; for heads Voita et al. 2019.
+
+    A gate is in one of three states, which checkpoints keep (buffer ``fixed``, int8 [H]):
+    *learned* as above; *fixed* to 0 or 1, see :meth:`fix`; or *untouched*, exactly 1 also in
+    training, until :meth:`learn` is called. A new gate is learned.
+
+    ``log_alpha`` [H] is a parameter times ``lr_scale``: with Adam, whose steps do not
+    depend on the size of gradients, gates so move ``lr_scale`` times faster than weights.
+    Checkpoints hold ``log_alpha`` itself. Computed in fp32 also where weights are halves.
+
+    Args:
+        num_heads: H, at least 0.
+        temperature: above 0; the smaller, the closer to a coin.
+        low: below 0, where the stretched s begins.
+        high: above 1, where it ends.
+        init_log_alpha: of every head; from 2.4 on a gate is exactly 1 in evaluation.
+        lr_scale: above 0; a power of two keeps checkpoints exact.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        temperature: float = 0.33,
+        low: float = -0.1,
+        high: float = 1.1,
+        init_log_alpha: float = 2.5,
+        lr_scale: float = 1.0,
+    ):
+        super().__init__()
+        if not temperature > 0:
+            raise UserError(f"--gate-temperature {temperature}: must be above 0; 0.33 is usual")
+        if not (low < 0 and high > 1):
+            raise UserError(
+                f"--gate-low {low} --gate-high {high}: low must be below 0 and high above 1, or "
+                "no gate could close or open; -0.1 and 1.1 are usual"
+            )
+        if not (lr_scale > 0 and math.isfinite(init_log_alpha)):
+            raise UserError(
+                f"--gate-lr-scale {lr_scale} --gate-init-log-alpha {init_log_alpha}: must be "
+                "above 0, and a finite number"
+            )
+        self.num_heads = num_heads
+        self.temperature, self.low, self.high = temperature, low, high
+        self.init_log_alpha, self.lr_scale = init_log_alpha, lr_scale
+        self.scaled_log_alpha = nn.Parameter(torch.full((num_heads,), init_log_alpha / lr_scale))
+        self.register_buffer("fixed", torch.full((num_heads,), LEARNED, dtype=torch.int8))
+        self._state = "learned"  # the buffer, without waiting for a GPU to tell
+        self.pull = None  # see fairtale.modules.gate_budget.competing
+
+    def extra_repr(self):
+        return f"{self.num_heads}, {self.state}, temperature={self.temperature}"
+
+    @property
+    def log_alpha(self) -> Tensor:
+        """The location of the distribution [H]; see :meth:`set_log_alpha`."""
+        return self.scaled_log_alpha * self.lr_scale
+
+    @torch.no_grad()
+    def set_log_alpha(self, value) -> None:
+        """Set ``log_alpha`` to a number, or to one for each head [H]."""
+        own = self.scaled_log_alpha
+        value = torch.as_tensor(value, dtype=own.dtype, device=own.device)
+        self.scaled_log_alpha.copy_(value / self.lr_scale)
+
+    # ------------------------------------------------------------------------ states
+
+    @property
+    def state(self) -> str:
+        """``learned``, ``fixed`` or ``untouched``."""
+        return self._state
+
+    @property
+    def is_fixed(self) -> bool:
+        return self._state == "fixed"
+
+    @torch.no_grad()
+    def fix(self, mask) -> None:
+        """Fix the gates: ``mask`` bool [H], True = open."""
+        mask = torch.as_tensor(mask, device=self.fixed.device)
+        self.fixed.copy_(mask.bool().to(torch.int8))
+        self._state = "fixed"
+
+    def learn(self) -> None:
+        """Learn the gates, from the ``log_alpha`` that they have."""
+        self.fixed.fill_(LEARNED)
+        self._state = "learned"
+
+    def leave_open(self) -> None:
+        """Make the gates untouched: 1, as if there were none."""
+        self.fixed.fill_(UNTOUCHED)
+        self._state = "untouched"
+
+    # ------------------------------------------------------------------------ values
+
+    def forward(self) -> Tensor:
+        """Return the gates [H] in fp32: drawn in training, the same ever again in evaluation."""
+        if self._state != "learned":
+            # The zero gives the parameter a gradient, which DistributedDataParallel waits for.
+            return self.value() + 0 * self.scaled_log_alpha
+        if not self.training:
+            return self.value()
+        # u may be 0: then s and its gradient are 0 as well
+        noise = torch.logit(torch.rand_like(self.scaled_log_alpha))
+        log_alpha = self.log_alpha if self.pull is None else self.log_alpha - self.pull
+        return self._stretch(torch.sigmoid((noise + log_alpha) / self.temperature))
+
+    def value(self) -> Tensor:
+        """Return the gates [H] of evaluation."""
+        if self._state != "learned":
+            return (self.fixed > 0).to(self.scaled_log_alpha.dtype)
+        return self._stretch(torch.sigmoid(self.log_alpha))
+
+    def open_probability(self) -> Tensor:
+        """Return the probability [H] that a gate is not 0; 0 or 1 unless gates are learned."""
+        if self._state != "learned":
+            return self.value()
+        return torch.sigmoid(self.log_alpha - self.closing_log_alpha)
+
+    @property
+    def closing_log_alpha(self) -> float:
+        """Where P(open) is one half."""
+        return self.temperature * math.log(-self.low / self.high)
+
+    def _stretch(self, s: Tensor) -> Tensor:
+        return (s * (self.high - self.low) + self.low).clamp(0.0, 1.0)
+
+    # ------------------------------------------------------------------- checkpoints
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        log_alpha = self.log_alpha
+        destination[prefix + "log_alpha"] = log_alpha if keep_vars else log_alpha.detach()
+        destination[prefix + "fixed"] = self.fixed
+
+    def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, *errors):
+        for name, set_value in (("log_alpha", self.set_log_alpha), ("fixed", self._set_fixed)):
+            value = state_dict.get(prefix + name)
+            if value is None:
+                missing.append(prefix + name)
+            elif value.shape != self.fixed.shape:
+                raise UserError(
+                    f"the checkpoint has {value.numel()} gates at {prefix}{name}, the model has "
+                    f"{self.num_heads} heads there: give it as many heads as it was trained with"
+                )
+            else:
+                set_value(value)
+        known = {prefix + "log_alpha", prefix + "fixed"}
+        unexpected = errors[0]
+        unexpected += [k for k in state_dict if k.startswith(prefix) and k not in known]
+
+    @torch.no_grad()
+    def _set_fixed(self, value):
+        self.fixed.copy_(value)
+        if bool((value == LEARNED).all()):
+            self._state = "learned"
+        else:
+            self._state = "untouched" if bool((value == UNTOUCHED).any()) else "fixed"

@@ -1,0 +1,172 @@
+"""Surgery: takes heads, feed-forward units and layers out of a transformer's state dict."""
+
+from argparse import Namespace
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .parts import HEAD_TYPES, SIDES, attention_prefix, attentions, feed_forwards, place_of
+
+ARCHITECTURE = "transformer_hcg"  # what can hold layers of different widths
+_PROJECTIONS = ("q_proj", "k_proj", "v_proj")
+
+
+@dataclass
+class Plan:
+    """What stays of a transformer.
+
+    Layers have the numbers they had; see :mod:`~fairtale.pruning.parts` for the keys.
+    """
+
+    heads: dict[str, list[int]]  # of every attention
+    units: dict[str, list[int]] = field(default_factory=dict)  # of FFN layers that get narrower
+    dropped: dict[str, list[int]] = field(default_factory=dict)  # layers that go, of each side
+
+    def layers(self, side: str, count: int) -> list[int]:
+        """Return the layers of a side of ``count`` layers that stay."""
+        gone = set(self.dropped.get(side, ()))
+        return [number for number in range(count) if number not in gone]
+
+
+def head_counts(model) -> dict[str, int]:
+    """Return the number of heads of every attention."""
+    return {key: attention.num_heads for key, attention in attentions(model).items()}
+
+
+def unit_counts(model) -> dict[str, int]:
+    """Return the number of feed-forward units of every layer."""
+    return {key: getattr(fc1, "out_features", 0) for key, (fc1, _) in feed_forwards(model).items()}
+
+
+def gate_values(model) -> dict[str, Tensor]:
+    """Return the gates [H] that a gated model uses in evaluation; empty without gates."""
+    gates = model.gates() if hasattr(model, "gates") else {}
+    return {key: gate.value().detach().float() for key, gate in gates.items()}
+
+
+def gate_scores(model) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the probabilities of gates to be open, and an order among heads for a budget.
+
+    In that order heads that are open in evaluation come before closed ones, whatever the
+    probability; it also tells gates apart whose probability is 1 in fp32. Heads that are fixed
+    open come before all, heads that are fixed closed after all.
+    """
+    gates = model.gates() if hasattr(model, "gates") else {}
+    probability = {key: gate.open_probability().detach() for key, gate in gates.items()}
+    order = {}
+    for key, gate in gates.items():
+        is_open = (gate.value() > 0).double()
+        first = 1e9 * (2 * is_open - 1) if gate.is_fixed else 1e6 * is_open
+        order[key] = gate.log_alpha.detach().double() + first
+    return probability, order
+
+
+def magnitude_of_units(model) -> dict[str, Tensor]:
+    """Score feed-forward units [F] without data.
+
+    The norm of the weights they read with, times the norm of those they write with: it stays
+    the same if a ReLU's input is scaled and its output scaled back.
+    """
+    scores = {}
+    for key, (fc1, fc2) in feed_forwards(model).items():
+        if not hasattr(fc1, "weight"):  # no unit is left
+            continue
+        reads = torch.cat([fc1.weight, fc1.bias[:, None]], 1).detach().float().norm(dim=1)
+        scores[key] = reads * fc2.weight.detach().float().norm(dim=0)
+    return scores
+
+
+def prune_state(
+    state: dict[str, Tensor], plan: Plan, num_heads: dict[str, int], gates: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return the state dict of the smaller model.
+
+    Rows of the query, key and value projections and columns of the output projection go with
+    their head. Gates are multiplied into the output projection of the heads that stay, so the
+    result has none. An attention without heads keeps the bias of its output projection.
+
+    Args:
+        state: of a fairseq transformer or ``transformer_hcg``, with today's names.
+        num_heads: H of every attention.
+        gates: [H] of gated attentions; see :func:`gate_values`.
+    """
+    state = dict(state)
+    for key, kept in plan.heads.items():
+        _prune_attention(state, attention_prefix(key), kept, num_heads[key], gates.get(key))
+    for key, kept in plan.units.items():
+        side, number = key.split(".")
+        prefix = f"{side}.layers.{number}."
+        index = torch.tensor(kept, dtype=torch.long)
+        for name, dim in (("fc1.weight", 0), ("fc1.bias", 0), ("fc2.weight", 1)):
+            state[prefix + name] = state[prefix + name].index_select(dim, index)
+    return _drop_layers(state, plan.dropped)
+
+
+def _prune_attention(state, prefix, kept, num_heads, gates):
+    for name in [n for n in state if n.startswith(prefix + "gate.")]:
+        del state[name]
+    if num_heads == 0:
+        return
+    if not kept:
+        for name in [n for n in state if n.startswith(prefix) and n != prefix + "out_proj.bias"]:
+            del state[name]
+        return
+    columns = state[prefix + "out_proj.weight"]
+    head_dim = columns.size(1) // num_heads
+    index = torch.tensor(kept, dtype=torch.long)
+    channels = (index[:, None] * head_dim + torch.arange(head_dim)).flatten()
+    for projection in _PROJECTIONS:
+        for kind in ("weight", "bias"):
+            name = f"{prefix}{projection}.{kind}"
+            if name in state:
+                state[name] = state[name].index_select(0, channels)
+    columns = columns.index_select(1, channels)
+    if gates is not None:
+        factors = gates[index].repeat_interleave(head_dim)
+        columns = (columns.float() * factors).to(columns.dtype)
+    state[prefix + "out_proj.weight"] = columns
+
+
+def _drop_layers(state, dropped):
+    """Leave out layers and close the ranks: layer 2 becomes 1 where 1 has gone."""
+    out = {}
+    for name, value in state.items():
+        parts = name.split(".")
+        if parts[0] in SIDES and parts[1] == "layers":
+            gone, number = dropped.get(parts[0], ()), int(parts[2])
+            if number in gone:
+                continue
+            parts[2] = str(number - sum(n < number for n in gone))
+            name = ".".join(parts)
+        out[name] = value
+    return out
+
+
+# -------------------------------------------------------------------------------- settings
+
+
+def pruned_settings(settings: Namespace, plan: Plan, units: dict[str, int]) -> Namespace:
+    """Return the settings of the pruned model.
+
+    Args:
+        settings: of the model as it was, under fairseq's flat names (``encoder_layers``).
+        units: feed-forward units that every layer has after pruning, also dropped ones.
+    """
+    changes: dict[str, Any] = {"_name": ARCHITECTURE, "arch": ARCHITECTURE, "freeze": ""}
+    # the noise is of training, and a pruned layer's width is no multiple of its blocks
+    changes |= {"gated_attention": "", "quant_noise_pq": 0}
+    for side in SIDES:
+        numbers = plan.layers(side, sum(key.startswith(f"{side}.") for key in units))
+        changes[f"{side}_layers"] = len(numbers)
+        changes[f"{side}_layers_to_keep"] = None
+        widths = [units[f"{side}.{number}"] for number in numbers]
+        narrow = any(width != getattr(settings, f"{side}_ffn_embed_dim") for width in widths)
+        changes[f"{side}_layer_ffn"] = ",".join(map(str, widths)) if narrow else ""
+        for kind in HEAD_TYPES:
+            keys = [f"{kind}.{number}" for number in numbers]
+            if place_of(keys[0])[0] == side and keys[0] in plan.heads:
+                heads = [str(len(plan.heads[key])) for key in keys]
+                changes[f"{kind}_layer_heads"] = ",".join(heads)
+    return Namespace(**{**vars(settings), **changes})

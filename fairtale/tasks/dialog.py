@@ -1,0 +1,115 @@
+"""What the dialog tasks share: data options, limits, marks, raw dialogs in."""
+
+from dataclasses import dataclass, field
+from typing import Optional
+
+import torch
+from fairseq.dataclass import FairseqDataclass
+
+from ..data.corpus.vocabulary import token_bytes
+from ..data.dialog.dataset import DialogDataset, report_dialog_dataset
+from ..data.dialog.format import CTX, SEP, DialogLimits, join_turns
+from ..errors import UserError
+from .prefix_lm import PrefixLMTask
+
+TURN_SEPARATOR = "\t"
+
+
+@dataclass
+class DialogDataConfig(FairseqDataclass):
+    data: Optional[str] = field(
+        default=None,
+        metadata={"help": "folder made by fairseq-preprocess; several, joined by ':', are one set"},
+    )
+    max_context_turns: Optional[int] = field(
+        default=None,
+        metadata={"help": "context turns before the query that are read (default 10)"},
+    )
+    max_source_positions: Optional[int] = field(
+        default=None,
+        metadata={"help": "prefix tokens that are read; the oldest turns are cut (default 256)"},
+    )
+    max_target_positions: Optional[int] = field(
+        default=None,
+        metadata={"help": "response tokens that are learned or written, with the end (default 64)"},
+    )
+
+
+class DialogTask(PrefixLMTask):
+    """Dialogs, read as ``context <CTX> query <SEP> response``.
+
+    Raises:
+        UserError: an option out of its range, or a dictionary without the marks.
+    """
+
+    remembered = {"max_context_turns": 10, "max_source_positions": 256, "max_target_positions": 64}
+    shares_positions = True
+    positions_options = "--max-source-positions and --max-target-positions"
+
+    def __init__(self, cfg, dictionary):
+        super().__init__(cfg, dictionary)
+        for name, least in (
+            ("max_context_turns", 0),
+            ("max_source_positions", 3),
+            ("max_target_positions", 2),
+        ):
+            value = getattr(cfg, name)
+            if value is not None and value < least:
+                raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+        self.ctx, self.sep = (dictionary.index(mark) for mark in (CTX, SEP))
+        if dictionary.unk() in (self.ctx, self.sep):
+            raise UserError(
+                f"{cfg.data}/dict.txt lacks {CTX} or {SEP}: make it with "
+                "'fairtale spm train --dialog'"
+            )
+
+    @property
+    def limits(self) -> DialogLimits:
+        return DialogLimits(
+            self.option("max_context_turns"),
+            self.option("max_source_positions"),
+            self.option("max_target_positions"),
+        )
+
+    @property
+    def needed_positions(self) -> int:
+        # positions start anew in each turn, but a single one may fill the whole prefix
+        return max(self.limits.max_source_positions, self.limits.max_target_positions)
+
+    def max_positions(self):
+        return None  # rows are cut, never too long
+
+    def load_dialogs(self, split, combine=False, reverse=False) -> DialogDataset:
+        """Load a split of every data folder that has it, and report what is in it."""
+        dialogs = DialogDataset(
+            self.load_lines(split, combine),
+            self.dictionary,
+            self.ctx,
+            self.sep,
+            self.limits,
+            token_bytes(self.dictionary),
+            shuffle=split == "train",
+            reverse=reverse,
+        )
+        report_dialog_dataset(split, dialogs)
+        return dialogs
+
+    def encode_prompt(self, text: str) -> torch.Tensor:
+        """Return the tokens of a prefix: turns separated by tabs, the query last.
+
+        Raises:
+            UserError: the query is empty.
+        """
+        turns = [self.encode_text(turn) for turn in text.split(TURN_SEPARATOR)]
+        return self.encode_pieces(join_turns(turns))
+
+    def get_interactive_tokens_and_lengths(self, lines, encode_fn):
+        """Encode lines of ``fairseq-interactive``: turns separated by tabs."""
+        tokens = []
+        for number, line in self.numbered(lines):
+            turns = [encode_fn(turn).split() for turn in line.split(TURN_SEPARATOR)]
+            try:
+                tokens.append(self.encode_pieces(join_turns(turns)))
+            except UserError as error:
+                raise UserError(f"input line {number}: {error}") from None
+        return tokens, [len(t) for t in tokens]

@@ -1,0 +1,130 @@
+"""Which pairs are kept, and that nothing held out is trained on."""
+
+import numpy as np
+import pytest
+
+from fairtale.data.parallel.cleaning import (
+    EMPTY,
+    LONG,
+    RATIO,
+    SAME,
+    HeldOut,
+    PairCleaner,
+    PairIndex,
+    choose,
+    digest,
+    unescape_numeric,
+)
+from fairtale.data.parallel.text import LanguageText, TextSettings
+from fairtale.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def clean():
+    sides = (LanguageText(lang, TextSettings()) for lang in ("en", "ru"))
+    return PairCleaner(*sides, max_words=8, max_ratio=2.0)
+
+
+def test_a_pair_is_mended_and_tokenised(clean):
+    assert clean(" Caf&#233;,\u00a0he  said.", "Кафе&#x301;, сказал он.") == (
+        "Café , he said .",
+        "Кафе , сказал он .",
+        "Café, he said.",
+        "Кафе, сказал он.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "reason"),
+    [
+        ("", "Да", EMPTY),
+        ("Yes", " \u200b ", EMPTY),
+        ("abc 1", "abc  1", SAME),
+        ("a b c d e f g h i", "а б в г д е ё", LONG),
+        ("a, b, c, d, e", "а б в г д е", LONG),  # eight words with their commas are nine tokens
+        ("a b c", "а", RATIO),
+        ("a", "а б в", RATIO),
+    ],
+)
+def test_what_is_left_out(clean, source, target, reason):
+    assert clean(source, target) == reason
+
+
+def test_the_bounds_themselves_are_kept(clean):
+    assert isinstance(clean("a b c d e f g h", "а б в г"), tuple)
+    assert isinstance(clean("12.", "12."), tuple)  # no letter: nothing to translate
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a&#232;b&#xE8;", "aèbè"), ("&amp; &#12345678; &#xD800; &#1;", None), ("&#1114112;", None)],
+)
+def test_numeric_entities(text, expected):
+    assert unescape_numeric(text) == (expected or text)
+
+
+def index_of(pairs):
+    index = PairIndex()
+    for pair in pairs:
+        index.add(*pair)
+    return index
+
+
+def test_digests_ignore_capitals():
+    assert digest("Да Нет") == digest("да нет") != digest("данет")
+    source, target, pair = index_of([("a", "b"), ("b", "a"), ("A", "B")]).arrays()
+    assert source.dtype == target.dtype == pair.dtype == np.uint64
+    assert pair[0] == pair[2] != pair[1] and len(set(pair.tolist())) == 2
+
+
+def test_only_the_first_of_equal_pairs_stays():
+    pairs = [("a", "1"), ("b", "2"), ("A", "1"), ("a", "2"), ("a", "1")]
+    valid, leaking, duplicate = choose(index_of(pairs), HeldOut(), 0, seed=1)
+    assert not valid.any() and not leaking.any()
+    assert duplicate.tolist() == [False, False, True, False, True]
+
+
+def test_lines_of_held_out_sets_leak():
+    held_out = HeldOut()
+    held_out.add("this line has five words", "а в этой четыре")
+    held_out.add("Yes .", "Да .")
+    pairs = [
+        ("This line has five words", "x"),  # its source
+        ("y", "А в этой четыре"),  # its target
+        ("а в этой четыре", "this line has five words"),  # the other way round: no
+        ("yes .", "да ."),  # a short pair
+        ("Yes .", "Так ."),  # one short side
+    ]
+    _, leaking, _ = choose(index_of(pairs), held_out, 0, seed=1)
+    assert leaking.tolist() == [True, True, False, True, False]
+
+
+def test_nothing_of_the_valid_pairs_is_left_in_training():
+    draw = np.random.default_rng(0)
+    pairs = [(f"s{draw.integers(99)}", f"t{draw.integers(99)}") for _ in range(90)]
+    pairs += [(f"twice{n}", f"twice{n}") for n in range(20)] * 2
+    valid, leaking, duplicate = choose(index_of(pairs), HeldOut(), 5, seed=1)
+    assert valid.sum() == 5 and not (valid & duplicate).any()
+    for side in (0, 1):
+        held = {pair[side] for pair, is_valid in zip(pairs, valid) if is_valid}
+        assert len(held) == 5
+        # also where duplicates are kept
+        rest = {pair[side] for pair, is_valid in zip(pairs, valid) if not is_valid}
+        assert not held & rest
+    again, *_ = choose(index_of(pairs), HeldOut(), 5, seed=1)
+    other, *_ = choose(index_of(pairs), HeldOut(), 5, seed=2)
+    assert (again == valid).all() and (other != valid).any()
+
+
+def test_the_choice_does_not_hang_on_the_order():
+    pairs = [(f"s{n}", f"t{n}") for n in range(50)]
+    valid, *_ = choose(index_of(pairs), HeldOut(), 7, seed=3)
+    turned, *_ = choose(index_of(pairs[::-1]), HeldOut(), 7, seed=3)
+    assert (turned[::-1] == valid).all()
+
+
+def test_too_few_pairs_to_hold_out():
+    pairs = [("a", "1"), ("b", "2"), ("b", "3"), ("c", "2")]
+    message = "--valid-size 1: only 1 of 4 pairs have sides that occur once"
+    with pytest.raises(UserError, match=message):
+        choose(index_of(pairs), HeldOut(), 1, seed=1)

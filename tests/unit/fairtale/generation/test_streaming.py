@@ -1,0 +1,107 @@
+"""Continuations that are written token by token."""
+
+import pytest
+import torch
+
+from fairtale.errors import UserError
+from fairtale.generation.processors import ContextNgramBlock
+from fairtale.generation.streaming import choose_token, stream_tokens, text_as_it_grows
+from tests.helpers import generate, tiny_dictionary, tiny_model, tiny_task
+
+END = 2
+
+
+def stream(model, prompt, **options):
+    tokens = torch.tensor([[0, *prompt]])
+    net_input = {"src_tokens": tokens, "src_lengths": torch.tensor([tokens.size(1)])}
+    return list(stream_tokens(model, net_input, END, **{"max_len": 8, **options}))
+
+
+def test_greedy_streaming_equals_beam_search_with_one_beam():
+    dictionary = tiny_dictionary()
+    model = tiny_model(dictionary, seed=5)
+    for prompt in ([4, 5], [], [9, 10, 11, 12]):
+        best = generate(tiny_task(dictionary), [model], [prompt], beam=1)[0][0]["tokens"]
+        assert stream(model, prompt, topk=1) == best[best != END].tolist()
+
+
+def test_streaming_ends_at_the_last_position():
+    model = tiny_model(max_positions=8, seed=5)
+    assert len(stream(model, [4, 5, 6], topk=5, min_len=99, max_len=99)) == 4
+
+
+def test_forbidden_tokens_and_repeated_ngrams_are_never_drawn():
+    model = tiny_model(max_positions=16, seed=5)
+    for seed in range(5):
+        random = torch.Generator().manual_seed(seed)
+        tokens = stream(
+            model,
+            [4],
+            topk=0,
+            temperature=5.0,
+            max_len=12,
+            min_len=12,
+            forbidden=(0, 1, 4, 5),
+            no_repeat_ngram=1,
+            generator=random,
+        )
+        assert not {0, 1, 4, 5} & set(tokens)
+        assert len(set(tokens)) == len(tokens) == 12
+
+
+def test_the_nucleus_is_the_smallest_set_of_that_probability():
+    lprobs = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+    draw = torch.Generator().manual_seed(0)
+
+    def support(**options):
+        return {choose_token(lprobs, generator=draw, **options) for _ in range(300)}
+
+    assert support(topk=0, topp=0.8) == {0, 1}
+    assert support(topk=0, topp=0.81) == {0, 1, 2}
+    assert support(topk=2, topp=1.0) == {0, 1}
+    assert support(topk=0, topp=1.0) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1e-300])
+def test_what_masks_leave_can_be_drawn_at_any_temperature(temperature):
+    model = tiny_model(max_positions=24, seed=5)
+    logits = model.decoder.forward
+
+    def sure_of_the_end(*args):  # so sure that all else underflows
+        out = logits(*args)
+        out[0][..., END] += 200.0
+        return out
+
+    model.decoder.forward = sure_of_the_end
+    assert stream(model, [4], min_len=0) == []
+    for topp in (1.0, 0.5):
+        options = {"topk": 0, "topp": topp, "temperature": temperature, "forbidden": (0, 1, 5)}
+        tokens = stream(model, [4], min_len=6, max_len=20, **options)
+        assert len(tokens) == 6 and not {0, 1, 5} & set(tokens)
+
+
+def test_a_token_remains_where_everything_is_blocked():
+    model, size = tiny_model(max_positions=24, seed=5), len(tiny_dictionary())
+    prompt = list(range(4, size))  # every word
+
+    tokens = stream(
+        model, prompt, forbidden=(0, 1, 3), min_len=3, processors=[ContextNgramBlock(1)]
+    )
+    assert len(tokens) >= 3 and not {0, 1, 3} & set(tokens)
+
+
+def test_temperature_must_be_positive():
+    with pytest.raises(UserError, match="--temperature 0"):
+        stream(tiny_model(), [4], temperature=0)
+
+
+def test_half_characters_wait_for_their_other_half():
+    letters = {1: b"a", 2: b"\xd0", 3: b"\xb6", 4: b"!"}
+
+    def decode(tokens):
+        return b"".join(letters[t] for t in tokens).decode(errors="replace")
+
+    assert list(text_as_it_grows([1, 2, 3, 4], decode)) == ["a", "\u0436", "!"]
+    assert list(text_as_it_grows([], decode)) == []
+    # what never becomes a character is shown at the end
+    assert "".join(text_as_it_grows([1, 2], decode)) == "a\ufffd"

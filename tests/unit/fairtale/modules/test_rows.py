@@ -1,0 +1,133 @@
+"""UniLM's attention over packed dialogs: who sees whom, and that nothing else differs."""
+
+import pytest
+import torch
+
+from fairtale.modules.rows import prefix_rows
+from tests.dialog_helpers import (
+    batch_of,
+    dialog_dataset,
+    dialog_dictionary,
+    dialog_model,
+    logits_of,
+    random_lines,
+)
+
+LINES = random_lines(5, seed=4)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return dialog_model()
+
+
+def sides(batch):
+    """Yield (first token, first response input, end) of each dialog of a packed batch."""
+    start = 0
+    lengths = zip(batch["net_input"]["prefix_lengths"], batch["net_input"]["response_lengths"])
+    for prefix, response in lengths:
+        yield start, start + int(prefix), start + int(prefix + response)
+        start += int(prefix + response)
+
+
+def changed(model, batch, place, seq2seq):
+    """Return which logits change when the input token at ``place`` does, bool [N]."""
+    before = logits_of(model, batch, seq2seq)
+    tokens = batch["net_input"]["src_tokens"].clone()
+    tokens[0, place] = 4 + (tokens[0, place] - 3) % 20
+    other = {**batch, "net_input": {**batch["net_input"], "src_tokens": tokens}}
+    return (logits_of(model, other, seq2seq) - before).abs().amax(1) > 1e-6
+
+
+def test_a_response_token_is_seen_by_later_ones_only(model):
+    batch = batch_of(dialog_dataset(LINES))
+    for _, response, end in sides(batch):
+        if end - response < 2:
+            continue
+        place = response + 1
+        seen = changed(model, batch, place, seq2seq=True)
+        assert seen[place:end].all()
+        assert not seen[:place].any() and not seen[end:].any()
+
+
+def test_a_prefix_token_is_seen_by_its_whole_dialog(model):
+    batch = batch_of(dialog_dataset(LINES))
+    for start, response, end in sides(batch):
+        place = response - 2  # the last word before <SEP>
+        seen = changed(model, batch, place, seq2seq=True)
+        assert seen[start:end].all()
+        assert not seen[:start].any() and not seen[end:].any()
+
+
+def test_causally_a_prefix_token_is_seen_by_later_ones_only(model):
+    batch = batch_of(dialog_dataset(LINES))
+    for _, response, end in sides(batch):
+        place = response - 2
+        seen = changed(model, batch, place, seq2seq=False)
+        assert seen[place:end].all()
+        assert not seen[:place].any() and not seen[end:].any()
+
+
+@pytest.mark.parametrize("seq2seq", [True, False])
+def test_batching_changes_nothing(model, seq2seq):
+    dataset = dialog_dataset(LINES)
+    together = logits_of(model, batch_of(dataset), seq2seq)
+    alone = torch.cat(
+        [logits_of(model, dataset.collater([dataset[i]]), seq2seq) for i in range(len(LINES))]
+    )
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_equal_those_of_a_dense_mask(model):
+    """The two blocks against one scaled_dot_product_attention with the whole mask."""
+    attention = model.transformer.layers[0].self_attn
+    prefix, response = torch.tensor([3, 5]), torch.tensor([4, 1])
+    rows = prefix_rows(prefix, response, 5, 4)
+    qkv = torch.randn(1, 13, 48, requires_grad=True)
+    ours = rows.attend(attention, qkv)
+    dense = []
+    for start, p, r in ((0, 3, 4), (7, 5, 1)):
+        q, k, v = attention.split(qkv[:, start : start + p + r])
+        mask = torch.ones(p + r, p + r, dtype=torch.bool).tril()
+        mask[:p, :p] = True
+        y = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        dense.append(y.transpose(1, 2).reshape(1, p + r, -1))
+    dense = torch.cat(dense, 1)
+    torch.testing.assert_close(ours, dense)
+    weight = torch.randn_like(dense)
+    found = torch.autograd.grad((ours * weight).sum(), qkv)[0]
+    expected = torch.autograd.grad((dense * weight).sum(), qkv)[0]
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("unilm", [True, False])
+def test_generation_in_two_passes_equals_the_training_forward(unilm):
+    dictionary = dialog_dictionary()
+    model = dialog_model(dictionary, unilm=unilm, seed=2)
+    batch = batch_of(dialog_dataset(LINES, dictionary))
+    whole = logits_of(model, batch, seq2seq=unilm)
+    net = batch["net_input"]
+    spans = list(sides(batch))
+    longest = max(r - s for s, r, _ in spans)
+    prefixes = {}
+    for name in ("src_tokens", "positions", "segments"):
+        rows = [net[name][0, s:r] for s, r, _ in spans]
+        fill = dictionary.pad() if name == "src_tokens" else 0
+        prefixes[name] = torch.stack(
+            [torch.nn.functional.pad(x, (0, longest - len(x)), value=fill) for x in rows]
+        )
+    lengths = net["prefix_lengths"]
+    with torch.no_grad():
+        read = model.encoder(
+            src_lengths=lengths,
+            next_positions=torch.zeros_like(lengths),
+            next_segments=torch.ones_like(lengths),
+            **prefixes,
+        )
+        width = max(e - r for _, r, e in spans)
+        tokens = torch.full((len(spans), 1 + width), dictionary.pad())
+        for row, (_, r, e) in zip(tokens, spans):
+            row[1 : 1 + e - r] = net["src_tokens"][0, r:e]
+        found, _ = model.decoder(tokens, read)
+    for row, (_, r, e) in zip(found, spans):
+        torch.testing.assert_close(row[: 1 + e - r], whole[r - 1 : e], atol=1e-5, rtol=1e-5)

@@ -1,0 +1,68 @@
+"""``gates.jsonl``: read as it was written, also after a kill and a second start; its picture."""
+
+import pytest
+
+from fairtale.errors import UserError
+from fairtale.pruning.gate_history import append_record, heat_map, pixels, read_history
+
+
+def _record(update, **rows):
+    rows = rows or {"encoder.0": [0.5, 1.0]}
+    return {"update": update, "open_probability": {k.replace("_", "."): v for k, v in rows.items()}}
+
+
+def _write(path, *records):
+    for record in records:
+        append_record(path, record)
+
+
+def test_later_records_replace_those_of_repeated_updates(tmp_path):
+    path = tmp_path / "run" / "gates.jsonl"
+    _write(path, *map(_record, (0, 10, 20, 30)))
+    _write(path, *map(_record, (20, 40)))
+    assert [record["update"] for record in read_history(path)] == [0, 10, 20, 40]
+
+
+def test_records_of_another_model_in_the_same_folder_are_dropped(tmp_path):
+    path = tmp_path / "gates.jsonl"
+    _write(path, _record(0), _record(10))
+    _write(path, _record(30, encoder_0=[1.0, 1.0, 1.0]))
+    assert [record["update"] for record in read_history(path)] == [30]
+
+
+def test_a_last_line_that_was_cut_is_passed_over(tmp_path):
+    path = tmp_path / "gates.jsonl"
+    _write(path, _record(0), _record(10))
+    path.write_text(path.read_text() + '{"update": 20, "open_pr')
+    assert [record["update"] for record in read_history(path)] == [0, 10]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "no record in it"),
+        ("[1, 2]\n{}\n", "line 1: no record of gates"),
+        ('{"update": 1}\n', "line 1: no record of gates"),
+        ("\x00\xff\n{}\n", "line 1: no record"),
+    ],
+)
+def test_what_is_no_history(tmp_path, text, message):
+    path = tmp_path / "gates.jsonl"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        read_history(path)
+    with pytest.raises(UserError, match="no such file; a training with --criterion l0_gated"):
+        read_history(tmp_path / "missing")
+
+
+def test_a_heat_map_shows_the_chances():
+    record = _record(7, encoder_0=[0.0, 1.0], encoder_1=[1.0], cross_0=[0.5, 0.5, 0.5])
+    figure = heat_map(record)
+    encoder, cross, _ = figure.axes  # the last one is the colour bar
+    table = encoder.images[0].get_array()
+    assert table.shape == (2, 2) and table[0].tolist() == [0.0, 1.0]
+    assert table[1, 0] == 1.0 and bool(table.mask[1, 1])  # a layer with one head fewer
+    assert encoder.get_title() == "encoder (2.0 of 3 open)"
+    assert cross.images[0].get_array().tolist() == [[0.5, 0.5, 0.5]]
+    picture = pixels(figure)
+    assert picture.ndim == 3 and picture.shape[2] == 3 and picture.std() > 10
