@@ -10,10 +10,10 @@ import tracemalloc
 
 import pytest
 
+from fairtale.data.corpus import records
+from fairtale.data.corpus.records import StoryReport, read_records
 from fairtale.data.story import formats as story_formats
-from fairtale.data.story import text as story_text
 from fairtale.data.story.formats import detect_format, find_stories, read_stories
-from fairtale.data.story.text import StoryReport, read_records
 from fairtale.errors import UserError
 
 STORIES = [
@@ -161,7 +161,7 @@ def test_reading_an_endless_line_takes_little_memory():
 @pytest.mark.parametrize("separator", [b"\n", b"<|endoftext|>"])
 @pytest.mark.parametrize("block", [1, 2, 7, 64])
 def test_records_equal_a_plain_split(monkeypatch, separator, block):
-    monkeypatch.setattr(story_text, "_BLOCK_BYTES", block)
+    monkeypatch.setattr(records, "_BLOCK_BYTES", block)
     draw = random.Random(block)
     for _ in range(200):
         parts = [
