@@ -16,6 +16,7 @@ import common
 import numpy as np
 import torch
 import torch.nn.functional as F
+from fairseq import utils
 
 sys.path.insert(0, str(common.ROOT))
 
@@ -98,17 +99,20 @@ def main():
     tokens = sum(b["ntokens"] for b in batches)
 
     def net_of(batch):
-        net = {k: v.to(device) if torch.is_tensor(v) else v for k, v in batch["net_input"].items()}
+        net = utils.apply_to_sample(lambda x: x.to(device), batch["net_input"])
         return net, batch["target"].to(device)
 
     moved = [net_of(b) for b in batches]
 
     def rows_of(kind, net):
         if kind == "causal":
-            return PackedRows(net["pad_index"], net["unpad_index"])
+            return PackedRows(**net["packing"])
         if kind == "blocks":
-            return prefix_rows(net["prefix_lengths"], net["response_lengths"], *net["longest"])
-        return DenseRows(net["pad_index"], net["unpad_index"], net["prefix_lengths"])
+            sides = net["sides"]
+            return prefix_rows(
+                sides["prefix_lengths"], sides["response_lengths"], *sides["longest"]
+            )
+        return DenseRows(**net["packing"], prefix_lengths=net["sides"]["prefix_lengths"])
 
     def step(kind):
         def run():

@@ -103,7 +103,6 @@ class PrefixEncoder(FairseqEncoder):
         next_positions: Optional[Tensor] = None,
         next_segments: Optional[Tensor] = None,
         bidirectional: Optional[bool] = None,
-        **unused,
     ) -> PrefixOut:
         """Read prefixes [B, S], padded at the right; what follows goes on at ``next_*``.
 
@@ -175,7 +174,6 @@ class PrefixDecoder(FairseqIncrementalDecoder):
         encoder_out: PrefixOut,
         incremental_state: Optional[dict] = None,
         features_only: bool = False,
-        **unused,
     ):
         """Return logits (or features) and None, as fairseq's decoders do.
 

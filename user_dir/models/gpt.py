@@ -8,6 +8,7 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
 
 from fairtale.errors import UserError
+from fairtale.interfaces import DialogSides, Packing
 from fairtale.modules.attention import PackedRows
 from fairtale.modules.fast_gemm import choose_fast_fp32_products
 from fairtale.modules.prefix_encoder_decoder import PrefixDecoder, PrefixEncoder
@@ -105,32 +106,29 @@ class GPTModel(BaseFairseqModel):
         src_lengths=None,
         positions=None,
         segments=None,
-        pad_index=None,
-        unpad_index=None,
-        prefix_lengths=None,
-        response_lengths=None,
-        longest=None,
+        packing: Optional[Packing] = None,
+        sides: Optional[DialogSides] = None,
         seq2seq: bool = False,
         features_only: bool = False,
-        **unused,
     ):
         """Read whole rows and predict each next token.
 
         Args:
             src_tokens: int64 [B, T], padding at the right, or packed [1, N] together with
-                ``positions`` [1, N] and ``pad_index``, ``unpad_index`` (see
+                ``positions`` [1, N] and ``packing`` (see
                 :func:`~fairtale.modules.attention.packing_index`).
-            seq2seq: read the prefixes of packed dialogs in both directions; needs
-                ``prefix_lengths`` and ``response_lengths`` [M] and their maxima ``longest``.
+            seq2seq: read the prefixes of packed dialogs in both directions; needs ``sides``.
             features_only: leave out the projection to the vocabulary.
 
         Returns:
             logits [B, T, V] or features [B, T, C], and None.
         """
         if seq2seq:
-            packed = prefix_rows(prefix_lengths, response_lengths, *longest)
+            packed = prefix_rows(
+                sides["prefix_lengths"], sides["response_lengths"], *sides["longest"]
+            )
         else:
-            packed = None if pad_index is None else PackedRows(pad_index, unpad_index)
+            packed = None if packing is None else PackedRows(**packing)
         x = self.transformer(src_tokens, positions, segments, packed)
         return (x if features_only else self.transformer.logits(x)), None
 

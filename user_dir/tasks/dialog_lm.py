@@ -272,7 +272,7 @@ class DialogLMTask(DialogTask):
     def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
         """Answer the prefixes of a batch; a batch of whole dialogs is cut first."""
         if isinstance(generator, PrefixGenerator):
-            if "prefix_lengths" in sample["net_input"]:
+            if "sides" in sample["net_input"]:
                 self._cut_prefixes(sample)
                 if prefix_tokens is not None:
                     prefix_tokens = sample["target"][:, : prefix_tokens.size(1)]
@@ -337,7 +337,8 @@ class DialogLMTask(DialogTask):
     def _cut_prefixes(self, sample):
         """Unpack dialogs into padded prefixes and references, in place."""
         net_input, pad = sample["net_input"], self.dictionary.pad()
-        prefix, response = net_input["prefix_lengths"], net_input["response_lengths"]
+        sides = net_input["sides"]
+        prefix, response = sides["prefix_lengths"], sides["response_lengths"]
         total = prefix + response
         starts = (total.cumsum(0) - total).unsqueeze(1)
 

@@ -139,7 +139,7 @@ class StoryLMTask(PrefixLMTask):
     def _cut_prompts(self, sample, prefix_tokens):
         """Make prompts of stories, in place: what is printed is what was used."""
         net_input, target, pad = sample["net_input"], sample["target"], self.dictionary.pad()
-        if "pad_index" in net_input:
+        if "packing" in net_input:
             raise UserError("--pack is for training: leave it out to generate")
         count = min(self.cfg.prompt_tokens, target.size(1) - 1)
         real = target.ne(pad).sum(1)

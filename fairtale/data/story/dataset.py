@@ -108,8 +108,7 @@ class StoryDataset(SizedDataset):
                 "src_tokens": torch.cat(sources).unsqueeze(0),
                 "src_lengths": lengths.sum().view(1),
                 "positions": torch.cat([torch.arange(n) for n in lengths]).unsqueeze(0),
-                "pad_index": pad_index,
-                "unpad_index": unpad_index,
+                "packing": {"pad_index": pad_index, "unpad_index": unpad_index},
             }
             batch["target"] = torch.cat(targets).unsqueeze(0)
             batch["sample_index"] = torch.arange(len(samples)).repeat_interleave(lengths)[None]

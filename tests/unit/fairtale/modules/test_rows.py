@@ -24,7 +24,8 @@ def model():
 def sides(batch):
     """Yield (first token, first response input, end) of each dialog of a packed batch."""
     start = 0
-    lengths = zip(batch["net_input"]["prefix_lengths"], batch["net_input"]["response_lengths"])
+    sides = batch["net_input"]["sides"]
+    lengths = zip(sides["prefix_lengths"], sides["response_lengths"])
     for prefix, response in lengths:
         yield start, start + int(prefix), start + int(prefix + response)
         start += int(prefix + response)
@@ -116,7 +117,7 @@ def test_generation_in_two_passes_equals_the_training_forward(unilm):
         prefixes[name] = torch.stack(
             [torch.nn.functional.pad(x, (0, longest - len(x)), value=fill) for x in rows]
         )
-    lengths = net["prefix_lengths"]
+    lengths = net["sides"]["prefix_lengths"]
     with torch.no_grad():
         read = model.encoder(
             src_lengths=lengths,

@@ -205,9 +205,7 @@ def test_seq2seq_rows_see_their_prefix_in_both_directions():
     logits, _ = model(
         torch.cat(rows)[None],
         positions=torch.cat([torch.arange(len(r)) for r in rows])[None],
-        prefix_lengths=prefixes,
-        response_lengths=responses,
-        longest=(4, 3),
+        sides={"prefix_lengths": prefixes, "response_lengths": responses, "longest": (4, 3)},
         seq2seq=True,
     )
     for row, n, found in zip(rows, prefixes, logits[0].split([5, 4, 6])):
@@ -239,3 +237,12 @@ def test_the_task_decides_the_positions_of_a_new_model():
     args = parse("--arch", "gpt_tiny", "--decoder-layers", "1", "--max-target-positions", "20")
     with pytest.raises(UserError, match="33 .* 20: lower --tokens-per-sample"):
         tiny_task(tokens_per_sample=33).build_model(args)
+
+
+def test_a_misspelt_key_of_a_batch_is_an_error():
+    """Neither side swallows what it does not know: a mask that nobody reads would be no mask."""
+    model, rows = tiny_model(), torch.tensor([[2, 5, 6]])
+    with pytest.raises(TypeError, match="segmets"):
+        model(rows, segmets=torch.zeros_like(rows))
+    with pytest.raises(TypeError, match="bidirectionel"):
+        model.encoder(rows, torch.tensor([3]), bidirectionel=True)

@@ -253,7 +253,8 @@ def test_replies_of_the_models_own_become_a_batch():
     batch = batch_of(dialog_dataset(LINES, dictionary))
     own = task.write_replies(model, batch, 5)
     assert model.training
-    assert torch.equal(own["net_input"]["prefix_lengths"], batch["net_input"]["prefix_lengths"])
+    sides, expected = own["net_input"]["sides"], batch["net_input"]["sides"]
+    assert torch.equal(sides["prefix_lengths"], expected["prefix_lengths"])
     _, greedy = generate(task, model.eval(), LINES, True, beam=1, max_len_b=5)
     expected = [t for group in greedy for t in group[0]["tokens"].tolist()]
     assert own["target"][own["response_mask"]].tolist() == expected

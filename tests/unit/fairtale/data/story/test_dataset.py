@@ -94,7 +94,8 @@ def test_packed_batch_by_hand():
     assert inputs["positions"].tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 0, 1]]
     assert batch["sample_index"].tolist() == [[0, 0, 0, 0, 0, 1, 1, 1, 2, 2]]
     assert inputs["src_lengths"].tolist() == [10]
-    assert inputs["pad_index"].shape == (3, 5) and len(inputs["unpad_index"]) == 10
+    packing = inputs["packing"]
+    assert packing["pad_index"].shape == (3, 5) and len(packing["unpad_index"]) == 10
     assert batch["ntokens"] == batch["padded_tokens"] == 10  # 100 % full
     assert batch["nsentences"] == 3
     apart = dataset_of([[5, 6], [7, 8, 9, 10], [11]])
