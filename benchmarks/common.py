@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Callable, Iterator, Sequence
 
 import torch
+from tabulate import tabulate
 from torch.backends import mkldnn
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
 USER_DIR = str(ROOT / "user_dir")
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-# As torch comes, whatever the plug-in chooses for the process: read before its import.
+# torch's own setting, read before the plug-in is imported and may change it.
 _AS_TORCH_COMES = mkldnn.matmul.fp32_precision
 
 # Dense bf16/fp16 peak of the tensor cores, data sheets (no sparsity), FLOP/s.
@@ -32,7 +33,7 @@ _PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 
 @contextlib.contextmanager
 def as_torch_comes() -> Iterator[None]:
-    """Undo, within this block, the plug-in's choice of a library for fp32 products."""
+    """Within this block, compute fp32 products with the library that torch itself chooses."""
     before = mkldnn.matmul.fp32_precision
     mkldnn.matmul.fp32_precision = _AS_TORCH_COMES
     try:
@@ -42,7 +43,7 @@ def as_torch_comes() -> Iterator[None]:
 
 
 def add_machine_options(parser: argparse.ArgumentParser):
-    """Add what every measurement takes: where, how exactly, how often."""
+    """Add the options that every measurement has: device, precision, rounds, clock."""
     parser.add_argument(
         "--device", choices=["cpu", "cuda"], default=None, help="default: cuda if any"
     )
@@ -62,7 +63,7 @@ def add_machine_options(parser: argparse.ArgumentParser):
 
 
 def settle(args) -> torch.device:
-    """Apply the machine options; leave with a line where this machine cannot do what they ask."""
+    """Apply the machine options, and exit with a message where this machine cannot follow them."""
     logging.disable(logging.INFO)
     if args.device is None:
         args.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -82,7 +83,7 @@ def settle(args) -> torch.device:
 
 
 def wait(device: torch.device):
-    """Wait until the device has done what it was given."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
@@ -107,9 +108,9 @@ def alternate(
     device: torch.device,
     kind: str = "wall",
 ) -> dict[object, list[float]]:
-    """Time every step once a round, so that a drift of the machine meets all of them.
+    """Time every step once a round, so that a drift of the machine's speed affects all of them.
 
-    The order turns round by round: what follows a heavy neighbour suffers from its caches.
+    The order rotates from round to round, because a step is slower after one that fills the caches.
 
     Returns:
         seconds of each step in each round.
@@ -142,20 +143,20 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> str:
-    """Describe the ratios within each round: ``median (lower to upper quartile)``."""
+    """Return the ratios within each round as text: ``median (lower to upper quartile)``."""
     low, middle, high = quartiles([a / b for a, b in zip(numerators, denominators)])
     return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
 def rate(count: float, seconds: Sequence[float]) -> str:
-    """Median of ``count`` a second."""
+    """Return the median of ``count`` per second, as text."""
     return f"{count / statistics.median(seconds):,.0f}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Format a Markdown table; the first column is text, the others are numbers."""
-    line = ["---"] + ["---:"] * (len(header) - 1)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, line, *rows])
+    columns = ["left"] + ["right"] * (len(header) - 1)
+    return tabulate(rows, header, tablefmt="pipe", colalign=columns, disable_numparse=True)
 
 
 # --------------------------------------------------------------------------- the machine
@@ -201,7 +202,7 @@ def _commit() -> str:
 
 
 def circumstances(device: torch.device) -> str:
-    """One line that a number needs beside it."""
+    """Return the line that belongs beside a figure: date, device, threads, load, versions, commit."""
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     packages = ", ".join(
         f"{name} {_version(name)}" for name in ("torch", "fairseq-fixed", "transformers")
@@ -293,8 +294,8 @@ def import_user_dir(path: str = USER_DIR):
 
 
 def transformers_or_none():
-    """Import Hugging Face's library, or say in a line that its rows are left out."""
-    # a torchaudio that does not fit torch would stop its import; text needs none
+    """Import Hugging Face's library, or print that its rows are left out and return None."""
+    # transformers imports torchaudio if it is installed, and fails where that does not fit torch
     sys.modules.setdefault("torchaudio", None)
     try:
         import transformers

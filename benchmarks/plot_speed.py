@@ -1,6 +1,6 @@
 """Draw the ratios of results/DEVICE.md: how much faster fairtale is than its peers.
 
-    python benchmarks/plot_speed.py benchmarks/results/amd_epyc.md --output docs/speed.png
+python benchmarks/plot_speed.py benchmarks/results/amd_epyc.md --output docs/speed.png
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""Entrants in processes of their own, which take turns.
+"""Run each entrant of a comparison in a process of its own; they take turns.
 
-What an entrant sets for its process (a library for matrix products, the allocator's habits,
-repairs of fairseq) stays with it, and its peak memory is its own.
+So the settings of one (a library for matrix products, the allocator, cures of fairseq) do not reach
+another, and each has a peak memory of its own.
 """
 
 import logging
@@ -17,16 +17,16 @@ import torch
 
 
 class Worker:
-    """A process that builds one entrant and runs a step of it whenever it is asked to.
+    """A process that builds one entrant and runs one step of it on request.
 
     Args:
         args: the options, as :func:`common.settle` left them.
-        build: a module-level function; of ``words`` it makes a callable, whose attribute
-            ``info``, if it has one, is sent here.
+        build: a module-level function that makes a callable from ``args`` and ``words``; if the
+            callable has an attribute ``info``, the worker sends it back.
     """
 
     def __init__(self, args, build: Callable, *words):
-        # a process that has spoken to a GPU cannot be forked
+        # a process that has used a GPU cannot be forked
         kind = "spawn" if args.device == "cuda" else "forkserver"
         context = multiprocessing.get_context(kind)
         if kind == "forkserver":
@@ -95,7 +95,7 @@ def _serve(pipe, args, build, words):
 
 
 def peak_mib(device: torch.device) -> float:
-    """Most MiB that this process has held: on a GPU of its memory, else of resident memory."""
+    """Return the peak memory of this process in MiB: of the GPU, or else resident memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status")

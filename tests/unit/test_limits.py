@@ -20,7 +20,9 @@ FAIRSEQ_SIGNATURES = {"eval_lm_dataloader", "get_batch_iterator"}
 
 def files(*folders, suffixes=(".py", ".sh")):
     """The tracked source files below ``folders``, as (path, text)."""
-    found = [p for name in folders for p in sorted((ROOT / name).rglob("*")) if p.suffix in suffixes]
+    found = [
+        p for name in folders for p in sorted((ROOT / name).rglob("*")) if p.suffix in suffixes
+    ]
     assert found, folders
     return [(path.relative_to(ROOT), path.read_text(encoding="utf-8")) for path in found]
 
