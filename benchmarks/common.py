@@ -202,7 +202,7 @@ def _commit() -> str:
 
 
 def circumstances(device: torch.device) -> str:
-    """Return the line that belongs beside a figure: date, device, threads, load, versions, commit."""
+    """Return what belongs beside a figure: date, device, threads, load, versions, commit."""
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     packages = ", ".join(
         f"{name} {_version(name)}" for name in ("torch", "fairseq-fixed", "transformers")
