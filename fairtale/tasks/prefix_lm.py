@@ -11,7 +11,7 @@ from fairseq.data import ConcatDataset, Dictionary
 from fairseq.tasks import FairseqTask
 from omegaconf import open_dict
 
-from ..compat import refuse_empty_evaluation
+from ..compat.evaluation import refuse_empty_evaluation
 from ..data.corpus.binarized import load_binarized
 from ..data.corpus.vocabulary import find_tokenizer, fingerprint
 from ..errors import UserError
