@@ -336,7 +336,7 @@ def test_samples_and_signature(data, caplog, tmp_path):
     assert text.count("@ 10 updates") == text.count("@ 20 updates") == 2
     for lines in (ENGLISH, TRANSLATIONS, RUSSIAN):
         assert sum(line in text for line in lines) == 2
-    task._writer.close()  # a thread writes; flush does not wait for it
+    task._samples.writer.close()  # a thread writes; flush does not wait for it
     events = EventAccumulator(str(tmp_path / "samples"))
     events.Reload()
     tags = [tag for tag in events.Tags()["tensors"] if tag.startswith("translation/")]
