@@ -158,14 +158,15 @@ class WMT16TranslationTask(PlainTextTranslationTask):
         if chosen is None:
             return self._bleu.of_nothing()
         found = self.inference_step(generator, [model], chosen)
+
+        def texts(rows: Any, dictionary: Dictionary, **options: Any) -> list[str]:
+            pad = dictionary.pad()
+            return [self.plain_text(utils.strip_pad(row, pad), **options) for row in rows]
+
+        sources = texts(chosen["net_input"]["src_tokens"], self.src_dict, source=True)
         # what is unknown counts as wrong, and must not match itself
         best = [self.plain_text(f[0]["tokens"], "UNKNOWNHYP") for f in found]
-        rows = [utils.strip_pad(row, self.tgt_dict.pad()) for row in chosen["target"]]
-        references = [self.plain_text(row, "UNKNOWNREF") for row in rows]
-        rows = [
-            utils.strip_pad(row, self.src_dict.pad()) for row in chosen["net_input"]["src_tokens"]
-        ]
-        sources = [self.plain_text(row, source=True) for row in rows]
+        references = texts(chosen["target"], self.tgt_dict, unknown="UNKNOWNREF")
         parts = zip(chosen["id"].tolist(), sources, best, references, strict=True)
         self._samples.found += [SampleTranslation(*part) for part in parts]
         return self._bleu.score(best, references)
