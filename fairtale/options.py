@@ -191,9 +191,9 @@ def check_options(args: Namespace, cuda: bool) -> None:
 def choose_arithmetic(task: object) -> None:
     """Run all fp32 products of this process through the faster library, if the task asks for it.
 
-    Whoever is about to build a model calls this once: fairseq's commands after they have read
-    their options, a verb after it has set up the checkpoint's task. For the settings themselves
-    see :mod:`fairtale.modules.fast_gemm`.
+    It is called once before a model is built: for fairseq's commands after their options are
+    parsed, in a verb after the checkpoint's task is set up. For the setting itself see
+    :mod:`fairtale.modules.fast_gemm`.
 
     Args:
         task: a registered task, or its class; tasks that say nothing leave torch as it is.

@@ -49,7 +49,7 @@ def cure_crash_files() -> None:
     """Write no ``crash.pt``, which is a whole checkpoint, for a mistake that a person can mend.
 
     fairseq writes one for every error of an update, also for options that only the first update
-    can find wrong. Needless once fairseq tells such errors apart.
+    can find wrong. Needless once fairseq distinguishes them.
     """
     original = Trainer.save_checkpoint
 

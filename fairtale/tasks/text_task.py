@@ -32,7 +32,8 @@ class TextTask(FairseqTask):
         dictionary: fairseq's, of all folders.
     """
 
-    remembered: ClassVar[Mapping[str, Any]] = {}  # option -> default where nobody says otherwise
+    # option -> its value where neither the user nor the checkpoint has one
+    remembered: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, cfg: Any, dictionary: Dictionary) -> None:
         super().__init__(cfg)

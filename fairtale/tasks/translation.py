@@ -101,7 +101,7 @@ class PlainTextTranslationTask(TranslationTask):
                 f"{wanted}; leave them out"
             )
         if self.src_dict != self.tgt_dict:
-            # who has set this task up may have taken one of them already
+            # the caller may hold one of the two dictionaries already
             raise UserError(
                 f"the checkpoint translates {wanted}, and the task was set up for {own}: add "
                 f"-s {languages[0]} -t {languages[1]}"

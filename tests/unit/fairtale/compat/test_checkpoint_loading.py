@@ -79,7 +79,7 @@ def test_protection_cannot_be_switched_off_by_accident():
 @pytest.mark.parametrize("load", LOADERS)
 @pytest.mark.parametrize("size", [0, 1, 3, 4, 100, 3000, 10_000, 70_000, -1])
 def test_cut_short(load, size, tmp_path):
-    """torch tells of it in five ways, by where the end was."""
+    """torch raises five kinds of errors for it, depending on where the file ends."""
     path = tmp_path / "a.pt"
     torch.save({**EMPTY, "model": {"weight": torch.zeros(30_000)}}, path)
     content = path.read_bytes()

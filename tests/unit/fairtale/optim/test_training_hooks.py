@@ -16,13 +16,13 @@ def test_validation_hook_needs_fairseq_train(monkeypatch):
 
 
 def test_validation_hook_tells_the_schedule_once(monkeypatch):
-    heard = []
+    values = []
     module = type(sys)("fairseq_cli.train")
     module.validate = lambda cfg, trainer, *args: [2.5, 3.5]
     monkeypatch.setitem(sys.modules, "fairseq_cli.train", module)
     install_validation_hook()
     install_validation_hook()  # a schedule is built twice when training is resumed
-    schedule = Namespace(step_validation=heard.append)
+    schedule = Namespace(step_validation=values.append)
     assert module.validate(None, Namespace(lr_scheduler=schedule)) == [2.5, 3.5]
-    assert heard == [2.5]
+    assert values == [2.5]
     module.validate(None, Namespace(lr_scheduler=object()))  # any other schedule

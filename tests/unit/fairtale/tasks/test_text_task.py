@@ -71,12 +71,12 @@ def test_missing_data_is_named(options, words):
 
 def test_a_checkpoint_remembers_its_rows_and_its_dictionary():
     state = tiny_task(tokens_per_sample=77).state_dict()
-    silent, outspoken = tiny_task(tokens_per_sample=None), tiny_task(tokens_per_sample=12)
-    assert silent.tokens_per_sample == 256
-    silent.load_state_dict(state)
-    outspoken.load_state_dict(state)
-    assert (silent.tokens_per_sample, outspoken.tokens_per_sample) == (77, 12)
-    assert silent.state_dict() == state
+    unset, given = tiny_task(tokens_per_sample=None), tiny_task(tokens_per_sample=12)
+    assert unset.tokens_per_sample == 256
+    unset.load_state_dict(state)
+    given.load_state_dict(state)
+    assert (unset.tokens_per_sample, given.tokens_per_sample) == (77, 12)
+    assert unset.state_dict() == state
 
 
 def test_a_checkpoint_of_another_dictionary_is_refused():

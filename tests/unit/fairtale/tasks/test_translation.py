@@ -97,7 +97,7 @@ def test_the_direction_is_the_checkpoints(data):
 
 
 def test_a_task_with_two_dictionaries_is_not_turned_round(data, tmp_path):
-    """Who has set it up may have taken one of them; commands ask for the direction before."""
+    """The caller may hold one of them already; commands ask for the direction before."""
     for name in data.iterdir():
         (tmp_path / name.name).write_bytes(name.read_bytes())
     tiny_dictionary().save(str(tmp_path / "dict.ru.txt"))
