@@ -11,7 +11,6 @@ from fairseq.tasks.translation_lev import TranslationLevenshteinTask
 
 from fairtale.data.dialog.format import SEP
 from fairtale.errors import UserError
-from fairtale.tasks.prefix_lm import PrefixLMTask
 from tests.dialog_helpers import dialog_dictionary, encode, random_lines
 from tests.helpers import write_split
 from user_dir.tasks.dialog_nat import DialogNATConfig, DialogNATTask
@@ -124,7 +123,3 @@ def test_generation_is_iterative_and_refuses_options_of_left_to_right_search():
     ):
         with pytest.raises(UserError, match=message):
             task.build_generator([], Namespace(**options))
-
-
-def test_it_is_no_task_of_a_prefix_language_model():
-    assert not issubclass(DialogNATTask, PrefixLMTask)
