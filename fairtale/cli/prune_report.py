@@ -174,13 +174,11 @@ def _load(args, paths, names, device):
 def _load_one(checkpoint_utils, path, overrides, task, weights, args):
     from fairseq import tasks
 
-    from ..options import choose_arithmetic
     from ..pruning.checkpoint import check_dictionaries
 
     if task is None:
         state = checkpoint_utils.load_checkpoint_to_cpu(path, overrides)
         task = tasks.setup_task(state["cfg"].task, from_checkpoint=True)
-        choose_arithmetic(task)
         check_dictionaries(task, weights, path, args.data)
     return checkpoint_utils.load_model_ensemble_and_task([path], overrides, task)
 
