@@ -58,10 +58,12 @@ class TextTask(FairseqTask):
 
     @property
     def source_dictionary(self) -> Dictionary:
+        """The one dictionary, as fairseq's commands ask for it."""
         return self.dictionary
 
     @property
     def target_dictionary(self) -> Dictionary:
+        """The one dictionary, as fairseq's generators and criterions ask for it."""
         return self.dictionary
 
     # ------------------------------------------------------------------ what is remembered

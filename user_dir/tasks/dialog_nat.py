@@ -45,10 +45,12 @@ class DialogNATTask(DialogTask):
 
     @property
     def src_dict(self) -> Dictionary:
+        """The one dictionary, as fairseq's non-autoregressive models ask for it."""
         return self.dictionary
 
     @property
     def tgt_dict(self) -> Dictionary:
+        """The one dictionary, as fairseq's non-autoregressive models ask for it."""
         return self.dictionary
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> nn.Module:
