@@ -1,14 +1,11 @@
-"""The error that people see, how they see it, and mistakes on the command line.
+"""The error that people see, and how they see it.
 
 Imports neither torch nor fairseq, so that the ``fairtale`` command starts fast.
 """
 
-import difflib
 import os
-import re
 import sys
 import traceback
-from importlib.util import find_spec
 from pathlib import Path
 
 _FILE_ERRORS = (
@@ -67,65 +64,3 @@ def _in_one_line(error, trace):
     if isinstance(error, UnicodeDecodeError):
         return f"the input is not valid UTF-8: {error}"
     return None
-
-
-# ------------------------------------------------------------------------- command lines
-
-
-def short_usage_error(parser, message):
-    """End a command with one line, where argparse writes two hundred before it.
-
-    A long list of choices is replaced by those that resemble what was given.
-    """
-    known, start = [], re.search(r" \(choose from (.*)\)", message, re.DOTALL)
-    wrong = re.search(r"(?:invalid choice: '?|unrecognized arguments: )([^' ]+)", message)
-    if start and len(start[1]) > 400:
-        known = [name.strip(" '") for name in start[1].split(",")]
-        message = message[: start.start()]
-    elif not start:
-        known = list(parser._option_string_actions)
-    near = difflib.get_close_matches(wrong[1], known) if wrong else []
-    remedy = f"did you mean {' or '.join(near)}? " if near else ""
-    parser.exit(2, f"error: {message} ({remedy}--help lists what there is)\n")
-
-
-def check_words(parser, words):
-    """Refuse a command line on which an architecture or a checkpoint is missing.
-
-    Args:
-        parser: of a fairseq command.
-        words: its command line.
-    """
-
-    def given(*options):
-        return any(word.split("=")[0] in options for word in words)
-
-    if given("-h", "--help"):
-        return
-    if "--arch" in parser._option_string_actions and parser.get_default("arch") is None:
-        if not given("--arch", "-a"):
-            raise UserError("--arch is missing: name an architecture, for stories --arch gpt_tiny")
-    if "--path" in parser._option_string_actions and not given("--path"):
-        raise UserError("--path is missing: name the checkpoint of a trained model")
-
-
-def check_options(args, cuda):
-    """Refuse what fairseq would stumble over, or would take for something else.
-
-    Args:
-        args: the parsed options of a fairseq command; some lack most of them.
-        cuda: there is a GPU.
-    """
-    restore = getattr(args, "restore_file", None)
-    if restore not in (None, "checkpoint_last.pt") and "://" not in restore:
-        if not os.path.exists(restore) and not getattr(args, "checkpoint_suffix", ""):
-            raise UserError(f"--restore-file {restore}: no such file, it would train from scratch")
-    if getattr(args, "write_checkpoints_asynchronously", False) and not find_spec("iopath"):
-        raise UserError(
-            "--write-checkpoints-asynchronously needs the package iopath: pip install iopath, or "
-            "leave it out"
-        )
-    trains, gpu = hasattr(args, "update_freq"), cuda and not getattr(args, "cpu", False)
-    if trains and not gpu and getattr(args, "fp16", False):
-        if not (args.memory_efficient_fp16 or args.fp16_no_flatten_grads):
-            raise UserError("--fp16 trains on a GPU only: use --bf16 on a CPU, or leave it out")

@@ -161,6 +161,13 @@ class KnowsDirection(Protocol):
 
 
 @runtime_checkable
+class ChoosesFastProducts(Protocol):
+    """A task that says how its models compute, so that all its architectures stay comparable."""
+
+    fast_fp32_products: bool  # run fp32 products through oneDNN where MKL is slow
+
+
+@runtime_checkable
 class WritesReplies(Protocol):
     """A task whose model can answer its own training prefixes (sequence-level unlikelihood)."""
 

@@ -1,5 +1,7 @@
 """A tiny dialog dictionary, task and data."""
 
+from argparse import Namespace
+
 import numpy as np
 import torch
 from fairseq.data import Dictionary
@@ -88,3 +90,24 @@ def logits_of(model, batch, seq2seq):
     """Return the logits [N, V] of a packed batch."""
     with torch.no_grad():
         return model(**{**batch["net_input"], "seq2seq": seq2seq})[0][0]
+
+
+def settled(task, probability):
+    """Give a task the share of seq2seq updates that building its model would settle."""
+    task._options["seq2seq_prob"] = probability
+    return task
+
+
+def answer(task, model, lines, from_dataset, **options):
+    """Answer lines as fairseq-generate does (packed), or as fairseq-interactive (prefixes)."""
+    dataset = dialog_dataset(lines, task.dictionary, task.limits)
+    if from_dataset:
+        sample = batch_of(dataset)
+    else:
+        prefixes = [encode(task.dictionary, line.split(SEP)[0] + SEP) for line in lines]
+        prefixes = task.build_dataset_for_inference(prefixes, None)
+        whole = prefixes.collater([prefixes[i] for i in range(len(prefixes))])
+        net_input = {name: whole["net_input"][name] for name in ("src_tokens", "src_lengths")}
+        sample = {"net_input": net_input}
+    generator = task.build_generator([model], Namespace(**{"beam": 2, "max_len_b": 6, **options}))
+    return sample, task.inference_step(generator, [model], sample)

@@ -1,16 +1,18 @@
 """What the dialog tasks share: data options, limits, marks, raw dialogs in."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import Any, Optional
 
-import torch
+from fairseq.data import Dictionary
 from fairseq.dataclass import FairseqDataclass
+from torch import Tensor
 
 from ..data.corpus.vocabulary import token_bytes
 from ..data.dialog.dataset import DialogDataset, report_dialog_dataset
 from ..data.dialog.format import CTX, SEP, DialogLimits, join_turns
 from ..errors import UserError
-from .prefix_lm import PrefixLMTask
+from .text_task import TextTask
 
 TURN_SEPARATOR = "\t"
 
@@ -35,18 +37,16 @@ class DialogDataConfig(FairseqDataclass):
     )
 
 
-class DialogTask(PrefixLMTask):
-    """Dialogs, read as ``context <CTX> query <SEP> response``.
+class DialogTask(TextTask):
+    """Dialogs, read as ``context <CTX> query <SEP> response``, for any kind of model.
 
     Raises:
         UserError: an option out of its range, or a dictionary without the marks.
     """
 
     remembered = {"max_context_turns": 10, "max_source_positions": 256, "max_target_positions": 64}
-    shares_positions = True
-    positions_options = "--max-source-positions and --max-target-positions"
 
-    def __init__(self, cfg, dictionary):
+    def __init__(self, cfg: Any, dictionary: Dictionary) -> None:
         super().__init__(cfg, dictionary)
         for name, least in (
             ("max_context_turns", 0),
@@ -65,22 +65,26 @@ class DialogTask(PrefixLMTask):
 
     @property
     def limits(self) -> DialogLimits:
+        """How much of a dialog is read."""
         return DialogLimits(
             self.option("max_context_turns"),
             self.option("max_source_positions"),
             self.option("max_target_positions"),
         )
 
-    @property
-    def needed_positions(self) -> int:
-        # positions start anew in each turn, but a single one may fill the whole prefix
-        return max(self.limits.max_source_positions, self.limits.max_target_positions)
+    def load_dialogs(
+        self, split: str, combine: bool = False, reverse: bool = False
+    ) -> DialogDataset:
+        """Load a split of every data folder that has it, and report what is in it.
 
-    def max_positions(self):
-        return None  # rows are cut, never too long
+        Args:
+            split: name of the split.
+            combine: join ``split``, ``split1``, ``split2``, ... as far as there are any.
+            reverse: learn to find the query of a response.
 
-    def load_dialogs(self, split, combine=False, reverse=False) -> DialogDataset:
-        """Load a split of every data folder that has it, and report what is in it."""
+        Raises:
+            UserError: there is no such split, or no dialog in it.
+        """
         dialogs = DialogDataset(
             self.load_lines(split, combine),
             self.dictionary,
@@ -94,8 +98,11 @@ class DialogTask(PrefixLMTask):
         report_dialog_dataset(split, dialogs)
         return dialogs
 
-    def encode_prompt(self, text: str) -> torch.Tensor:
-        """Return the tokens of a prefix: turns separated by tabs, the query last.
+    def encode_prompt(self, text: str) -> Tensor:
+        """Return the tokens of a prefix, with ``</s>``, int64 [n + 1].
+
+        Args:
+            text: turns separated by tabs, the query last.
 
         Raises:
             UserError: the query is empty.
@@ -103,7 +110,9 @@ class DialogTask(PrefixLMTask):
         turns = [self.encode_text(turn) for turn in text.split(TURN_SEPARATOR)]
         return self.encode_pieces(join_turns(turns))
 
-    def get_interactive_tokens_and_lengths(self, lines, encode_fn):
+    def get_interactive_tokens_and_lengths(
+        self, lines: list[str], encode_fn: Callable[[str], str]
+    ) -> tuple[list[Tensor], list[int]]:
         """Encode lines of ``fairseq-interactive``: turns separated by tabs."""
         tokens = []
         for number, line in self.numbered(lines):

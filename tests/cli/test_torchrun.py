@@ -42,7 +42,7 @@ def used(path):
 
 
 def launched(rank, port):
-    """What torchrun tells a process."""
+    """Return the environment that torchrun gives a process."""
     names = "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT".split()
     return dict(zip(names, [rank, rank, "2", "2", "127.0.0.1", port]))
 
@@ -133,7 +133,7 @@ def test_mistakes_end_all_processes(fairseq, tmp_path):
 
 
 def test_stock_fairseq_trains_alone(fairseq, stories, tmp_path):
-    """If this fails, fairseq reads torchrun's environment and ``cure_torchrun`` is needless."""
+    """If this fails, fairseq reads torchrun's environment and ``join_torchrun`` is needless."""
     words = "--task language_modeling --arch transformer_lm --decoder-embed-dim 16".split()
     words += "--decoder-input-dim 16 --decoder-output-dim 16 --decoder-layers 1".split()
     words += "--decoder-ffn-embed-dim 16 --decoder-attention-heads 1 --optimizer sgd".split()

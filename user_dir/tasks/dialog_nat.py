@@ -1,17 +1,20 @@
 """``dialog_nat``: replies that are not written from left to right, to compare with."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
-from fairseq.data import LanguagePairDataset
-from fairseq.tasks import FairseqTask, register_task
+from fairseq.data import Dictionary, LanguagePairDataset
+from fairseq.tasks import register_task
 from fairseq.tasks.translation_lev import NOISE_CHOICES, TranslationLevenshteinTask
-from torch.utils.data import Dataset
+from torch import Tensor, nn
 
 from fairtale.data.dialog.format import cut_prefix
+from fairtale.data.dialog.sides import DialogSide
 from fairtale.errors import UserError
+from fairtale.interfaces import Batch
 from fairtale.tasks.dialog import DialogDataConfig, DialogTask
 
 
@@ -21,27 +24,6 @@ class DialogNATConfig(DialogDataConfig):
         default="random_delete",
         metadata={"help": "what training hides of a reply; insertion_transformer: random_delete"},
     )
-
-
-class _Side(Dataset):
-    """The prefixes or the responses of dialogs, as fairseq's pair datasets take them."""
-
-    def __init__(self, dialogs, response: bool):
-        self.dialogs = dialogs
-        self.response = response
-        sizes = dialogs.response_sizes if response else dialogs.prefix_sizes
-        self.sizes = sizes[dialogs.indices] + 1  # the begin mark of one, the end of the other
-
-    def __len__(self):
-        return len(self.sizes)
-
-    def __getitem__(self, index):
-        dialog = self.dialogs[self.dialogs.indices[index]]
-        tokens, prefix = dialog["tokens"], dialog["prefix"]
-        dictionary = self.dialogs.dictionary
-        if self.response:
-            return torch.cat([tokens.new_tensor([dictionary.bos()]), tokens[prefix:]])
-        return torch.cat([tokens[:prefix], tokens.new_tensor([dictionary.eos()])])
 
 
 @register_task("dialog_nat", dataclass=DialogNATConfig)
@@ -54,31 +36,45 @@ class DialogNATTask(DialogTask):
     ``--max-len-b`` does not.
     """
 
+    cfg: DialogNATConfig
+
+    def __init__(self, cfg: DialogNATConfig, dictionary: Dictionary) -> None:
+        super().__init__(cfg, dictionary)
+        # fairseq keeps the noise of training and the iterative generator in a task of its own
+        self._levenshtein = TranslationLevenshteinTask(cfg, dictionary, dictionary)
+
     @property
-    def src_dict(self):
+    def src_dict(self) -> Dictionary:
+        """The one dictionary, as fairseq's non-autoregressive models ask for it."""
         return self.dictionary
 
     @property
-    def tgt_dict(self):
+    def tgt_dict(self) -> Dictionary:
+        """The one dictionary, as fairseq's non-autoregressive models ask for it."""
         return self.dictionary
 
-    def build_model(self, cfg, from_checkpoint=False):
-        """Build one of fairseq's models; positions are given to it by its own options."""
-        for name, needed in (
-            ("max_source_positions", self.limits.max_source_positions + 1),
-            ("max_target_positions", self.limits.max_target_positions + 1),
-        ):
+    def build_model(self, cfg: Any, from_checkpoint: bool = False) -> nn.Module:
+        """Build one of fairseq's models; its own options give it at least the limits' positions."""
+        for name, needed in zip(("max_source_positions", "max_target_positions"), self._positions):
             if not from_checkpoint and getattr(cfg, name, None) is not None:
                 setattr(cfg, name, max(getattr(cfg, name), needed))
-        return FairseqTask.build_model(self, cfg, from_checkpoint)
+        return super().build_model(cfg, from_checkpoint)
 
-    def max_positions(self):
+    @property
+    def _positions(self) -> tuple[int, int]:
+        # one more for the end mark of a prefix, and for the begin mark of a response
         return self.limits.max_source_positions + 1, self.limits.max_target_positions + 1
 
-    def load_dataset(self, split, combine=False, **kwargs):
+    def max_positions(self) -> tuple[int, int]:
+        """Return the longest prefix and the longest response, with their marks."""
+        return self._positions
+
+    # ------------------------------------------------------------------------------- data
+
+    def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:
         """Load a split of every data folder that has it."""
         dialogs = self.load_dialogs(split, combine)
-        source, target = _Side(dialogs, response=False), _Side(dialogs, response=True)
+        source, target = DialogSide(dialogs, response=False), DialogSide(dialogs, response=True)
         self.datasets[split] = LanguagePairDataset(
             source,
             source.sizes,
@@ -90,7 +86,13 @@ class DialogNATTask(DialogTask):
             shuffle=split == "train",
         )
 
-    def build_dataset_for_inference(self, src_tokens, src_lengths, constraints=None, **kwargs):
+    def build_dataset_for_inference(
+        self,
+        src_tokens: list[Tensor],
+        src_lengths: Sequence[int],
+        constraints: Any = None,
+        **unused: Any,
+    ) -> LanguagePairDataset:
         """Make prefixes of encoded dialogs (``fairseq-interactive``)."""
         begin, end = (torch.tensor([i]) for i in (self.dictionary.bos(), self.dictionary.eos()))
         rows = []
@@ -100,22 +102,32 @@ class DialogNATTask(DialogTask):
         sizes = np.array([len(row) for row in rows])
         return LanguagePairDataset(rows, sizes, self.dictionary, left_pad_source=False)
 
-    def _noise(self, target):
-        # fairseq's task keeps its noise in a method; it needs no more of a task than this
-        task = SimpleNamespace(cfg=self.cfg, tgt_dict=self.dictionary)
-        return TranslationLevenshteinTask.inject_noise(task, target)
+    # ----------------------------------------------------------------------- training
 
-    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
-        sample = {**sample, "prev_target": self._noise(sample["target"])}
-        return FairseqTask.train_step(
-            self, sample, model, criterion, optimizer, update_num, ignore_grad
-        )
+    def _hide(self, sample: Batch) -> dict[str, Any]:
+        """Add to a batch what the model sees of its responses."""
+        return {**sample, "prev_target": self._levenshtein.inject_noise(sample["target"])}
 
-    def valid_step(self, sample, model, criterion):
-        sample = {**sample, "prev_target": self._noise(sample["target"])}
-        return FairseqTask.valid_step(self, sample, model, criterion)
+    def train_step(
+        self,
+        sample: Batch,
+        model: nn.Module,
+        criterion: nn.Module,
+        optimizer: Any,
+        update_num: int,
+        ignore_grad: bool = False,
+    ) -> Any:
+        """Train to restore the responses of a batch."""
+        shown = self._hide(sample)
+        return super().train_step(shown, model, criterion, optimizer, update_num, ignore_grad)
 
-    def build_generator(self, models, args, **unused):
+    def valid_step(self, sample: Batch, model: nn.Module, criterion: nn.Module) -> Any:
+        """Validate how well the responses of a batch are restored."""
+        return super().valid_step(self._hide(sample), model, criterion)
+
+    # --------------------------------------------------------------------- generation
+
+    def build_generator(self, models: list[nn.Module], args: Any, **unused: Any) -> Any:
         """Build fairseq's iterative generator.
 
         Raises:
@@ -134,7 +146,4 @@ class DialogNATTask(DialogTask):
                 )
         if getattr(args, "nbest", 1) != 1:
             raise UserError(f"--nbest {args.nbest}: this model writes one reply; leave it out")
-        return TranslationLevenshteinTask.build_generator(self, models, args)
-
-    def _writes_samples(self):
-        return False  # they are for models that continue prompts
+        return self._levenshtein.build_generator(models, args)

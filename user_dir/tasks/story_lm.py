@@ -1,18 +1,22 @@
 """``story_lm``: learn to write stories, one a line, and to continue their beginnings."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import Any, Optional
 
 import torch
+from fairseq.data import Dictionary
 from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import register_task
 from omegaconf import II
+from torch import Tensor, nn
 
 from fairtale.data.corpus.vocabulary import token_bytes
 from fairtale.data.story.dataset import PromptDataset, StoryDataset, report_story_dataset
 from fairtale.errors import UserError
 from fairtale.generation.prefix_generator import PrefixGenerator
+from fairtale.interfaces import Batch
 from fairtale.tasks.prefix_lm import PrefixLMTask
 
 logger = logging.getLogger(__name__)
@@ -70,10 +74,12 @@ class StoryLMTask(PrefixLMTask):
         UserError: an option out of its range.
     """
 
+    cfg: StoryLMConfig
+
     remembered = {"tokens_per_sample": DEFAULT_TOKENS_PER_SAMPLE}
     positions_options = "--tokens-per-sample"
 
-    def __init__(self, cfg: StoryLMConfig, dictionary):
+    def __init__(self, cfg: StoryLMConfig, dictionary: Dictionary) -> None:
         super().__init__(cfg, dictionary)
         if cfg.tokens_per_sample is not None and cfg.tokens_per_sample < 2:
             raise UserError(f"--tokens-per-sample {cfg.tokens_per_sample}: must be at least 2")
@@ -82,16 +88,19 @@ class StoryLMTask(PrefixLMTask):
 
     @property
     def tokens_per_sample(self) -> int:
-        return self.option("tokens_per_sample")
+        """How many tokens of a story are read, its end included."""
+        return int(self.option("tokens_per_sample"))
 
     @property
     def needed_positions(self) -> int:
+        """How many positions a new model gets."""
         return self.tokens_per_sample
 
-    def max_positions(self):
+    def max_positions(self) -> int:
+        """Return the longest row that is trained on."""
         return self.tokens_per_sample
 
-    def load_dataset(self, split, combine=False, **kwargs):
+    def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:
         """Load a split of every data folder that has it."""
         tokens = self.load_lines(split, combine)
         self.datasets[split] = StoryDataset(
@@ -105,13 +114,23 @@ class StoryLMTask(PrefixLMTask):
         )
         report_story_dataset(split, self.datasets[split])
 
-    def build_dataset_for_inference(self, src_tokens, src_lengths, constraints=None, **kwargs):
+    def build_dataset_for_inference(
+        self,
+        src_tokens: list[Tensor],
+        src_lengths: Sequence[int] | None,
+        constraints: Any = None,
+        **unused: Any,
+    ) -> PromptDataset:
         """Make prompts of encoded lines (``fairseq-interactive``)."""
         return PromptDataset(src_tokens, self.dictionary)
 
     def filter_indices_by_size(
-        self, indices, dataset, max_positions=None, ignore_invalid_inputs=False
-    ):
+        self,
+        indices: Any,
+        dataset: Any,
+        max_positions: Any = None,
+        ignore_invalid_inputs: bool = False,
+    ) -> Any:
         """Leave out what is too long: with a count if asked to, else with an error."""
         if not isinstance(dataset, PromptDataset):
             return super().filter_indices_by_size(
@@ -130,15 +149,23 @@ class StoryLMTask(PrefixLMTask):
             logger.warning("%d prompts are too long and left out", int((~fits).sum()))
         return indices[fits]
 
-    def inference_step(self, generator, models, sample, prefix_tokens=None, constraints=None):
+    def inference_step(
+        self,
+        generator: Any,
+        models: list[nn.Module],
+        sample: Batch,
+        prefix_tokens: Tensor | None = None,
+        constraints: Any = None,
+    ) -> list[Any]:
         """Continue the prompts of a batch; a batch of stories is cut into prompts first."""
         if sample.get("target") is not None and isinstance(generator, PrefixGenerator):
             prefix_tokens = self._cut_prompts(sample, prefix_tokens)
         return super().inference_step(generator, models, sample, prefix_tokens, constraints)
 
-    def _cut_prompts(self, sample, prefix_tokens):
+    def _cut_prompts(self, sample: Batch, prefix_tokens: Tensor | None) -> Tensor | None:
         """Make prompts of stories, in place: what is printed is what was used."""
         net_input, target, pad = sample["net_input"], sample["target"], self.dictionary.pad()
+        assert target is not None
         if "packing" in net_input:
             raise UserError("--pack is for training: leave it out to generate")
         count = min(self.cfg.prompt_tokens, target.size(1) - 1)
@@ -150,7 +177,6 @@ class StoryLMTask(PrefixLMTask):
         net_input["src_lengths"] = prompt + 1  # the begin mark
         rest = torch.arange(target.size(1), device=target.device) + prompt.unsqueeze(1)
         shifted = target.gather(1, rest.clamp(max=target.size(1) - 1))
-        sample["target"] = shifted.masked_fill(rest >= real.unsqueeze(1), pad)
-        if prefix_tokens is None:
-            return None
-        return sample["target"][:, : prefix_tokens.size(1)]
+        reference = shifted.masked_fill(rest >= real.unsqueeze(1), pad)
+        sample["target"] = reference
+        return None if prefix_tokens is None else reference[:, : prefix_tokens.size(1)]

@@ -61,3 +61,17 @@ def decode_line(line, path, number, remedy=_REMEDY):
             f"{name}:{number}: not UTF-8 (byte 0x{byte:02x} at column {error.start + 1}); {remedy}"
         ) from None
     return text.removesuffix("\n").removesuffix("\r")
+
+
+def check_utf8(line: str, number: int) -> None:
+    """Refuse a line of a prompt that was no UTF-8, where the stream has kept its bytes.
+
+    Args:
+        line: decoded with ``errors="surrogateescape"``.
+        number: 1-based, for the error.
+
+    Raises:
+        UserError: it holds a byte that was not UTF-8.
+    """
+    if not line.isascii() and any("\ud800" <= c <= "\udfff" for c in line):
+        raise UserError(f"input line {number} is not valid UTF-8")

@@ -8,8 +8,8 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.optim.lr_scheduler import FairseqLRScheduler, register_lr_scheduler
 from omegaconf import II
 
-from fairtale.compat import install_validation_hook
 from fairtale.errors import UserError
+from fairtale.optim.training_hooks import install_validation_hook
 
 
 @dataclass

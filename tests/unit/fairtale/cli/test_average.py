@@ -8,7 +8,6 @@ import torch
 
 from fairtale.cli.average import average, find_checkpoints, run
 from fairtale.errors import UserError
-from user_dir import compat  # noqa: F401  (declares what checkpoints may hold)
 
 
 def save(path, seed, **others):

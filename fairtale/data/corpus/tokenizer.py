@@ -1,15 +1,15 @@
-"""What tasks that read and write plain text share. (fairseq skips files that begin with _.)"""
+"""The dictionary that data folders share, and the tokenizer that lies beside their data."""
 
 import logging
 import os
 from argparse import Namespace
+from typing import Any
 
-import torch
 from fairseq.data import Dictionary, encoders
 from fairseq.data.encoders.sentencepiece_bpe import SentencepieceBPE
 
-from ..data.corpus.vocabulary import decode_pieces
-from ..errors import UserError
+from ...errors import UserError
+from .vocabulary import decode_pieces
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +38,15 @@ def load_dictionary(paths: list[str], name: str, maker: str) -> Dictionary:
     return found[0]
 
 
-def build_pieces(args, path=None):
+def build_pieces(args: Any, path: str | None = None) -> Any:
     """Build the pieces that ``--bpe`` names, else those of the SentencePiece model at ``path``.
 
+    Args:
+        args: the options of ``--bpe``, as a namespace or as fairseq's config of the choice.
+        path: of a model, where no option names one.
+
     Returns:
-        None if there are neither.
+        fairseq's encoder with ``encode`` and ``decode``; None if there is neither.
 
     Raises:
         UserError: they cannot be loaded.
@@ -58,22 +62,7 @@ def build_pieces(args, path=None):
         name = getattr(args, "sentencepiece_model", None) or "--bpe"
         raise UserError(f"the tokenizer {name} cannot be loaded: {error}") from error
     if isinstance(bpe, SentencepieceBPE):
-        # fairseq's writes <0xF0> where a character was meant; this one needs no model, so that
-        # it also joins the pieces of another, a translation's
+        # fairseq's writes <0xF0> where a character was meant; this one needs no model, so it
+        # also joins the pieces of another tokenizer, such as those of a translation
         bpe.decode = decode_pieces
     return bpe
-
-
-def check_utf8(line: str, number: int) -> None:
-    """Refuse a line of ``fairseq-interactive`` that was no UTF-8.
-
-    Raises:
-        UserError: it was not.
-    """
-    if not line.isascii() and any("\ud800" <= c <= "\udfff" for c in line):
-        raise UserError(f"input line {number} is not valid UTF-8")
-
-
-def is_first_worker() -> bool:
-    """Tell whether this process is the one that writes."""
-    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0

@@ -1,0 +1,252 @@
+"""Replies to dialogs: their generation options, and decoding with steering and re-ranking."""
+
+import math
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Optional, cast
+
+import torch
+from fairseq import utils
+from fairseq.data import Dictionary
+from torch import Tensor, nn
+
+from ..data.corpus.vocabulary import token_bytes
+from ..data.dialog.dataset import DialogDataset, DialogPrefixDataset
+from ..data.dialog.format import MARKS, NUM_SEGMENTS
+from ..errors import UserError
+from ..generation.mmi import MMIReranker
+from ..generation.prefix_generator import PrefixGenerator
+from ..generation.processors import ContextNgramBlock, WordSteering, read_word_bag
+from ..interfaces import Batch, DialogBatch, PrefixInput
+from .dialog import TURN_SEPARATOR, DialogDataConfig, DialogTask
+from .dialog_batches import (
+    begin_replies,
+    describe_prefixes,
+    dialog_view,
+    find_queries,
+    split_prefixes,
+    unpack_dialogs,
+)
+from .prefix_lm import PrefixLMTask
+
+
+@dataclass
+class ReplyConfig(DialogDataConfig):
+    block_context_ngram: int = field(
+        default=0,
+        metadata={"help": "generation: no n-gram of the context is repeated in a reply (0: off)"},
+    )
+    steer_words: Optional[str] = field(
+        default=None,
+        metadata={"help": "generation: file with the words of a topic, one a line"},
+    )
+    steer_weight: Optional[float] = field(
+        default=None,
+        metadata={"help": "added to the logits of the words in --steer-words (default 2)"},
+    )
+    mmi_path: Optional[str] = field(
+        default=None,
+        metadata={"help": "generation: checkpoint trained with --reverse that re-ranks replies"},
+    )
+    mmi_weight: Optional[float] = field(
+        default=None,
+        metadata={
+            "help": "W in (1 - W) log P(reply | context) + W log P(query | reply), 0 to 1 "
+            "(default 0.5)"
+        },
+    )
+
+
+class ReplyTask(DialogTask, PrefixLMTask):
+    """Dialogs whose responses a prefix language model writes from left to right."""
+
+    cfg: ReplyConfig
+
+    num_segments = NUM_SEGMENTS
+    shares_positions = True
+    positions_options = "--max-source-positions and --max-target-positions"
+
+    def __init__(self, cfg: ReplyConfig, dictionary: Dictionary) -> None:
+        super().__init__(cfg, dictionary)
+        self._reranker: MMIReranker | None = None
+        self._asked: DialogPrefixDataset | None = None  # what fairseq-interactive is answering
+
+    @property
+    def needed_positions(self) -> int:
+        """How many positions a new model gets."""
+        # positions start anew in each turn, but a single one may fill the whole prefix
+        return max(self.limits.max_source_positions, self.limits.max_target_positions)
+
+    def max_positions(self) -> None:
+        """Return None: rows are cut, never too long."""
+
+    @property
+    def reads_both_ways(self) -> bool:
+        """Whether decoding reads the prefix in both directions."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------------- generation
+
+    def build_dataset_for_inference(
+        self,
+        src_tokens: list[Tensor],
+        src_lengths: Sequence[int] | None,
+        constraints: Any = None,
+        **unused: Any,
+    ) -> DialogPrefixDataset:
+        """Make prefixes of encoded dialogs; their ``</s>`` is left out."""
+        prefixes = [tokens[:-1].numpy() for tokens in src_tokens]
+        self._asked = DialogPrefixDataset(prefixes, self.dictionary, self.ctx, self.limits)
+        return self._asked
+
+    def build_generator(
+        self,
+        models: list[nn.Module],
+        args: Any,
+        extra_gen_cls_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Build the base task's generator; a reply holds no marks, and may be steered, re-ranked.
+
+        Raises:
+            UserError: an option out of its range, or a file that does not serve.
+        """
+        if getattr(args, "score_reference", False):
+            return super().build_generator(models, args, **kwargs)
+        extra = {"tokens_to_suppress": MARKS, **(extra_gen_cls_kwargs or {})}
+        extra["processors"] = self.reply_processors()
+        extra["max_new"] = self.limits.max_target_positions - 1
+        if self.cfg.mmi_weight is not None and not self.cfg.mmi_path:
+            raise UserError(
+                f"--mmi-weight {self.cfg.mmi_weight}: needs a reverse model; name it by --mmi-path"
+            )
+        if self.cfg.mmi_path:
+            self._reranker = MMIReranker(
+                self.cfg.mmi_path,
+                0.5 if self.cfg.mmi_weight is None else self.cfg.mmi_weight,
+                self.cfg.data or "",
+                None if getattr(args, "unnormalized", False) else getattr(args, "lenpen", 1.0),
+            )
+            self._reranker.model.to(next(models[0].parameters()).device)
+        return super().build_generator(models, args, extra_gen_cls_kwargs=extra, **kwargs)
+
+    def reply_processors(self) -> list[Any]:
+        """Return what changes the logits of each next token, as the options say.
+
+        Raises:
+            UserError: an option out of its range, or a file that does not serve.
+        """
+        processors: list[Any] = []
+        if self.cfg.block_context_ngram < 0:
+            raise UserError(
+                f"--block-context-ngram {self.cfg.block_context_ngram}: must not be negative"
+            )
+        if self.cfg.block_context_ngram:
+            processors.append(ContextNgramBlock(self.cfg.block_context_ngram))
+        weight = self.cfg.steer_weight
+        if weight is not None and not (math.isfinite(weight) and self.cfg.steer_words):
+            raise UserError(
+                f"--steer-weight {weight}: a finite number, together with --steer-words FILE"
+            )
+        if self.cfg.steer_words:
+            words = read_word_bag(
+                self.cfg.steer_words,
+                lambda word: self.encode_pieces(self.encode_text(word))[:-1].tolist(),
+                self.dictionary.unk(),
+            )
+            processors.append(WordSteering(words, 2.0 if weight is None else weight))
+        return processors
+
+    def inference_step(
+        self,
+        generator: Any,
+        models: list[nn.Module],
+        sample: Any,
+        prefix_tokens: Tensor | None = None,
+        constraints: Any = None,
+    ) -> list[Any]:
+        """Answer the prefixes of a batch; a batch of whole dialogs is unpacked first, in place."""
+        if not isinstance(generator, PrefixGenerator):
+            return super().inference_step(generator, models, sample, prefix_tokens, constraints)
+        if "sides" in sample["net_input"]:
+            sample.update(unpack_dialogs(sample, self.dictionary.pad()))
+            if prefix_tokens is not None:
+                prefix_tokens = sample["target"][:, : prefix_tokens.size(1)]
+        elif "segments" not in sample["net_input"]:
+            sample["net_input"] = describe_prefixes(
+                sample["net_input"], self.dictionary, self.ctx, self.limits
+            )
+        sample["net_input"] = begin_replies(sample["net_input"], self.reads_both_ways)
+        hypos = super().inference_step(generator, models, sample, prefix_tokens, constraints)
+        return hypos if self._reranker is None else self._rerank(self._reranker, sample, hypos)
+
+    def _rerank(self, reranker: MMIReranker, sample: Any, hypos: list[Any]) -> list[Any]:
+        """Re-rank replies and print both parts of their scores, in bits as fairseq does."""
+        queries = find_queries(sample["net_input"], self.dictionary, self.sep)
+        hypos = reranker.rerank(queries, hypos)
+        if "id" in sample:
+            numbers = sample["id"].tolist()
+        else:  # fairseq-interactive drops it, and counts the lines of all its buffers
+            assert self._asked is not None
+            numbers = [self.lines_before + i for i in self._asked.collated]
+        for number, group in zip(numbers, hypos, strict=True):
+            for rank, hypo in enumerate(group, 1):
+                forward, reverse = _bits(hypo["forward_score"]), _bits(hypo["reverse_score"])
+                # part of the command's output, as fairseq's own H- and P- lines
+                print(f"M-{number}\t{rank}\t{forward:.4f}\t{reverse:.4f}")
+        return hypos
+
+    def reply_input(self, turns: list[str], device: Any) -> tuple[PrefixInput, int, Sequence[int]]:
+        """Return what the encoder reads for one dialog, the end mark, and what no reply holds."""
+        tokens = self.encode_prompt(TURN_SEPARATOR.join(turns))
+        dataset = self.build_dataset_for_inference([tokens], [len(tokens)])
+        collated = dataset.collater([dataset[0]])["net_input"]
+        net_input: Any = {name: value.to(device) for name, value in collated.items()}
+        marks = (self.ctx, self.sep, self.dictionary.bos(), self.dictionary.pad())
+        return begin_replies(net_input, self.reads_both_ways), self.dictionary.eos(), marks
+
+    # ---------------------------------------------------- pairs of prefixes and responses
+
+    def build_pairs(self, prefixes: list[Tensor], responses: list[Tensor]) -> DialogDataset:
+        """Make a dataset of prefixes (ending with ``<SEP>``) and responses (with ``</s>``)."""
+        lines = [torch.cat(pair) for pair in zip(prefixes, responses)]
+        return DialogDataset(
+            lines,
+            self.dictionary,
+            self.ctx,
+            self.sep,
+            self.limits,
+            token_bytes(self.dictionary),
+            shuffle=False,
+        )
+
+    def response_view(self, sample: DialogBatch) -> DialogBatch:
+        """Return a packed batch as it is decoded: only its responses count."""
+        pad = self.dictionary.pad()
+        return dialog_view(sample, self.reads_both_ways, response_only=True, pad=pad)
+
+    @torch.no_grad()
+    def write_replies(self, model: nn.Module, sample: Batch, max_len: int) -> DialogBatch:
+        """Return a batch of the same prefixes with greedy replies of the model itself.
+
+        Args:
+            model: decodes in evaluation mode, and is left in the mode it was in.
+            sample: packed dialogs, left as they are.
+            max_len: most tokens of a reply, the end left out.
+        """
+        training = model.training
+        prompts = unpack_dialogs(cast(DialogBatch, sample), self.dictionary.pad())
+        prefixes = split_prefixes(prompts["net_input"])
+        max_len = min(max_len, self.limits.max_target_positions - 1)
+        generator = self.build_generator([model], Namespace(beam=1, max_len_b=max_len))
+        hypos = self.inference_step(generator, [model], prompts)
+        model.train(training)
+        dataset = self.build_pairs(prefixes, [h[0]["tokens"].cpu() for h in hypos])
+        batch = self.response_view(dataset.collater([dataset[i] for i in range(len(dataset))]))
+        is_cuda = prompts["net_input"]["src_lengths"].is_cuda
+        return utils.move_to_cuda(batch) if is_cuda else batch
+
+
+def _bits(nats: float) -> float:
+    return nats / math.log(2)

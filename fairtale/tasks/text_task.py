@@ -1,0 +1,197 @@
+"""What tasks with one dictionary share: options that checkpoints remember, lines, prompts, text."""
+
+import logging
+import os
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Self
+
+import torch
+from fairseq import utils
+from fairseq.data import ConcatDataset, Dictionary
+from fairseq.tasks import FairseqTask
+from torch import Tensor
+
+from ..data.corpus.binarized import load_binarized
+from ..data.corpus.text_lines import check_utf8
+from ..data.corpus.tokenizer import build_pieces, load_dictionary
+from ..data.corpus.vocabulary import find_tokenizer, fingerprint
+from ..errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+class TextTask(FairseqTask):
+    """A task on lines of pieces with one dictionary and one tokenizer.
+
+    The tokenizer is the ``sentencepiece.bpe.model`` beside the data unless ``--bpe`` names
+    another. Options named in ``remembered`` default to what the checkpoint was trained with.
+
+    Args:
+        cfg: the registered task's config; ``data`` names the data folders.
+        dictionary: fairseq's, of all folders.
+    """
+
+    # option -> its value where neither the user nor the checkpoint has one
+    remembered: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(self, cfg: Any, dictionary: Dictionary) -> None:
+        super().__init__(cfg)
+        self.dictionary = dictionary
+        self._options = {name: getattr(cfg, name) for name in self.remembered}
+        self._bpe: Any = None
+        self._lines_read = self.lines_before = 0  # of fairseq-interactive's input
+
+    @classmethod
+    def setup_task(cls, cfg: Any, **kwargs: Any) -> Self:
+        """Load the dictionary of the data.
+
+        Raises:
+            UserError: dictionaries of several data folders differ, or none is found.
+        """
+        if not cfg.data:
+            raise UserError("no data folder given: name one that fairseq-preprocess has made")
+        paths = utils.split_paths(cfg.data)
+        dictionary = load_dictionary(paths, "dict.txt", "fairseq-preprocess --only-source")
+        logger.info("dictionary: %d types", len(dictionary))
+        return cls(cfg, dictionary)
+
+    @property
+    def source_dictionary(self) -> Dictionary:
+        """The one dictionary, as fairseq's commands ask for it."""
+        return self.dictionary
+
+    @property
+    def target_dictionary(self) -> Dictionary:
+        """The one dictionary, as fairseq's generators and criterions ask for it."""
+        return self.dictionary
+
+    # ------------------------------------------------------------------ what is remembered
+
+    def option(self, name: str) -> Any:
+        """Return an option: the user's, else the checkpoint's, else the default."""
+        value = self._options[name]
+        return self.remembered[name] if value is None else value
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what generation needs to know, to be kept in the checkpoint."""
+        state = {name: self.option(name) for name in self.remembered}
+        return {**state, "dictionary": fingerprint(self.dictionary)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what the checkpoint remembers, where no option says otherwise.
+
+        Raises:
+            UserError: it was trained with another dictionary.
+        """
+        self.check_checkpoint(state_dict)
+        for name in self.remembered:
+            if self._options[name] is None:
+                self._options[name] = state_dict.get(name)
+
+    def check_checkpoint(self, state_dict: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another dictionary; also called before training goes on."""
+        known = state_dict.get("dictionary")
+        if known is not None and known != fingerprint(self.dictionary):
+            raise UserError(
+                f"the checkpoint was trained with another dictionary than {self.cfg.data}/dict.txt "
+                f"({len(self.dictionary)} entries): use the data folder it was trained on"
+            )
+
+    def check_resumed(self, state_dict: dict[str, Any]) -> None:
+        """Refuse to go on otherwise than training began only because an option was left out.
+
+        Raises:
+            UserError: an option that is not given was given before, or had another default.
+        """
+        for name in self.remembered:
+            before, now = state_dict.get(name), self.option(name)
+            if before is None or before == now:
+                continue
+            option = f"--{name.replace('_', '-')}"
+            given = getattr(self.cfg, name)
+            if given is None or given is False:
+                again = option if before is True else f"{option} {before}"
+                raise UserError(
+                    f"training began with {again}, and would go on with {now}: give {again} again, "
+                    "or start anew in another --save-dir"
+                )
+            logger.warning("training began with %s %s and goes on with %s", option, before, now)
+
+    # ------------------------------------------------------------------------------- data
+
+    def has_sharded_data(self, split: str) -> bool:
+        """Return False: several folders are one set, not one for each epoch."""
+        return False
+
+    def load_lines(self, split: str, combine: bool = False) -> Any:
+        """Return the indexed dataset of a split, of all data folders that have it.
+
+        Args:
+            split: name of the split.
+            combine: join ``split``, ``split1``, ``split2``, ... as far as there are any.
+
+        Raises:
+            UserError: none has it, or it is damaged.
+        """
+        parts = []
+        for path in utils.split_paths(self.cfg.data):
+            part = load_binarized(os.path.join(path, split), self.dictionary, combine)
+            if part is not None:
+                parts.append(part)
+        if not parts:
+            raise UserError(f"split {split} not found in {self.cfg.data}: run prepare.sh again?")
+        return parts[0] if len(parts) == 1 else ConcatDataset(parts)
+
+    # ---------------------------------------------------------------------- prompts, text
+
+    def build_bpe(self, args: Any) -> Any:
+        """Build the tokenizer that ``--bpe`` names, else the one beside the data."""
+        return build_pieces(args, find_tokenizer(utils.split_paths(self.cfg.data)))
+
+    def get_interactive_tokens_and_lengths(
+        self, lines: list[str], encode_fn: Callable[[str], str]
+    ) -> tuple[list[Tensor], list[int]]:
+        """Encode lines of ``fairseq-interactive``."""
+        lines = [line for _, line in self.numbered(lines)]
+        return super().get_interactive_tokens_and_lengths(lines, encode_fn)
+
+    def numbered(self, lines: list[str]) -> Iterator[tuple[int, str]]:
+        """Yield the lines of a buffer with their numbers in the whole input.
+
+        Raises:
+            UserError: a line is not valid UTF-8.
+        """
+        self.lines_before = self._lines_read
+        self._lines_read += len(lines)
+        for number, line in enumerate(lines, self.lines_before + 1):
+            check_utf8(line, number)
+            yield number, line
+
+    def encode_text(self, text: str) -> list[str]:
+        """Return the pieces of a text."""
+        self._bpe = self._bpe or self.build_bpe(Namespace(bpe=None))
+        return (text if self._bpe is None else self._bpe.encode(text)).split()
+
+    def encode_pieces(self, pieces: list[str]) -> Tensor:
+        """Return the tokens of pieces, with ``</s>``, int64 [n + 1]."""
+        return self.dictionary.encode_line(
+            " ".join(pieces), line_tokenizer=str.split, add_if_not_exist=False
+        ).long()
+
+    def encode_prompt(self, text: str) -> Tensor:
+        """Return the tokens of a text that is to be continued, with ``</s>``, int64 [n + 1]."""
+        return self.encode_pieces(self.encode_text(text))
+
+    def decode_tokens(self, tokens: Tensor) -> str:
+        """Return the text of generated tokens, int [n]."""
+        pieces = self.dictionary.string(tokens.int().cpu())
+        if self._bpe is None:
+            return pieces
+        # a continuation that begins a new word keeps the space before it
+        space = " " if pieces.startswith("\u2581") else ""
+        return space + self._bpe.decode(pieces)
+
+    def decode_ids(self, ids: list[int]) -> str:
+        """Return the text of token ids."""
+        return self.decode_tokens(torch.tensor(ids, dtype=torch.int32))

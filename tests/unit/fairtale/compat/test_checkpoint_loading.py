@@ -1,0 +1,116 @@
+"""Loading checkpoints: no code is run, and every error is one line."""
+
+import argparse
+import os
+import subprocess
+from argparse import Namespace
+
+import numpy as np
+import pytest
+import torch
+from fairseq import checkpoint_utils
+
+from fairtale import compat
+from fairtale.errors import UserError
+
+
+class Touch:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+LOADERS = [compat.read_checkpoint, checkpoint_utils.load_checkpoint_to_cpu]
+EMPTY = {
+    "args": Namespace(task="translation", arch="transformer"),
+    "model": {},
+    "optimizer_history": [{"optimizer_name": "FairseqAdam", "lr_scheduler_state": {}}],
+    "last_optimizer_state": {},
+    "extra_state": {"train_iterator": {"epoch": 1}},
+}
+EMPTY["optimizer_history"][0]["num_updates"] = 1
+
+
+@pytest.mark.parametrize("load", LOADERS)
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old"])
+def test_checkpoints_never_run_code(load, zipped, tmp_path):
+    path, touched = tmp_path / "a.pt", tmp_path / "touched"
+    state = {**EMPTY, "surprise": Touch(touched)}
+    torch.save(state, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError, match="refused, .* run code .posix.system.") as error:
+        load(str(path))
+    assert "\n" not in str(error.value) and not touched.exists()
+    torch.load(path, weights_only=False)
+    assert touched.exists()  # the trap works
+
+
+@pytest.mark.parametrize("load", LOADERS)
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old"])
+def test_harmless_types_are_loaded(load, zipped, tmp_path):
+    numbers = [np.float64(1.5), np.int64(3), np.float32(2), np.bool_(True), np.arange(4.0)]
+    history = {"optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 1}
+    state = {
+        **EMPTY,
+        "args": None,
+        "cfg": {"task": {"_name": "translation"}},
+        "options": Namespace(task="translation"),
+        "numbers": numbers,
+        "optimizer_history": [history],
+    }
+    torch.save(state, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
+    loaded = load(str(tmp_path / "a.pt"))
+    assert loaded["options"].task == "translation"
+    for found, expected in zip(loaded["numbers"], numbers, strict=True):
+        assert type(found) is type(expected) and np.array_equal(found, expected)
+
+
+def test_protection_cannot_be_switched_off_by_accident():
+    assert "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD" not in os.environ
+    allowed = {
+        value[0] if isinstance(value, tuple) else value
+        for value in torch.serialization.get_safe_globals()
+    }
+    assert argparse.Namespace in allowed
+    assert not {eval, exec, getattr, os.system, subprocess.Popen} & allowed
+
+
+@pytest.mark.parametrize("load", LOADERS)
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 100, 3000, 10_000, 70_000, -1])
+def test_cut_short(load, size, tmp_path):
+    """torch raises five kinds of errors for it, depending on where the file ends."""
+    path = tmp_path / "a.pt"
+    torch.save({**EMPTY, "model": {"weight": torch.zeros(30_000)}}, path)
+    content = path.read_bytes()
+    assert len(content) > 100_000
+    path.write_bytes(content[:size])
+    with pytest.raises(UserError, match="cut short|damaged") as error:
+        load(str(path))
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"weight": torch.zeros(1)}, torch.zeros(1), b"this is a text\n" * 99, b"PK\x03\x04" * 99],
+    ids=["weights", "tensor", "text", "zip"],
+)
+def test_no_checkpoint_at_all(content, tmp_path):
+    path = tmp_path / "a.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(UserError, match="else than a fairseq model|cut short|damaged"):
+        compat.read_checkpoint(str(path))
+    if not torch.is_tensor(content):
+        with pytest.raises(UserError, match="no fairseq model|cut short|damaged"):
+            checkpoint_utils.load_checkpoint_to_cpu(str(path))
+
+
+def test_other_errors_are_left_alone(tmp_path):
+    explained = compat.explained_checkpoint_errors("x")
+    with pytest.raises(RuntimeError, match="^something else$"), explained:
+        raise RuntimeError("something else")
+    with pytest.raises(FileNotFoundError):
+        compat.read_checkpoint(str(tmp_path / "nowhere.pt"))

@@ -1,0 +1,55 @@
+"""Writing checkpoints: whole files only, and none for a mistake in an option."""
+
+import pytest
+from fairseq import checkpoint_utils, file_io
+from fairseq.trainer import Trainer
+
+from fairtale.errors import UserError
+from tests.compat_helpers import pristine
+
+
+def test_copies_are_renamed_into_place(tmp_path, monkeypatch):
+    """A copy that is interrupted leaves the old file whole; fairseq's own does not."""
+    source, target = tmp_path / "a.pt", tmp_path / "b.pt"
+    source.write_text("new")
+
+    def interrupted(src, dst):
+        with open(dst, "w") as f:
+            f.write("ne")
+        raise KeyboardInterrupt
+
+    for module, left in ((file_io, "old"), (pristine("fairseq.file_io"), "ne")):
+        target.write_text("old")
+        with monkeypatch.context() as patch:
+            patch.setattr("shutil.copyfile", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                module.PathManager.copy(str(source), str(target), overwrite=True)
+        assert target.read_text() == left
+    assert file_io.PathManager.copy(str(source), str(target), overwrite=True)
+    assert target.read_text() == "new"
+
+
+def test_what_a_killed_training_left_is_removed(tmp_path):
+    folder = tmp_path / "a[1]"  # no pattern
+    folder.mkdir()
+    for name in ("checkpoint_last.pt", "checkpoint_last.pt.tmp", "notes.tmp"):
+        (folder / name).touch()
+    checkpoint_utils.verify_checkpoint_directory(str(folder))
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint_last.pt", "notes.tmp"]
+
+
+@pytest.mark.parametrize("error, saved", [(UserError("wrong"), False), (KeyError("bug"), True)])
+def test_a_mistake_leaves_no_crash_file(error, saved, tmp_path, monkeypatch):
+    wrapped = Trainer.save_checkpoint.__wrapped__
+    written = []
+    cell = Trainer.save_checkpoint.__closure__
+    index = [c.cell_contents for c in cell].index(wrapped)
+    monkeypatch.setattr(cell[index], "cell_contents", lambda *args: written.append(args[1]))
+    path = str(tmp_path / "crash.pt")
+    try:
+        raise error
+    except Exception:
+        Trainer.save_checkpoint(None, path, {})
+    assert written == ([path] if saved else [])
+    Trainer.save_checkpoint(None, "checkpoint_last.pt", {})
+    assert written[-1] == "checkpoint_last.pt"

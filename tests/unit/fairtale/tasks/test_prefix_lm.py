@@ -1,0 +1,66 @@
+"""Prefix language models: evaluation, and continuations written while they are trained."""
+
+import logging
+
+import pytest
+import torch
+
+from fairtale.data.corpus.vocabulary import TOKENIZER_FILE
+from fairtale.errors import UserError
+from tests.helpers import dictionary_of, random_rows, tiny_dictionary, tiny_model, train_tokenizer
+from tests.story_helpers import data_folder, setup
+
+TEXTS = ["the cat ran to the cat", "a cat and a dog", "the dog ran"]
+
+
+@pytest.fixture(scope="module")
+def speaking(tmp_path_factory):
+    """A data folder with its tokenizer, as prepare.sh leaves it."""
+    folder = tmp_path_factory.mktemp("speaking")
+    tokenizer = train_tokenizer(folder / TOKENIZER_FILE, TEXTS * 5)
+    data_folder(folder, dictionary_of(tokenizer))
+    return folder
+
+
+def test_eval_lm_scores_every_story(tmp_path):
+    rows = random_rows([3, 5, 2, 7, 4, 0, 30])
+    folder = data_folder(tmp_path / "a", tiny_dictionary(), test=rows)
+    task = setup(folder, tokens_per_sample=16)
+    task.load_dataset("test")
+    options = dict(max_tokens=16, max_positions=16, num_workers=0, data_buffer_size=0)
+    batches = list(task.eval_lm_dataloader(task.dataset("test"), **options))
+    assert sorted(n for b in batches for n in b["id"].tolist()) == [0, 1, 2, 3, 4, 6]
+    assert sum(b["ntokens"] for b in batches) == 4 + 6 + 3 + 8 + 5 + 16
+    with pytest.raises(UserError, match="--context-window 3"):
+        task.eval_lm_dataloader(task.dataset("test"), context_window=3, **options)
+    with pytest.raises(UserError, match="0 of 7 samples are left"):
+        task.eval_lm_dataloader(task.dataset("test"), **{**options, "max_positions": 2})
+
+
+def test_samples_are_written_at_each_validation(speaking, caplog):
+    task = setup(speaking, tokens_per_sample=16, sample_prompts="the cat| |a dog", sample_length=4)
+    model = tiny_model(task.dictionary)
+    stats = {"num_updates": 7}
+    with caplog.at_level(logging.INFO):
+        task.post_validate(model, stats, agg=None)
+    lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("sample ")]
+    assert len(lines) == 2  # the empty prompt is none
+    assert lines[0].startswith("sample 0 @ 7 updates: the cat|")
+    assert lines[1].startswith("sample 1 @ 7 updates: a dog|")
+    assert stats["sample_tok_s"] > 0
+
+
+def test_without_prompts_nothing_is_sampled(speaking, caplog):
+    stats = {"num_updates": 7}
+    with caplog.at_level(logging.INFO):
+        setup(speaking).post_validate(None, stats, agg=None)
+    assert stats == {"num_updates": 7} and "sample " not in caplog.text
+
+
+def test_only_the_first_worker_samples(speaking, monkeypatch):
+    task = setup(speaking, sample_prompts="the cat")
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    stats = {"num_updates": 7}
+    task.post_validate(None, stats, agg=None)
+    assert stats == {"num_updates": 7}

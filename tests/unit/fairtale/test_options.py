@@ -1,0 +1,158 @@
+"""fairseq's command lines: what is missing, amended, refused, and how a command computes."""
+
+from argparse import ArgumentParser, Namespace
+
+import pytest
+import torch
+from fairseq import options as fairseq_options
+from fairseq.tasks import TASK_REGISTRY
+
+import user_dir  # noqa: F401  (cures fairseq and registers what is looked up)
+from fairtale import options
+from fairtale.errors import UserError
+from fairtale.options import check_options, check_words, short_usage_error, words_of_checkpoint
+from tests.compat_helpers import parse
+
+
+def test_the_parser_is_wrapped_once():
+    wrapper = fairseq_options.parse_args_and_arch
+    options.install()
+    assert fairseq_options.parse_args_and_arch is wrapper
+    assert not hasattr(wrapper.__wrapped__, "__wrapped__")
+    assert wrapper.__wrapped__.__module__ == "fairseq.options"
+
+
+def test_missing_architecture_or_checkpoint():
+    parser = ArgumentParser()
+    parser.add_argument("--arch")
+    with pytest.raises(UserError, match="--arch is missing"):
+        check_words(parser, ["data"])
+    check_words(parser, ["data", "--arch=gpt_tiny"])
+    check_words(parser, ["--help"])
+    parser = ArgumentParser()
+    parser.add_argument("--path")
+    parser.add_argument("--arch", default="wav2vec2")  # as fairseq-generate has it
+    with pytest.raises(UserError, match="--path is missing"):
+        check_words(parser, ["data"])
+    check_words(parser, ["data", "--path", "x.pt"])
+
+
+def test_restore_file_must_exist(tmp_path):
+    with pytest.raises(UserError, match="--restore-file nowhere.pt: no such file"):
+        check_options(Namespace(restore_file="nowhere.pt"), cuda=False)
+    (tmp_path / "a.pt").touch()
+    for name in ("checkpoint_last.pt", str(tmp_path / "a.pt"), "s3://bucket/a.pt"):
+        check_options(Namespace(restore_file=name), cuda=False)
+    check_options(Namespace(), cuda=False)
+
+
+def test_fp16_needs_a_gpu():
+    args = {"fp16": True, "memory_efficient_fp16": False, "fp16_no_flatten_grads": False}
+    args = Namespace(update_freq=[1], cpu=False, **args)
+    check_options(args, cuda=True)
+    with pytest.raises(UserError, match="--fp16 .* --bf16"):
+        check_options(args, cuda=False)
+    args.cpu = True
+    with pytest.raises(UserError, match="--fp16"):
+        check_options(args, cuda=True)
+    args.fp16_no_flatten_grads = True
+    check_options(args, cuda=True)
+
+
+@pytest.mark.parametrize(
+    "message, told",
+    [
+        ("unrecognized arguments: --samplin-topk 5", "did you mean --sampling-topk?"),
+        ("unrecognized arguments: --zzz", "--help lists what there is"),
+        ("argument --x: invalid choice: 'b' (choose from 'a', 'c')", "(choose from 'a', 'c')"),
+    ],
+)
+def test_usage_in_one_line(message, told, capsys):
+    parser = ArgumentParser()
+    parser.add_argument("--sampling-topk")
+    with pytest.raises(SystemExit) as error:
+        short_usage_error(parser, message)
+    assert error.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and told in err and err.count("\n") == 1
+
+
+def test_long_lists_of_choices_are_left_out(capsys):
+    names = [f"transformer_{i}" for i in range(100)] + ["gpt_tiny"]
+    parser = ArgumentParser()
+    choices = ", ".join(repr(name) for name in names)
+    message = f"argument --arch/-a: invalid choice: 'gpt_tini' (choose from {choices})"
+    with pytest.raises(SystemExit):
+        short_usage_error(parser, message)
+    err = capsys.readouterr().err
+    assert "did you mean gpt_tiny" in err and len(err) < 200
+
+
+# ----------------------------------------------------------- what the checkpoint is asked for
+
+
+def checkpoint(folder, task, **task_state):
+    """Write a checkpoint that holds settings only, and return the words that name it."""
+    path = folder / "checkpoint.pt"
+    state = {"cfg": {"task": {"_name": task}}, "args": None, "task_state": task_state}
+    torch.save({**state, "model": {}}, path)
+    return ["data", "--path", str(path)]
+
+
+def test_a_checkpoint_knows_its_task(tmp_path):
+    words = checkpoint(tmp_path, "story_lm")
+    assert words_of_checkpoint(words) == ["--task", "story_lm"]
+    assert words_of_checkpoint([*words, "--task", "story_lm"]) == []
+    torch.save({"args": Namespace(task="dialog_lm"), "model": {}}, words[-1])  # of an older fairseq
+    assert words_of_checkpoint(words) == ["--task", "dialog_lm"]
+    # a task that nobody has registered is left to fairseq's own error
+    assert words_of_checkpoint(checkpoint(tmp_path, "someone_elses")) == []
+
+
+def test_a_checkpoint_knows_its_direction(tmp_path):
+    words = checkpoint(tmp_path, "wmt16_translation", languages=["ru", "en"])
+    direction = ["--source-lang", "ru", "--target-lang", "en"]
+    assert words_of_checkpoint(words) == ["--task", "wmt16_translation", *direction]
+    assert words_of_checkpoint([*words, "--task", "wmt16_translation"]) == direction
+    assert words_of_checkpoint([*words, "-s", "en"]) == ["--task", "wmt16_translation"]
+    words = checkpoint(tmp_path, "wmt16_translation")  # trained by fairseq's own task
+    assert words_of_checkpoint(words) == ["--task", "wmt16_translation"]
+
+
+def test_only_local_checkpoints_are_asked(tmp_path):
+    words = ["data", "--path", str(tmp_path / "nowhere.pt")]
+    with pytest.raises(UserError, match="--path .*nowhere.pt: no such file"):
+        words_of_checkpoint(words)
+    for more in (["--arch", "gpt"], ["--checkpoint-shard-count", "2"], ["--task", "story_lm"]):
+        assert words_of_checkpoint([*words, *more]) == []
+    assert words_of_checkpoint(["data", "--path", "s3://bucket/a.pt"]) == []
+    assert words_of_checkpoint(["data"]) == []
+
+
+# -------------------------------------------------------------------- how a command computes
+
+
+@pytest.mark.parametrize(
+    ("task", "fast"),
+    [
+        ("story_lm", True),
+        ("dialog_lm", True),
+        ("wmt16_translation", True),
+        ("dialog_nat", False),
+        ("translation", False),
+        (None, False),
+    ],
+)
+def test_a_task_chooses_the_arithmetic_of_its_commands(task, fast, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(options, "choose_fast_fp32_products", lambda: chosen.append(True))
+    options.choose_arithmetic(TASK_REGISTRY.get(task))
+    assert chosen == [True] * fast
+
+
+def test_the_arithmetic_is_chosen_when_the_command_line_is_read(monkeypatch):
+    asked = []
+    monkeypatch.setattr(options, "choose_arithmetic", asked.append)
+    parse()
+    parse("--task", "story_lm", "--arch", "gpt_tiny")
+    assert asked == [TASK_REGISTRY["language_modeling"], TASK_REGISTRY["story_lm"]]
