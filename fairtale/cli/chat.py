@@ -94,7 +94,8 @@ def run(args: argparse.Namespace) -> int:
     """Load the model, then answer what is said until the input ends."""
     options = decoding_options(args)
     register()  # before anything imports fairseq, which is noisy without it
-    from ..generation.session import Kind, Session
+    from ..generation.session import Session
+    from ..generation.writers import Kind
 
     logging.getLogger().setLevel(logging.WARNING)
     steering = {"steer_words": args.steer_words, "steer_weight": args.steer_weight}
