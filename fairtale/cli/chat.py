@@ -1,4 +1,4 @@
-"""Talk to a dialog model: it keeps the history and types its replies as it finds them.
+"""Talk to a dialog model at the terminal; it keeps the history and types replies token by token.
 
 Ctrl-C stops a reply, /new forgets the history, Ctrl-D or /quit ends.
 """
@@ -80,9 +80,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="repeat no n-gram of the history; 0 is off (default: %(default)s)",
     )
-    parser.add_argument("--steer-words", metavar="FILE", help="words of a topic, one a line")
     parser.add_argument(
-        "--steer-weight", type=float, metavar="W", help="added to their logits (default: 2)"
+        "--steer-words", metavar="FILE", help="make the words of this file likelier; one a line"
+    )
+    parser.add_argument(
+        "--steer-weight",
+        type=float,
+        metavar="W",
+        help="added to the logits of the words in --steer-words (default: 2)",
     )
     parser.add_argument(
         "--seed", type=int, help="random seed; the same one repeats the same replies"

@@ -8,7 +8,6 @@ argparse.
 
 import argparse
 import importlib
-import importlib.metadata
 import logging
 import os
 import sys
@@ -41,9 +40,11 @@ EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 
 def _version() -> str:
+    from importlib import metadata  # takes half as long to import as all the rest of `--help`
+
     try:
-        return importlib.metadata.version("fairtale")
-    except importlib.metadata.PackageNotFoundError:
+        return metadata.version("fairtale")
+    except metadata.PackageNotFoundError:
         return "(not installed, run from its folder)"
 
 

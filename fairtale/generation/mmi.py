@@ -19,7 +19,7 @@ MIN_ROWS = 64  # projected at a time, even if their logits are larger than that
 
 
 class MMIReranker:
-    """Re-ranks n-best replies by (1 - W) log P(reply | context) + W log P(query | reply).
+    """Re-rank n-best replies by (1 - W) log P(reply | context) + W log P(query | reply).
 
     Source: Li et al. 2016, "A Diversity-Promoting Objective Function", MMI-bidi. Both parts
     are as the generator scores: mean per token with the same length penalty, or sums with

@@ -30,7 +30,13 @@ def check_generation_options(args: Any) -> None:
 
 
 class _PrefixEnsemble(EnsembleModel):
-    """Ends a hypothesis where its own prefix leaves no more room, and runs processors."""
+    """Ensemble in which a hypothesis ends where its own prefix leaves no more room.
+
+    Args:
+        models: prefix language models.
+        eos: the token that ends a text.
+        processors: change the log-probabilities of each token, in this order.
+    """
 
     rooms: Tensor  # int64 [B], of the prefixes still in the batch; set by each step
 

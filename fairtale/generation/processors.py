@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class Processor(Protocol):
-    """Changes the log-probabilities of the next tokens of R = B * K rows."""
+    """Change the log-probabilities of the next tokens of R = B * K rows."""
 
     def __call__(self, lprobs: Tensor, tokens: Tensor, prefix: PrefixOut) -> Tensor:
         """Return the changed log-probabilities [R, V].

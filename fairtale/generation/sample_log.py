@@ -46,7 +46,7 @@ def sample_continuations(
 
 
 class SampleWriter:
-    """Writes continuations to the log and, with a folder, to TensorBoard as text.
+    """Write continuations to the log and, with a folder, to TensorBoard as text.
 
     Args:
         tensorboard_logdir: folder of TensorBoard's files; None for none.

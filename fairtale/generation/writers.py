@@ -142,7 +142,7 @@ class Writer(ABC):
 
 
 class DialogWriter(Writer):
-    """Answers the turns of a dialog, the newest of which comes last."""
+    """Answer the turns of a dialog, the newest of which comes last."""
 
     kind = Kind.DIALOG
 
@@ -183,7 +183,7 @@ class DialogWriter(Writer):
 
 
 class StoryWriter(Writer):
-    """Continues the beginning of a story, which may be empty.
+    """Continue the beginning of a story, which may be empty.
 
     A story ends where its prompt leaves no more positions, even if more tokens are allowed.
     """
