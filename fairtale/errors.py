@@ -1,4 +1,4 @@
-"""The error that people see, how it is shown, and mistakes on the command line.
+"""The error that people see, and how they see it.
 
 Imports neither torch nor fairseq, so that the ``fairtale`` command starts fast.
 """
