@@ -1,18 +1,21 @@
 #!/usr/bin/env python
-"""Generation tokens/s for prompts of mixed length beside two peers with the same weights.
+"""Generated tokens/s for prompts of mixed length, beside two peers with the same weights.
 
-Peers: fairseq's stock generator, which is led through the prompts token by token, and
+Peers: fairseq's stock generator, which is forced through the prompts token by token, and
 Hugging Face's ``generate`` on prompts padded at the left.
 """
 
 import argparse
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import common
 import torch
 import workers
+from torch import Tensor, nn
 from train_speed import DTYPES, hugging_face_model, stock_shape
 
 DEFAULT_ROUNDS = {"cpu": 5, "cuda": 10}
@@ -28,7 +31,8 @@ SHARPNESS = 6.0
 BOS, PAD, EOS = 0, 1, 2
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
+    """Return the options of this benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--arch", default="gpt_story_24m")
     parser.add_argument("--vocab", type=int, default=5120)
@@ -46,15 +50,16 @@ def parse_args():
     return parser.parse_args()
 
 
-def make_prompts(args):
-    """Random prompts, 1-D int64, of evenly spread lengths in mixed order."""
+def make_prompts(args: argparse.Namespace) -> list[Tensor]:
+    """Return random prompts, each int64 [S], of evenly spread lengths in mixed order."""
     generator = torch.Generator().manual_seed(args.seed)
     lengths = torch.linspace(args.shortest, args.longest, args.prompts).round().long()
     lengths = lengths[torch.randperm(args.prompts, generator=generator)]
     return [torch.randint(4, args.vocab, (n,), generator=generator) for n in lengths.tolist()]
 
 
-def pad(rows, left=False):
+def pad(rows: Sequence[Tensor], left: bool = False) -> Tensor:
+    """Return rows padded to the same length, int64 [B, S]."""
     width = max(map(len, rows))
     out = torch.full((len(rows), width), PAD)
     for target, row in zip(out, rows):
@@ -66,8 +71,8 @@ def pad(rows, left=False):
 # ------------------------------------------------------------------------- equal weights
 
 
-def stock_weights(ours):
-    """Name the weights of ``gpt`` as ``transformer_lm`` does."""
+def stock_weights(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of ``gpt`` under the names of ``transformer_lm``."""
     out = {}
     for name, value in ours.items():
         if name.startswith("embed_positions"):  # rows of padding come first
@@ -82,8 +87,8 @@ def stock_weights(ours):
     return out
 
 
-def hugging_face_weights(ours):
-    """Name, and turn, the weights of ``gpt`` as GPT-2 does."""
+def hugging_face_weights(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of ``gpt`` under the names of GPT-2, transposed where GPT-2's are."""
     parts = {
         "self_attn.qkv_proj": "attn.c_attn",
         "self_attn.out_proj": "attn.c_proj",
@@ -106,8 +111,8 @@ def hugging_face_weights(ours):
     return out
 
 
-def load(model, weights):
-    """Load weights; the only ones that may be missing are buffers without content."""
+def load(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Load weights; only buffers without content may be missing."""
     missing, unexpected = model.load_state_dict(weights, strict=False)
     named = {name for name, _ in model.named_parameters()}
     assert not unexpected and not named.intersection(missing), (missing, unexpected)
@@ -117,9 +122,14 @@ def load(model, weights):
 
 
 class FairseqGeneration:
-    """A task's own generator and inference step on one padded batch."""
+    """A task's own generator and inference step on one padded batch.
 
-    def __init__(self, args, words):
+    Args:
+        args: options of this benchmark.
+        words: the command line of ``fairseq-train``, which builds task and model.
+    """
+
+    def __init__(self, args: argparse.Namespace, words: Sequence[object]) -> None:
         from fairseq import tasks
 
         cfg = common.parse_training(words)
@@ -134,23 +144,25 @@ class FairseqGeneration:
             heads=cfg.model.decoder_attention_heads,
         )
 
-    def make_ready(self):
+    def make_ready(self) -> None:
         """Prepare the model as ``fairseq-generate`` does."""
         self.model.to(self.args.device, DTYPES[self.args.precision]).eval()
         self.model.prepare_for_inference_(self.cfg)
 
-    def set_mode(self, mode, length):
+    def build_generator(self, mode: str, length: int) -> None:
         """Build the generator.
 
         Args:
-            length: tokens after the begin mark, the same least and most.
+            mode: one of ``MODES``.
+            length: least and most tokens after the begin mark.
         """
         from fairseq.dataclass.configs import GenerationConfig
 
         options = GenerationConfig(min_len=length, max_len_a=0, max_len_b=length, **MODES[mode])
         self.generator = self.task.build_generator([self.model], options)
 
-    def __call__(self):
+    def __call__(self) -> None:
+        """Write the continuations of all prompts."""
         rows = [torch.cat([p.new_tensor([BOS]), p]) for p in self.prompts]
         device = self.args.device
         sample = {
@@ -165,18 +177,20 @@ class FairseqGeneration:
         }
         self.hypotheses = self.task.inference_step(self.generator, [self.model], sample)
 
-    def new_tokens(self):
-        """Best continuation of each prompt, without the end mark."""
+    def new_tokens(self) -> list[list[int]]:
+        """Return the best continuation of each prompt, without the end mark."""
         return [best[0]["tokens"][: self.args.new_tokens].tolist() for best in self.hypotheses]
 
 
 class OurGeneration(FairseqGeneration):
-    def __init__(self, args, words, weights):
+    """fairtale's model and generator; the first to start writes the weights for all."""
+
+    def __init__(self, args: argparse.Namespace, words: Sequence[object], weights: Path) -> None:
         super().__init__(args, words)
         table = self.model.transformer
         with torch.no_grad():
             table.layer_norm.weight *= SHARPNESS
-            # like padding's, never among the likely ones: all peers make the same length
+            # like padding, never among the likely ones, so that all peers write the same length
             table.embed_tokens.weight[[BOS, EOS]] = 0
         if weights.exists():
             table.load_state_dict(torch.load(weights, weights_only=True))
@@ -184,35 +198,43 @@ class OurGeneration(FairseqGeneration):
             torch.save(table.state_dict(), weights)
         self.make_ready()
 
-    def set_mode(self, mode):
-        super().set_mode(mode, self.args.new_tokens)
+    def set_mode(self, mode: str) -> None:
+        """Prepare a way of decoding."""
+        self.build_generator(mode, self.args.new_tokens)
 
 
 class StockGeneration(FairseqGeneration):
-    def __init__(self, args, words, weights):
+    """fairseq's own language model and generator."""
+
+    def __init__(self, args: argparse.Namespace, words: Sequence[object], weights: Path) -> None:
         super().__init__(args, words)
         load(self.model, stock_weights(torch.load(weights, weights_only=True)))
         self.make_ready()
 
-    def set_mode(self, mode):
-        # what follows the longest prompt: the shorter ones' continuations get longer
-        super().set_mode(mode, self.args.longest + self.args.new_tokens)
+    def set_mode(self, mode: str) -> None:
+        """Prepare a way of decoding."""
+        # enough for the longest prompt, so that those of shorter prompts get longer
+        self.build_generator(mode, self.args.longest + self.args.new_tokens)
 
-    def new_tokens(self):
+    def new_tokens(self) -> list[list[int]]:
+        """Return as many tokens after each prompt as the others write."""
         ends = [len(p) + self.args.new_tokens for p in self.prompts]
         tokens = [best[0]["tokens"].tolist() for best in self.hypotheses]
         return [t[len(p) : end] for t, p, end in zip(tokens, self.prompts, ends)]
 
 
 class HuggingFaceGeneration:
-    def __init__(self, args, shape, weights):
+    """Hugging Face's GPT-2 and its ``generate``."""
+
+    def __init__(self, args: argparse.Namespace, shape: Any, weights: Path) -> None:
         self.args = args
         self.model = hugging_face_model(args, shape, dropout=0.0)
         load(self.model, hugging_face_weights(torch.load(weights, weights_only=True)))
         self.model.to(args.device, DTYPES[args.precision]).eval()
         self.prompts = make_prompts(args)
 
-    def set_mode(self, mode):
+    def set_mode(self, mode: str) -> None:
+        """Prepare a way of decoding."""
         options = MODES[mode]
         self.options = common.transformers_or_none().GenerationConfig(
             max_new_tokens=self.args.new_tokens,
@@ -227,22 +249,24 @@ class HuggingFaceGeneration:
         )
 
     @torch.no_grad()
-    def __call__(self):
+    def __call__(self) -> None:
+        """Write the continuations of all prompts."""
         rows = [torch.cat([p.new_tensor([BOS]), p]) for p in self.prompts]
         tokens = pad(rows, left=True).to(self.args.device)
         self.output = self.model.generate(
             tokens, attention_mask=tokens.ne(PAD).long(), generation_config=self.options
         )
 
-    def new_tokens(self):
+    def new_tokens(self) -> list[list[int]]:
+        """Return the best continuation of each prompt."""
         return self.output[:, 1 + self.args.longest :].tolist()
 
 
 # ---------------------------------------------------------------------------- measurement
 
 
-def start_entrants(args, folder):
-    """Start everything that is timed; return {name: worker}."""
+def start_entrants(args: argparse.Namespace, folder: str) -> dict[str, workers.Worker]:
+    """Start everything that is timed, and return the workers by name."""
     weights = Path(folder) / "weights.pt"
     words = [
         folder, "--tokens-per-sample", args.tokens_per_sample, "--optimizer", "adam",
@@ -251,7 +275,7 @@ def start_entrants(args, folder):
     if args.device == "cpu":
         words.append("--cpu")
 
-    def ours(path):
+    def ours(path: str) -> workers.Worker:
         task = ["--user-dir", path, "--task", "story_lm", "--arch", args.arch]
         return workers.Worker(args, OurGeneration, [*words, *task], weights)
 
@@ -270,14 +294,20 @@ def start_entrants(args, folder):
     return entrants
 
 
-def agreement(ours, theirs) -> str:
-    """Share of equal tokens, position by position."""
+def agreement(ours: Sequence[Sequence[int]], theirs: Sequence[Sequence[int]]) -> str:
+    """Return the share of equal tokens, position by position."""
     pairs = [(a, b) for x, y in zip(ours, theirs) for a, b in zip(x, y)]
     return f"{sum(a == b for a, b in pairs) / len(pairs):.0%}"
 
 
-def measure(args, entrants, mode, rounds, device):
-    """Time one way of decoding; return rows of the table."""
+def measure(
+    args: argparse.Namespace,
+    entrants: dict[str, workers.Worker],
+    mode: str,
+    rounds: int,
+    device: torch.device,
+) -> list[list[str]]:
+    """Time one way of decoding, and return rows of the table."""
     for worker in entrants.values():
         worker.ask("set_mode", mode)
     seconds = common.alternate(entrants, rounds, WARMUP, device, args.clock)
@@ -299,7 +329,8 @@ def measure(args, entrants, mode, rounds, device):
     return rows
 
 
-def main():
+def main() -> None:
+    """Run the benchmark and print its table."""
     args = parse_args()
     device = common.settle(args)
     rounds = args.rounds or DEFAULT_ROUNDS[device.type]

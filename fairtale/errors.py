@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from types import TracebackType
 
 _FILE_ERRORS = (
     FileNotFoundError,
@@ -25,16 +26,16 @@ class UserError(ValueError):
     """
 
 
-def install_error_hook():
+def install_error_hook() -> None:
     """Show people's mistakes as one line; ``FAIRTALE_TRACEBACK=1`` shows everything.
 
-    One line are: :class:`UserError` (also where fairseq has wrapped it in an exception of its
-    own), missing files, and what fairseq raises on purpose, with a text. The exit status is 1,
+    Shown as one line are :class:`UserError` (also where fairseq has wrapped it in an exception of
+    its own), missing files, and what fairseq raises on purpose, with a text. The exit status is 1,
     as for any error.
     """
     original = sys.excepthook
 
-    def hook(kind, error, trace):
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         message = _in_one_line(error, trace)
         if message is None or os.environ.get("FAIRTALE_TRACEBACK"):
             original(kind, error, trace)
@@ -45,9 +46,9 @@ def install_error_hook():
     sys.excepthook = hook
 
 
-def _in_one_line(error, trace):
+def _in_one_line(error: BaseException, trace: TracebackType | None) -> str | None:
     """Return what to tell a person about ``error``, or None if it is a bug."""
-    cause = error
+    cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, UserError):
             return str(cause)
@@ -55,7 +56,8 @@ def _in_one_line(error, trace):
     frames = traceback.extract_tb(trace)
     if error.args and frames and not isinstance(error, LookupError):
         by_fairseq = {"fairseq", "fairseq_cli"} & set(Path(frames[-1].filename).parts)
-        on_purpose = isinstance(error, AssertionError) or frames[-1].line.startswith("raise ")
+        line = frames[-1].line or ""
+        on_purpose = isinstance(error, AssertionError) or line.startswith("raise ")
         if by_fairseq and on_purpose:
             exploded = isinstance(error, FloatingPointError) and "Nan/Inf" in str(error)
             return f"{error}{': try a lower --lr, or --clip-norm 1' if exploded else ''}"

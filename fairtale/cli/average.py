@@ -10,7 +10,8 @@ import os
 import re
 
 from ..errors import UserError
-from .support import positive_int, whole_file
+from .argument_types import positive_int
+from .files import whole_file
 
 _BETWEEN, _EPOCH = re.compile(r"checkpoint_\d+_(\d+)\.pt"), re.compile(r"checkpoint(\d+)\.pt")
 

@@ -22,7 +22,10 @@ from ..data.parallel.cleaning import DUPLICATE, HELD_OUT, HeldOut, PairCleaner, 
 from ..data.parallel.files import find_parallel
 from ..data.parallel.text import TOKENIZERS, LanguageText, TextSettings, write_settings
 from ..errors import UserError
-from .support import positive_int, progress_bar, usable_cpus, whole_file
+from .argument_types import positive_int
+from .devices import usable_cpus
+from .files import whole_file
+from .progress import progress_bar
 
 DEFAULT_VALID_SIZE = 2000
 _TASK_PAIRS = 1000  # long enough to make the transport cheap, short enough to share

@@ -19,7 +19,9 @@ from ..data.dialog.cleaning import DEFAULT_MAX_CHARS, DEFAULT_MAX_CONTEXT_TURNS,
 from ..data.dialog.records import DialogReport
 from ..data.dialog.sources import FORMATS, find_sources, read_dialogs, subset_by_name
 from ..errors import UserError
-from .support import fraction, positive_int, progress_bar, whole_file
+from .argument_types import fraction, positive_int
+from .files import whole_file
+from .progress import progress_bar
 
 
 def _whole_number(text):

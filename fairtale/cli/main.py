@@ -1,11 +1,17 @@
-"""``fairtale VERB``: finds the verb, imports its file alone, runs it, words its errors."""
+"""``fairtale VERB``: find the verb, import its file alone, run it, and report its errors.
+
+A verb's file has ``add_arguments(parser)`` and ``run(args)``, which returns an exit status or None.
+It may declare ``RENAMED_OPTIONS``, from old names of options to new ones: an old name on the
+command line is refused with the new one. Abbreviations of options are accepted, as always with
+argparse.
+"""
 
 import argparse
 import importlib
-import importlib.metadata
 import logging
 import os
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..errors import UserError
 
@@ -33,22 +39,28 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 
-def _version():
+def _version() -> str:
+    from importlib import metadata  # takes half as long to import as all the rest of `--help`
+
     try:
-        return importlib.metadata.version("fairtale")
-    except importlib.metadata.PackageNotFoundError:
+        return metadata.version("fairtale")
+    except metadata.PackageNotFoundError:
         return "(not installed, run from its folder)"
 
 
-def _overview():
+def _overview() -> str:
     width = max(map(len, VERBS))
     lines = ["usage: fairtale VERB [options]   (fairtale VERB --help explains one)", ""]
     lines += [f"  {verb:<{width}}  {text}" for verb, (_, text) in VERBS.items()]
     return "\n".join(lines + ["", "  --version, --help"])
 
 
-def _find_verb(argv):
-    """``(verb, its arguments)``; the longest match wins, so ``spm train`` is one verb."""
+def _find_verb(argv: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """Return the verb and its arguments; the longest match wins, so ``spm train`` is one verb.
+
+    Raises:
+        UserError: there is no such verb.
+    """
     for length in (2, 1):
         verb = " ".join(argv[:length])
         if verb in VERBS:
@@ -60,13 +72,34 @@ def _find_verb(argv):
     raise UserError(f"fairtale: no verb {asked!r}; there are: {', '.join(VERBS)}")
 
 
-def _start_logging():
-    # Results go to stdout, everything said on the way to stderr, so pipes stay clean.
+def refuse_old_names(words: Iterable[str], renamed: Mapping[str, str]) -> None:
+    """Refuse the old names of options.
+
+    Done before parsing, since argparse would take an old name for an abbreviation of a new one that
+    begins with it.
+
+    Args:
+        words: the command line of a verb.
+        renamed: new names by old ones, such as ``{"--out": "--output"}``.
+
+    Raises:
+        UserError: an old name is used; the message says the new one.
+    """
+    for word in words:
+        if word == "--":
+            return  # no options follow
+        option = word.split("=")[0]
+        if option in renamed:
+            raise UserError(f"{option} is now called {renamed[option]}")
+
+
+def _start_logging() -> None:
+    # Results go to stdout, all other messages to stderr, so that pipes stay clean.
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
 
 
-def run_verb(argv):
-    """Parses and runs one verb; returns its exit status. Errors are left to :func:`main`."""
+def run_verb(argv: Sequence[str]) -> int:
+    """Parse and run one verb, and return its exit status; errors are left to :func:`main`."""
     verb, rest = _find_verb(argv)
     module_name, text = VERBS[verb]
     module = importlib.import_module(module_name, __package__)
@@ -76,11 +109,12 @@ def run_verb(argv):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)
+    refuse_old_names(rest, getattr(module, "RENAMED_OPTIONS", {}))
     return module.run(parser.parse_args(rest)) or 0
 
 
-def main(argv=None):
-    """The console command. Returns 0, or 2 for a mistake that the user can mend."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the console command and return its exit status: 2 for a mistake that people can mend."""
     argv = sys.argv[1:] if argv is None else list(argv)
     _start_logging()
     try:
@@ -100,12 +134,12 @@ def main(argv=None):
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone (`| head`). Point stdout at nothing, or Python
-        # complains once more when it flushes at exit.
+        # The reader of our output has ended (`| head`). Point stdout at nothing, or Python
+        # reports a second error when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except OSError as error:
-        # No such file, no permission, disk full: the system's own words say it best.
+        # No such file, no permission, disk full: the system's own message says what is wrong.
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         return EXIT_USER_ERROR

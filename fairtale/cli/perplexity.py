@@ -15,7 +15,10 @@ from typing import NamedTuple
 
 from ..data.corpus.text_lines import read_text_lines
 from ..errors import UserError
-from .support import find_device, positive_int, progress_bar, require, require_transformers
+from .argument_types import positive_int
+from .devices import find_device
+from .optional import require, require_transformers
+from .progress import progress_bar
 
 
 def add_arguments(parser):

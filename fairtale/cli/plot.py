@@ -9,7 +9,8 @@ import os
 
 from ..data.training_log import RESERVED_METRICS, read_log
 from ..errors import UserError
-from .support import require, whole_file
+from .files import whole_file
+from .optional import require
 
 LOG_NAME = "train.log"
 # Drawn when nothing is asked for, as far as the logs have them.

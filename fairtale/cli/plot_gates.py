@@ -14,8 +14,10 @@ import os
 from ..data.training_log import read_log
 from ..errors import UserError
 from ..pruning.gate_history import HISTORY_NAME, heat_map, pixels, read_history
+from .argument_types import positive_int
+from .files import whole_file
+from .optional import require
 from .plot import LOG_NAME, short_names
-from .support import positive_int, require, whole_file
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,9 @@ import os
 from ..errors import UserError
 from ..plugin import register
 from ..pruning.parts import HEAD_TYPES, SIDES, place_of, type_of
-from .support import find_device, positive_int, to_device, whole_file
+from .argument_types import positive_int
+from .devices import find_device, to_device
+from .files import whole_file
 
 logger = logging.getLogger(__name__)
 

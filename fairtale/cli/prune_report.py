@@ -18,7 +18,11 @@ from ..data.corpus.text_lines import read_text_lines
 from ..errors import UserError
 from ..plugin import register
 from ..pruning.parts import HEAD_TYPES, type_of
-from .support import find_device, positive_int, progress_bar, require, to_device, whole_file
+from .argument_types import positive_int
+from .devices import find_device, to_device
+from .files import whole_file
+from .optional import require
+from .progress import progress_bar
 
 
 def add_arguments(parser):

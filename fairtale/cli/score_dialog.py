@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from ..data.corpus.text_lines import read_text_lines
 from ..errors import UserError
-from .support import positive_int
+from .argument_types import positive_int
 
 _OUTPUT_LINE = re.compile(r"([HD])-(\d+)\t(\S+)\t(.*)", re.DOTALL)
 _GENERATED = re.compile(r"[SH]-\d+\t")

@@ -19,8 +19,11 @@ import sys
 from ..data.corpus.records import NUM_PLACES_NAMED
 from ..data.corpus.text_lines import decode_line, open_binary
 from ..errors import UserError
+from .argument_types import positive_int
+from .devices import usable_cpus
+from .files import whole_file
+from .progress import progress_bar
 from .spm_dialog import DialogEncoder, LeftOut
-from .support import positive_int, progress_bar, usable_cpus, whole_file
 
 # A task for a worker: long enough to make the transport cheap, short enough to share.
 _TASK_BYTES = 1 << 19

@@ -20,8 +20,11 @@ from collections import Counter
 
 from ..data.corpus.text_lines import read_text_lines
 from ..errors import UserError
+from .argument_types import positive_int
+from .devices import usable_cpus
+from .files import whole_file
+from .progress import progress_bar
 from .spm_dialog import MARKS, add_marks, read_sides
-from .support import positive_int, progress_bar, usable_cpus, whole_file
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,9 @@ from ..data.story.formats import (
     read_stories,
 )
 from ..errors import UserError
-from .support import fraction, positive_int, progress_bar, whole_file
+from .argument_types import fraction, positive_int
+from .files import whole_file
+from .progress import progress_bar
 
 
 def add_arguments(parser):

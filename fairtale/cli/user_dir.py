@@ -3,12 +3,15 @@
 fairseq-train DATA --user-dir "$(fairtale user-dir)" ...
 """
 
+import argparse
+
 from ..plugin import user_dir
 
 
-def add_arguments(parser):
-    pass
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add nothing: the verb takes no arguments."""
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
+    """Print the folder."""
     print(user_dir())

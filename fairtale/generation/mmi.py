@@ -1,21 +1,25 @@
 """Re-ranking of replies by how well they predict the query."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from fairseq import checkpoint_utils, utils
 from fairseq.data import data_utils
+from torch import Tensor
 
 from ..errors import UserError
 from ..modules.chunked_loss import chunk_rows
 
-MAX_TOKENS = 8192  # of a batch of pairs, each counted as long as the longest
-LOGITS_MIB = 64  # fp32 logits at a time; their log-probabilities take as much again
-MIN_ROWS = 64  # projected at a time, even if they are larger than that
+MAX_TOKENS = 8192  # in a batch of pairs, each counted as long as the longest
+LOGITS_MIB = 64  # of fp32 logits at a time; their log-probabilities take as much again
+MIN_ROWS = 64  # projected at a time, even if their logits are larger than that
 
 
 class MMIReranker:
-    """Orders n-best replies by (1 - W) log P(reply | context) + W log P(query | reply).
+    """Re-rank n-best replies by (1 - W) log P(reply | context) + W log P(query | reply).
 
     Source: Li et al. 2016, "A Diversity-Promoting Objective Function", MMI-bidi. Both parts
     are as the generator scores: mean per token with the same length penalty, or sums with
@@ -31,7 +35,7 @@ class MMIReranker:
         UserError: not a reverse model, another dictionary, or W outside [0, 1].
     """
 
-    def __init__(self, path, weight: float, data: str, len_penalty):
+    def __init__(self, path: str, weight: float, data: str, len_penalty: float | None) -> None:
         if not 0 <= weight <= 1:
             raise UserError(f"--mmi-weight {weight}: must lie between 0 and 1")
         try:
@@ -47,11 +51,15 @@ class MMIReranker:
         self.len_penalty = len_penalty
 
     @torch.no_grad()
-    def score(self, queries, replies):
-        """Return log P(query | reply) for pairs of int64 tensors without end marks, fp32 [n].
+    def score(self, queries: Sequence[Tensor], replies: Sequence[Tensor]) -> Tensor:
+        """Return log P(query | reply) of pairs, fp32 [n].
 
         A query that the reverse model would cut is scored as it is cut: its first
         ``max_target_positions`` tokens, and their mean is over those.
+
+        Args:
+            queries: int64 tensors without end marks.
+            replies: one to each query, likewise.
         """
         sep = self.task.sep
         prefixes = [torch.cat([reply, reply.new_tensor([sep])]) for reply in replies]
@@ -65,8 +73,8 @@ class MMIReranker:
             totals[rows], lengths[rows] = self._sums(dataset.collater([pairs[i] for i in rows]))
         return totals if self.len_penalty is None else totals / lengths**self.len_penalty
 
-    def _sums(self, batch):
-        """Return the sums of log P over the response of each pair, and their tokens, fp32 [n]."""
+    def _sums(self, batch: Any) -> Tensor:
+        """Return the sum of log P over the response of each pair, and its tokens, fp32 [2, n]."""
         device = next(self.model.parameters()).device
         batch = utils.move_to_cuda(batch) if device.type == "cuda" else batch
         batch = self.task.response_view(batch)
@@ -83,14 +91,17 @@ class MMIReranker:
         sample = batch["sample_index"][0, scored]
         sums = own.new_zeros(2, batch["nsentences"])
         sums.index_add_(1, sample, torch.stack([own, torch.ones_like(own)]))
-        return sums.cpu()
+        cpu: Tensor = sums.cpu()
+        return cpu
 
-    def rerank(self, queries, hypos):
+    def rerank(
+        self, queries: Sequence[Tensor], hypos: Sequence[Sequence[dict[str, Any]]]
+    ) -> list[list[dict[str, Any]]]:
         """Sort each sentence's hypotheses; each gains ``forward_score`` and ``reverse_score``.
 
         Args:
-            queries: int64 tensors, one a sentence.
-            hypos: fairseq's lists of hypotheses, one a sentence.
+            queries: int64 tensors, one for each sentence.
+            hypos: fairseq's lists of hypotheses, one for each sentence.
         """
         eos = self.task.dictionary.eos()
         flat = [(q, h) for q, group in zip(queries, hypos) for h in group]
@@ -104,7 +115,7 @@ class MMIReranker:
         return [sorted(group, key=lambda h: -float(h["score"])) for group in hypos]
 
 
-def _batches(pairs):
+def _batches(pairs: Sequence[dict[str, Any]]) -> list[list[int]]:
     """Cut pairs, ordered by length, into batches of at most ``MAX_TOKENS``, or of one."""
     sizes = np.array([pair["prefix"] + pair["response"] for pair in pairs], dtype=np.int64)
     batches = data_utils.batch_by_size(

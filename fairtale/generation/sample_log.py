@@ -1,71 +1,76 @@
 """Continuations written to the log while a model trains."""
 
 import logging
-import time
-from argparse import Namespace
+from collections.abc import Sequence
+from typing import Any
 
-import torch
-from fairseq import utils
+from .options import DecodingOptions
+from .session import Continuations, Session
 
 logger = logging.getLogger(__name__)
 
 
-def sample_continuations(task, model, prompts, max_len, topk=10, temperature=1.0, seed=1):
+def sample_continuations(
+    task: Any,
+    model: Any,
+    prompts: Sequence[str],
+    max_len: int,
+    topk: int = 10,
+    temperature: float = 1.0,
+    seed: int = 1,
+) -> Continuations:
     """Continue ``prompts`` by top-k sampling, the same way at every validation.
 
-    The random state is put back afterwards, so training goes on as if nothing had been
-    sampled.
+    The random state and the model's mode are put back afterwards, so training goes on as if
+    nothing had been sampled.
 
     Args:
-        task: a task with ``encode_prompt``, ``decode_tokens``, ``build_generator`` and
-            ``build_dataset_for_inference``.
+        task: of a prefix language model.
+        model: of the task, in any mode.
         prompts: texts.
         max_len: most tokens of a continuation.
+        topk: choose from this many of the likeliest tokens.
+        temperature: divides the logits, above 0.
+        seed: random seed for the choice.
 
     Returns:
-        the continuations as text, and the speed in generated tokens/s.
+        The continuations as text, and the speed in generated tokens/s.
+
+    Raises:
+        UserError: an option is out of its range.
     """
-    device = next(model.parameters()).device
-    tokens = [task.encode_prompt(prompt) for prompt in prompts]
-    dataset = task.build_dataset_for_inference(tokens, [len(t) for t in tokens])
-    sample = dataset.collater([dataset[i] for i in range(len(dataset))])
-    sample = utils.move_to_cuda(sample) if device.type == "cuda" else sample
-    args = Namespace(
-        beam=1,
-        nbest=1,
-        sampling=True,
-        sampling_topk=topk,
-        temperature=temperature,
-        max_len_a=0,
-        max_len_b=max_len,
+    options = DecodingOptions(
+        max_len_b=max_len, sampling_topk=topk, temperature=temperature, seed=seed
     )
-    training = model.training
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        generator = task.build_generator([model], args)
-        start = time.perf_counter()
-        hypos = task.inference_step(generator, [model], sample)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds = time.perf_counter() - start
-    model.train(training)
-    best = [h[0]["tokens"] for h in hypos]
-    speed = sum(map(len, best)) / max(seconds, 1e-9)
-    return [task.decode_tokens(t) for t in best], speed
+    return Session(task, model).continue_batch(prompts, options)
 
 
 class SampleWriter:
-    """Writes continuations to the log and, with a folder, to TensorBoard as text."""
+    """Write continuations to the log and, with a folder, to TensorBoard as text.
 
-    def __init__(self, tensorboard_logdir=None):
-        self.writer = None
+    Args:
+        tensorboard_logdir: folder of TensorBoard's files; None for none.
+    """
+
+    def __init__(self, tensorboard_logdir: str | None = None) -> None:
+        self.writer: Any = None
         # a config that no command has composed still holds the reference to the option
         if tensorboard_logdir and not tensorboard_logdir.startswith("${"):
             from tensorboardX import SummaryWriter
 
             self.writer = SummaryWriter(f"{tensorboard_logdir}/samples")
 
-    def write(self, prompts, continuations, step, speed):
+    def write(
+        self, prompts: Sequence[str], continuations: Sequence[str], step: int, speed: float
+    ) -> None:
+        """Write the continuations of one validation.
+
+        Args:
+            prompts: texts.
+            continuations: one of each.
+            step: updates done.
+            speed: in generated tokens/s.
+        """
         for i, (prompt, text) in enumerate(zip(prompts, continuations)):
             logger.info("sample %d @ %d updates: %s|%s", i, step, prompt, text)
             if self.writer is not None:

@@ -1,28 +1,56 @@
-"""Writing one continuation token by token, for somebody who watches."""
+"""Sample one text token by token, and show it as it grows."""
 
-from typing import Iterator, Optional
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..interfaces import PrefixInput
 from ..modules.ngram_blocking import block_repeated_ngrams
+from .options import DecodingOptions
+from .processors import Processor
+
+if TYPE_CHECKING:  # fairseq is imported after ``plugin.register`` has cured it
+    from ..modules.prefix_encoder_decoder import PrefixDecoder, PrefixEncoder
 
 _COLDEST = 1e-30  # as good as 0, and its inverse still is an fp32 number
 
 
-def choose_token(
-    lprobs: Tensor, topk: int, topp: float, generator: Optional[torch.Generator] = None
-) -> int:
-    """Draw a token from log-probabilities [V]: of the k best, or of the nucleus.
+class PrefixModel(Protocol):
+    """A prefix language model, ``gpt`` or ``unilm_seq2seq``."""
 
-    They are made to sum to 1 first: what masks have left of them may be less than the
-    smallest float.
+    encoder: PrefixEncoder
+    decoder: PrefixDecoder
+
+    def max_decoder_positions(self) -> int:
+        """Return how many positions there are."""
+        ...
+
+
+class Prefix(NamedTuple):
+    """What one text continues."""
+
+    net_input: PrefixInput  # of one row [1, S]
+    eos: int  # the token that ends the text
+    forbidden: Sequence[int]  # tokens that the text never holds
+
+
+def choose_token(
+    lprobs: Tensor, topk: int, topp: float, generator: torch.Generator | None = None
+) -> int:
+    """Draw a token from log-probabilities [V]: from the k best, or from the nucleus.
+
+    They are normalised to sum to 1 first, since masks may have left less than the smallest float.
 
     Args:
-        topk: how many; 1 is greedy, 0 or less all.
+        lprobs: log-probabilities [V].
+        topk: how many of the best; 1 is greedy, 0 or less is all.
         topp: smallest set of at least this probability (Holtzman et al. 2020); 1 or more, or
             0 or less, is all.
+        generator: source of random numbers; None for torch's global one.
     """
     probs = lprobs.float().softmax(-1)
     if topk > 0:
@@ -37,63 +65,54 @@ def choose_token(
 
 @torch.no_grad()
 def stream_tokens(
-    model,
-    net_input: dict,
-    eos: int,
-    max_len: int,
-    forbidden: tuple = (),
-    topk: int = 10,
-    topp: float = 1.0,
-    temperature: float = 1.0,
-    min_len: int = 1,
-    no_repeat_ngram: int = 0,
-    processors: tuple = (),
-    generator: Optional[torch.Generator] = None,
+    model: PrefixModel,
+    prefix: Prefix,
+    options: DecodingOptions,
+    processors: Sequence[Processor] = (),
+    generator: torch.Generator | None = None,
 ) -> Iterator[int]:
-    """Yield the tokens of one continuation as they are drawn, without the end mark.
+    """Yield the tokens of one text as they are drawn, without the end mark.
+
+    The text ends at ``options.max_len`` tokens, or earlier where the model's positions end.
 
     Args:
-        model: a prefix language model in evaluation mode.
-        net_input: one prefix [1, S], as the encoder takes it.
-        max_len: most tokens; fewer if the positions end.
-        forbidden: tokens that are never drawn.
-        temperature: divides the logits, > 0.
-        no_repeat_ngram: no n-gram of the continuation is repeated; 0: off.
-        processors: as of :class:`~fairtale.generation.prefix_generator.PrefixGenerator`.
-
-    Raises:
-        UserError: ``temperature`` is not positive.
+        model: in evaluation mode.
+        prefix: on the model's device.
+        options: ``block_context_ngram`` and ``seed`` are left to the caller, who passes them as
+            ``processors`` and ``generator``.
+        processors: change the log-probabilities of each token, in this order.
+        generator: source of random numbers; None for torch's global one.
     """
-    if not temperature > 0:
-        raise UserError(f"--temperature {temperature}: must be > 0; --topk 1 is greedy")
-    temperature = max(temperature, _COLDEST)
-    prefix = model.encoder(**net_input)
-    tokens = net_input["src_tokens"].new_full((1, 1), eos)
-    state: dict = {}
-    room = model.max_decoder_positions() - int(prefix.next_positions[0])
-    for step in range(min(max_len, room)):
-        logits = model.decoder(tokens, prefix, state)[0][:, -1].float()
+    temperature = max(options.temperature, _COLDEST)
+    out = model.encoder(**prefix.net_input)
+    tokens = prefix.net_input["src_tokens"].new_full((1, 1), prefix.eos)
+    state: dict[str, object] = {}
+    room = model.max_decoder_positions() - int(out.next_positions[0])
+    for step in range(min(options.max_len, room)):
+        logits = model.decoder(tokens, out, state)[0][:, -1].float()
         # before anything else, so that a token remains: processors and the blocking of n-grams
         # leave one that they find, and the likeliest has log-probability 0 at any temperature
-        masked = [*forbidden, eos] if step < min_len else [*forbidden]
+        masked = [*prefix.forbidden, prefix.eos] if step < options.min_len else [*prefix.forbidden]
         logits = logits.index_fill(1, tokens.new_tensor(masked), -torch.inf)
         lprobs = ((logits - logits.amax(1, keepdim=True)) / temperature).log_softmax(-1)
         for process in processors:
-            lprobs = process(lprobs, tokens, prefix)
-        if no_repeat_ngram:
-            lprobs = block_repeated_ngrams(tokens[:, 1:], lprobs, no_repeat_ngram)
-        token = choose_token(lprobs[0], topk, topp, generator)
-        if token == eos:
+            lprobs = process(lprobs, tokens, out)
+        if options.no_repeat_ngram_size:
+            lprobs = block_repeated_ngrams(tokens[:, 1:], lprobs, options.no_repeat_ngram_size)
+        token = choose_token(lprobs[0], options.topk, options.topp, generator)
+        if token == prefix.eos:
             return
         yield token
         tokens = torch.cat([tokens, tokens.new_full((1, 1), token)], 1)
 
 
-def text_as_it_grows(tokens, decode) -> Iterator[str]:
-    """Yield what each token adds to the text; half a character waits for its other half.
+def text_as_it_grows(tokens: Iterable[int], decode: Callable[[list[int]], str]) -> Iterator[str]:
+    """Yield what each token adds to the text, whole characters only.
+
+    Bytes that are not a character yet are held back until they are, or until the end.
 
     Args:
-        tokens: iterable of token ids.
+        tokens: token ids.
         decode: turns a list of token ids into text.
     """
     seen: list[int] = []

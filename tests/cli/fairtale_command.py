@@ -1,4 +1,4 @@
-"""Runs ``fairtale`` and the project's shell scripts as people do, in a process of their own."""
+"""Run ``fairtale`` and the project's shell scripts as people do, in processes of their own."""
 
 import os
 import random
@@ -25,7 +25,7 @@ def _run(words, cwd, stdin, env):
 
 
 def fairtale(*words, cwd=None, stdin=None, env=None):
-    """The finished process of ``fairtale WORDS``."""
+    """Run ``fairtale WORDS`` and return the finished process."""
     return _run(
         [sys.executable, "-m", "fairtale", *words],
         cwd,
@@ -35,12 +35,12 @@ def fairtale(*words, cwd=None, stdin=None, env=None):
 
 
 def script(name, *words, cwd=None, stdin=None, env=None):
-    """The finished process of ``bash scripts/NAME WORDS``."""
+    """Run ``bash scripts/NAME WORDS`` and return the finished process."""
     return _run(["bash", ROOT / "scripts" / name, *words], cwd, stdin, env)
 
 
 def assert_user_error(done, *parts):
-    """The command failed with status 2 and one line on stderr that holds all ``parts``."""
+    """Check that the command failed with status 2 and a last line that contains all ``parts``."""
     assert done.returncode == 2, done.stdout + done.stderr
     line = done.stderr.strip().splitlines()[-1]
     assert line.startswith("error: "), done.stderr

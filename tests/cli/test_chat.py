@@ -30,7 +30,7 @@ def model(fairseq, tmp_path_factory):
 
 
 def chat(model, *options, stdin="hello\nhow are you\n"):
-    """The lines that the model writes, and those on stderr."""
+    """Return the lines that the model writes, and those on stderr."""
     done = fairtale(
         "chat",
         model,
@@ -58,7 +58,7 @@ def test_what_is_not_utf8_is_asked_again(model):
 def test_steered_and_kept_from_repeating_the_history(model):
     words = model.parent / "colours"
     words.write_text("blue\n")
-    options = ["--min-len", "3", "--max-len", "9"]
+    options = ["--min-len", "3", "--max-len-b", "9"]
     steered, _ = chat(model, *options, "--steer-words", words, "--steer-weight", "50")
     assert all("blue" in reply.split() for reply in steered)
     blocked, _ = chat(model, *options, "--block-context-ngram", "1")
@@ -68,7 +68,11 @@ def test_steered_and_kept_from_repeating_the_history(model):
 
 
 def test_mistakes_are_one_line(model):
-    done = fairtale("chat", model, "--max-len", "24", "--cpu", stdin="hello\n")
-    assert_user_error(done, "--max-len 24: replies of at most 23 tokens were learned")
-    done = fairtale("chat", model, "--topk", "5", "--topp", "0.5", "--cpu", stdin="hello\n")
-    assert_user_error(done, "--topk 5 --topp 0.5: give one of them")
+    done = fairtale("chat", model, "--max-len-b", "24", "--cpu", stdin="hello\n")
+    assert_user_error(done, "--max-len-b 24: replies of at most 23 tokens were learned")
+    words = ["--sampling-topk", "5", "--sampling-topp", "0.5"]
+    done = fairtale("chat", model, *words, "--cpu", stdin="hello\n")
+    assert_user_error(done, "--sampling-topk 5 and --sampling-topp 0.5: give one of them")
+    done = fairtale("chat", model, "--topk=5", stdin="hello\n")
+    assert_user_error(done, "error: --topk is now called --sampling-topk")
+    assert len(done.stderr.splitlines()) == 1

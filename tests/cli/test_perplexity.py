@@ -9,7 +9,7 @@ from fairtale.cli.main import main
 from fairtale.cli.perplexity import windows
 from tests.cli.fairtale_command import assert_user_error, fairtale
 
-sys.modules.setdefault("torchaudio", None)  # see fairtale.cli.support.require_transformers
+sys.modules.setdefault("torchaudio", None)  # see fairtale.compat.torchaudio
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 

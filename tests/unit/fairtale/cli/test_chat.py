@@ -4,8 +4,10 @@ import argparse
 
 import pytest
 
-from fairtale.cli.chat import add_arguments, check_options, reply_length
+from fairtale.cli.chat import RENAMED_OPTIONS, add_arguments, decoding_options
+from fairtale.cli.main import refuse_old_names
 from fairtale.errors import UserError
+from fairtale.generation.options import DecodingOptions
 
 
 def parsed(options):
@@ -17,50 +19,68 @@ def parsed(options):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ("--topk -1", "--topk -1: at least 1, or 0 for all"),
-        ("--topp 0", "--topp 0.0: a probability"),
-        ("--topp 1.5", "--topp 1.5: a probability"),
-        ("--topp nan", "--topp nan: a probability"),
-        ("--topk 5 --topp 0.9", "--topk 5 --topp 0.9: give one"),
+        ("--sampling-topk 0", "--sampling-topk 0: give at least 1, or -1 for no limit"),
+        ("--sampling-topp 0", "--sampling-topp 0.0: a probability"),
+        ("--sampling-topp 1.5", "--sampling-topp 1.5: a probability"),
+        ("--sampling-topp nan", "--sampling-topp nan: a probability"),
+        (
+            "--sampling-topk 5 --sampling-topp 0.9",
+            "--sampling-topk 5 and --sampling-topp 0.9: give one",
+        ),
         ("--temperature 0", "--temperature 0.0: must be > 0"),
         ("--temperature inf", "--temperature inf: "),
-        ("--min-len 20 --max-len 10", "--min-len 20 is more than --max-len 10"),
-        ("--min-len 61", "--min-len 61 is more than --max-len 60"),
+        ("--min-len 20 --max-len-b 10", "--max-len-b 10 is less than --min-len 20"),
+        ("--min-len 61", "--max-len-b 60 is less than --min-len 61"),
         ("--min-len -1", "--min-len -1: must not be negative"),
         ("--no-repeat-ngram-size -1", "--no-repeat-ngram-size -1"),
         ("--block-context-ngram -2", "--block-context-ngram -2"),
         ("--steer-weight 3", "--steer-weight 3.0: a finite number, together with --steer-words"),
         ("--steer-weight nan --steer-words f", "--steer-weight nan"),
         (f"--seed {1 << 64}", "--seed 18446744073709551616: a number of 64 bits"),
-        ("--topk -3 --temperature -1", "--topk -3: at least 1, or 0 for all; --temperature -1.0"),
+        (
+            "--sampling-topk -3 --temperature -1 --steer-weight 2",
+            "--temperature -1.0: must be > 0, and finite (--sampling-topk 1 is greedy); "
+            "--sampling-topk -3: give at least 1, or -1 for no limit; --steer-weight 2.0",
+        ),
     ],
 )
 def test_refused_by_name(options, told):
     with pytest.raises(UserError) as error:
-        check_options(parsed(options))
+        decoding_options(parsed(options))
     assert str(error.value).startswith(told)
 
 
 def test_a_reply_has_at_least_one_token(capsys):
     with pytest.raises(SystemExit):
-        parsed("--max-len 0")
-    assert "--max-len: '0' is not a whole number of at least 1" in capsys.readouterr().err
+        parsed("--max-len-b 0")
+    assert "--max-len-b: '0' is not a whole number of at least 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("options", "topk"),
-    [("", 10), ("--topp 0.9", 0), ("--topk 0 --topp 0.9", 0), ("--topk 3 --topp 1", 3)],
+    [
+        ("", 10),
+        ("--sampling-topp 0.9", -1),
+        ("--sampling-topk -1 --sampling-topp 0.9", -1),
+        ("--sampling-topk 3 --sampling-topp 1", 3),
+    ],
 )
 def test_the_nucleus_is_of_all_tokens(options, topk):
-    args = parsed(options)
-    check_options(args)
-    assert args.topk == topk
+    assert decoding_options(parsed(options)).topk == topk
 
 
-def test_replies_are_no_longer_than_what_was_learned():
-    assert reply_length(parsed(""), 63) == 60
-    assert reply_length(parsed(""), 19) == 19
-    assert reply_length(parsed("--max-len 19"), 19) == 19
-    for options in ("--max-len 20", "--min-len 20"):
-        with pytest.raises(UserError, match=f"{options}: replies of at most 19 tokens"):
-            reply_length(parsed(options), 19)
+def test_options_reach_the_model():
+    given = "--max-len-b 9 --min-len 2 --no-repeat-ngram-size 4 --block-context-ngram 2 --seed 7"
+    found = decoding_options(parsed(f"{given} --temperature 0.5 --sampling-topk 4"))
+    assert found == DecodingOptions(9, 2, 4, -1.0, 0.5, 4, 2, 7)
+    assert decoding_options(parsed("")) == DecodingOptions(no_repeat_ngram_size=3)
+
+
+def test_old_names_are_refused_with_the_new_one():
+    for old, new in (
+        ("--topk", "--sampling-topk"),
+        ("--topp", "--sampling-topp"),
+        ("--max-len", "--max-len-b"),
+    ):
+        with pytest.raises(UserError, match=f"^{old} is now called {new}$"):
+            refuse_old_names(["model.pt", old, "5"], RENAMED_OPTIONS)

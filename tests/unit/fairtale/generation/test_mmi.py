@@ -1,4 +1,4 @@
-"""The reverse score of re-ranking: what is scored, and that its cutting into parts is not seen."""
+"""The reverse score of re-ranking: what is scored; computing it in parts changes nothing."""
 
 from argparse import Namespace
 

@@ -7,6 +7,7 @@ from argparse import Namespace
 
 import pytest
 import torch
+from fairseq.dataclass.configs import GenerationConfig
 
 from fairtale.errors import UserError
 from fairtale.generation.prefix_generator import PrefixGenerator, check_generation_options
@@ -320,38 +321,7 @@ def test_plain_options_are_accepted():
     check_generation_options(Namespace(beam=4, nbest=4, sampling=False, max_len_b=None))
     check_generation_options(Namespace(sampling=True, sampling_topk=1, temperature=0.1))
     check_generation_options(Namespace(beam=4, diverse_beam_groups=2))
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (dict(temperature=0.0), "--temperature 0.0"),
-        (dict(temperature=-1.0), "--temperature -1.0"),
-        (dict(sampling_topk=5), "--sampling-topk 5 needs --sampling"),
-        (dict(sampling_topp=0.5), "--sampling-topp 0.5 needs --sampling"),
-        (dict(sampling=True, sampling_topk=0), "--sampling-topk 0"),
-        (dict(sampling=True, sampling_topk=-5), "--sampling-topk -5"),
-        (dict(sampling=True, sampling_topp=0.0), "--sampling-topp 0.0"),
-        (dict(sampling=True, sampling_topp=1.5), "--sampling-topp 1.5"),
-        (dict(sampling=True, sampling_topk=5, sampling_topp=0.5), "give one of them"),
-        (dict(sampling=True, diverse_beam_groups=2, beam=4), "give one of them"),
-        (dict(sampling=True, diversity_rate=0.5), "give one of them"),
-        (dict(beam=3, diverse_beam_groups=2), "--beam 3 .* --diverse-beam-groups 2"),
-        (dict(beam=0), "--beam 0"),
-        (dict(beam=2, nbest=3), "--nbest 3 is more than --beam 2"),
-        (dict(min_len=-1), "--min-len -1"),
-        (dict(no_repeat_ngram_size=-1), "--no-repeat-ngram-size -1"),
-        (dict(max_len_b=3, min_len=5), "--max-len-b 3 is less than --min-len 5"),
-        (dict(max_len_a=-0.5), "--max-len-a -0.5"),
-        (dict(constraints="ordered"), "--constraints"),
-        (dict(print_alignment="hard"), "--print-alignment"),
-    ],
-    ids=lambda x: " ".join(f"{k}={v}" for k, v in x.items()) if isinstance(x, dict) else "",
-)
-def test_bad_options_are_refused_in_one_line(options, words):
-    with pytest.raises(UserError, match=words) as error:
-        check_generation_options(Namespace(**options))
-    assert "\n" not in str(error.value)
+    check_generation_options(GenerationConfig())
 
 
 def test_all_mistakes_are_named_at_once():

@@ -4,17 +4,25 @@ import pytest
 import torch
 
 from fairtale.errors import UserError
+from fairtale.generation.options import DecodingOptions
 from fairtale.generation.processors import ContextNgramBlock
-from fairtale.generation.streaming import choose_token, stream_tokens, text_as_it_grows
+from fairtale.generation.streaming import (
+    Prefix,
+    choose_token,
+    stream_tokens,
+    text_as_it_grows,
+)
 from tests.helpers import generate, tiny_dictionary, tiny_model, tiny_task
 
 END = 2
 
 
-def stream(model, prompt, **options):
+def stream(model, prompt, forbidden=(), processors=(), generator=None, **options):
     tokens = torch.tensor([[0, *prompt]])
     net_input = {"src_tokens": tokens, "src_lengths": torch.tensor([tokens.size(1)])}
-    return list(stream_tokens(model, net_input, END, **{"max_len": 8, **options}))
+    prefix = Prefix(net_input, END, forbidden)
+    chosen = DecodingOptions(**{"max_len_b": 8, **options})
+    return list(stream_tokens(model, prefix, chosen, processors, generator))
 
 
 def test_greedy_streaming_equals_beam_search_with_one_beam():
@@ -22,12 +30,12 @@ def test_greedy_streaming_equals_beam_search_with_one_beam():
     model = tiny_model(dictionary, seed=5)
     for prompt in ([4, 5], [], [9, 10, 11, 12]):
         best = generate(tiny_task(dictionary), [model], [prompt], beam=1)[0][0]["tokens"]
-        assert stream(model, prompt, topk=1) == best[best != END].tolist()
+        assert stream(model, prompt, sampling_topk=1) == best[best != END].tolist()
 
 
 def test_streaming_ends_at_the_last_position():
     model = tiny_model(max_positions=8, seed=5)
-    assert len(stream(model, [4, 5, 6], topk=5, min_len=99, max_len=99)) == 4
+    assert len(stream(model, [4, 5, 6], sampling_topk=5, min_len=99, max_len_b=99)) == 4
 
 
 def test_forbidden_tokens_and_repeated_ngrams_are_never_drawn():
@@ -37,12 +45,12 @@ def test_forbidden_tokens_and_repeated_ngrams_are_never_drawn():
         tokens = stream(
             model,
             [4],
-            topk=0,
+            sampling_topk=-1,
             temperature=5.0,
-            max_len=12,
+            max_len_b=12,
             min_len=12,
             forbidden=(0, 1, 4, 5),
-            no_repeat_ngram=1,
+            no_repeat_ngram_size=1,
             generator=random,
         )
         assert not {0, 1, 4, 5} & set(tokens)
@@ -75,8 +83,9 @@ def test_what_masks_leave_can_be_drawn_at_any_temperature(temperature):
     model.decoder.forward = sure_of_the_end
     assert stream(model, [4], min_len=0) == []
     for topp in (1.0, 0.5):
-        options = {"topk": 0, "topp": topp, "temperature": temperature, "forbidden": (0, 1, 5)}
-        tokens = stream(model, [4], min_len=6, max_len=20, **options)
+        options = {"temperature": temperature, "forbidden": (0, 1, 5)}
+        options |= {"sampling_topk": -1} if topp == 1 else {"sampling_topp": topp}
+        tokens = stream(model, [4], min_len=6, max_len_b=20, **options)
         assert len(tokens) == 6 and not {0, 1, 5} & set(tokens)
 
 

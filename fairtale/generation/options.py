@@ -1,0 +1,243 @@
+"""Decoding options: one table of rules, and the options of one sampled text.
+
+The table serves everybody who decodes: fairseq's commands, ``fairtale chat``, samples in validation
+and the service. Options have fairseq's names and meanings. Imports neither torch nor fairseq, so
+that a mistake is reported before a model is loaded.
+"""
+
+import math
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ..errors import UserError
+
+DEFAULT_TOPK = 10  # of a sampled text for which neither top-k nor top-p is given
+DEFAULT_MAX_LEN = 60  # most tokens of a sampled text
+
+# fairseq's own defaults, and those of the options that fairtale adds
+DEFAULTS: Mapping[str, Any] = {
+    "beam": 5,
+    "nbest": 1,
+    "max_len_a": 0.0,
+    "max_len_b": 200,
+    "min_len": 1,
+    "sampling": False,
+    "sampling_topk": -1,
+    "sampling_topp": -1.0,
+    "temperature": 1.0,
+    "no_repeat_ngram_size": 0,
+    "diverse_beam_groups": -1,
+    "diversity_rate": -1.0,
+    "constraints": None,
+    "print_alignment": None,
+    "seed": None,
+    "block_context_ngram": 0,
+    "steer_words": None,
+    "steer_weight": None,
+}
+
+
+class Rule(NamedTuple):
+    """What must hold between options."""
+
+    options: tuple[str, ...]  # whose values are given to ``holds``, in this order
+    holds: Callable[..., bool]
+    message: str  # to be filled in with the values by name: option, value, rule, remedy
+
+
+def _not_negative(option: str) -> Rule:
+    flag = f"--{option.replace('_', '-')}"
+    return Rule((option,), lambda value: value >= 0, f"{flag} {{{option}}}: must not be negative")
+
+
+RULES = (
+    Rule(
+        ("temperature",),
+        lambda temperature: 0 < temperature < math.inf,
+        "--temperature {temperature}: must be > 0, and finite (--sampling-topk 1 is greedy)",
+    ),
+    Rule(
+        ("sampling", "sampling_topk"),
+        lambda sampling, topk: sampling or topk < 0,
+        "--sampling-topk {sampling_topk} needs --sampling",
+    ),
+    Rule(
+        ("sampling", "sampling_topp"),
+        lambda sampling, topp: sampling or topp < 0,
+        "--sampling-topp {sampling_topp} needs --sampling",
+    ),
+    Rule(
+        ("sampling_topk",),
+        lambda topk: topk == -1 or topk >= 1,
+        "--sampling-topk {sampling_topk}: give at least 1, or -1 for no limit",
+    ),
+    Rule(
+        ("sampling_topp",),
+        lambda topp: topp == -1.0 or 0 < topp <= 1,
+        "--sampling-topp {sampling_topp}: a probability above 0 and at most 1, or -1 for no limit",
+    ),
+    Rule(
+        ("sampling_topk", "sampling_topp"),
+        lambda topk, topp: topk < 0 or topp < 0,
+        "--sampling-topk {sampling_topk} and --sampling-topp {sampling_topp}: give one of them",
+    ),
+    Rule(
+        ("sampling", "diverse_beam_groups", "diversity_rate"),
+        lambda sampling, groups, rate: bool(sampling) + (groups > 0) + (rate > 0) <= 1,
+        "--sampling, --diverse-beam-groups and --diversity-rate: give one of them",
+    ),
+    Rule(
+        ("beam", "diverse_beam_groups"),
+        lambda beam, groups: groups <= 0 or beam % groups == 0,
+        "--beam {beam} must be a multiple of --diverse-beam-groups {diverse_beam_groups}",
+    ),
+    Rule(("beam",), lambda beam: beam >= 1, "--beam {beam}: must be at least 1"),
+    Rule(
+        ("nbest", "beam"),
+        lambda nbest, beam: nbest <= beam,
+        "--nbest {nbest} is more than --beam {beam}: raise --beam",
+    ),
+    _not_negative("min_len"),
+    _not_negative("no_repeat_ngram_size"),
+    Rule(
+        ("max_len_a", "max_len_b", "min_len"),
+        lambda max_len_a, max_len_b, min_len: max_len_b >= min_len or max_len_a > 0,
+        "--max-len-b {max_len_b} is less than --min-len {min_len}",
+    ),
+    Rule(
+        ("max_len_a",),
+        lambda max_len_a: max_len_a >= 0,
+        "--max-len-a {max_len_a}: tokens for each of the prompt, not negative",
+    ),
+    Rule(
+        ("constraints",),
+        lambda constraints: constraints is None,
+        "--constraints: not supported by this task",
+    ),
+    Rule(
+        ("print_alignment",),
+        lambda print_alignment: not print_alignment,
+        "--print-alignment: this model aligns nothing",
+    ),
+    _not_negative("block_context_ngram"),
+    Rule(
+        ("steer_weight", "steer_words"),
+        lambda weight, words: weight is None or (math.isfinite(weight) and bool(words)),
+        "--steer-weight {steer_weight}: a finite number, together with --steer-words FILE",
+    ),
+    Rule(
+        ("seed",),
+        lambda seed: seed is None or -(1 << 63) <= seed < 1 << 64,
+        "--seed {seed}: a number of 64 bits",
+    ),
+)
+
+
+def check_decoding(given: Mapping[str, Any]) -> None:
+    """Refuse decoding options that break a rule.
+
+    Args:
+        given: values by fairseq's names; those that are absent or None have their defaults.
+
+    Raises:
+        UserError: names every rule that is broken, with the options, their values and the remedy.
+    """
+    values = {
+        name: default if given.get(name) is None else given[name]
+        for name, default in DEFAULTS.items()
+    }
+    broken = [
+        rule.message.format_map(values)
+        for rule in RULES
+        if not rule.holds(*(values[name] for name in rule.options))
+    ]
+    if broken:
+        raise UserError("; ".join(broken))
+
+
+def check_sampling(given: Mapping[str, Any]) -> None:
+    """Refuse options of a sampled text that break a rule; see :class:`DecodingOptions`.
+
+    Raises:
+        UserError: as :func:`check_decoding`.
+    """
+    max_len = given.get("max_len_b")
+    # a nucleus of the whole probability is no limit, and so does not contradict a top-k
+    topp = -1.0 if given.get("sampling_topp") == 1 else given.get("sampling_topp")
+    settled = {
+        "sampling": True,
+        "sampling_topp": topp,
+        "max_len_b": DEFAULT_MAX_LEN if max_len is None else max_len,
+    }
+    check_decoding({**given, **settled})
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """How one text is sampled: fairseq's options of that name, with ``--sampling`` implied.
+
+    Args:
+        max_len_b: most tokens, without the end mark; None for ``DEFAULT_MAX_LEN``, or as many as
+            the model allows if those are fewer.
+        min_len: least tokens.
+        sampling_topk: choose from this many of the likeliest tokens; 1 is greedy, -1 no limit.
+            None for ``DEFAULT_TOPK``, or no limit with ``sampling_topp``.
+        sampling_topp: choose from the smallest set of at least this probability, in (0, 1];
+            -1 or 1 is no limit.
+        temperature: divides the logits, above 0.
+        no_repeat_ngram_size: no n-gram of the text is repeated; 0 is off.
+        block_context_ngram: no n-gram of what it continues is repeated; 0 is off.
+        seed: of the random numbers; None for others each time.
+
+    Raises:
+        UserError: names every rule that is broken.
+    """
+
+    max_len_b: int | None = None
+    min_len: int = 1
+    sampling_topk: int | None = None
+    sampling_topp: float = -1.0
+    temperature: float = 1.0
+    no_repeat_ngram_size: int = 0
+    block_context_ngram: int = 0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        check_sampling(vars(self))
+
+    @property
+    def max_len(self) -> int:
+        """Return the most tokens of a text, the default settled."""
+        return DEFAULT_MAX_LEN if self.max_len_b is None else self.max_len_b
+
+    @property
+    def topp(self) -> float:
+        """Return the probability of the nucleus; -1 for no limit, also where it is everything."""
+        return -1.0 if self.sampling_topp == 1 else self.sampling_topp
+
+    @property
+    def topk(self) -> int:
+        """Return how many of the likeliest tokens are chosen from, -1 for all."""
+        if self.sampling_topk is not None:
+            return self.sampling_topk
+        return DEFAULT_TOPK if self.topp < 0 else -1
+
+    def as_generation_args(self) -> Namespace:
+        """Return these options as fairseq's ``build_generator`` takes them.
+
+        ``seed`` and ``block_context_ngram`` are not among fairseq's; the caller sees to them.
+        """
+        return Namespace(
+            beam=1,
+            nbest=1,
+            sampling=True,
+            sampling_topk=self.topk,
+            sampling_topp=self.topp,
+            temperature=self.temperature,
+            no_repeat_ngram_size=self.no_repeat_ngram_size,
+            min_len=self.min_len,
+            max_len_a=0,
+            max_len_b=self.max_len,
+        )
