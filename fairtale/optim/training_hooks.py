@@ -1,0 +1,90 @@
+"""Moments of fairseq's training loop that it shows nobody: ends of updates, and validations.
+
+What wants to follow them installs the hook when it is built. Each hook is an override of one
+function, which is installed once however often it is asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from types import ModuleType
+from typing import Any
+
+from fairseq.trainer import Trainer
+
+from ..errors import UserError
+from ..interfaces import FollowsUpdates, StepsOnValidation
+
+
+def install_update_hook() -> None:
+    """Call ``end_update`` of a training's criterion after each update.
+
+    Only criterions that are :class:`~fairtale.interfaces.FollowsUpdates` are called. fairseq
+    tells of an update's end to nobody but the task; at the beginning of the next update it would
+    be too late for what is validated and saved before, and after the last update there is no
+    next one.
+
+    The call comes once per update, however many batches ``--update-freq`` puts into it, on every
+    worker, with any task, after the optimizer's step and before validation and saving. A step
+    that is left out, because gradients overflowed in fp16 or memory ran out, is no update.
+    """
+    original = Trainer.train_step
+    if getattr(original, "ends_updates", False):
+        return
+
+    @functools.wraps(original)
+    def train_step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        updates_before = self.get_num_updates()
+        log_output = original(self, *args, **kwargs)
+        num_updates, criterion = self.get_num_updates(), self.get_criterion()
+        # With --amp a step that overflowed calls itself again, and the inner call has ended the
+        # update already.
+        ended = getattr(self, "last_ended_update", None) == num_updates
+        if num_updates > updates_before and not ended and isinstance(criterion, FollowsUpdates):
+            self.last_ended_update = num_updates
+            criterion.end_update(self.get_model(), num_updates)
+        return log_output
+
+    train_step.ends_updates = True  # type: ignore[attr-defined]  # a mark on the function
+    Trainer.train_step = train_step
+
+
+def install_validation_hook() -> None:
+    """Call ``step_validation`` of a training's schedule after each validation.
+
+    fairseq calls ``lr_scheduler.step`` once an epoch, so a schedule never sees the other
+    validations of ``--validate-interval-updates``. One that is
+    :class:`~fairtale.interfaces.StepsOnValidation` gets the first subset's loss after each.
+
+    Raises:
+        UserError: not called from ``fairseq-train``, so nobody would ever call the schedule.
+    """
+    modules = _modules_of_fairseq_train()
+    if not modules:
+        raise UserError("this scheduler follows validations: it works in fairseq-train only")
+    for module in modules:
+        if not getattr(module.validate, "tells_scheduler", False):
+            module.validate = _telling_the_schedule(module.validate)  # type: ignore[attr-defined]
+
+
+def _modules_of_fairseq_train() -> list[ModuleType]:
+    """Return the modules that hold fairseq-train's code; run by -m it is ``__main__``."""
+    found = [sys.modules.get("fairseq_cli.train")]
+    main = sys.modules.get("__main__")
+    if getattr(getattr(main, "__spec__", None), "name", None) == "fairseq_cli.train":
+        found.append(main)
+    return [module for module in found if module is not None]
+
+
+def _telling_the_schedule(original: Any) -> Any:
+    @functools.wraps(original)
+    def validate(cfg: Any, trainer: Any, *args: Any, **kwargs: Any) -> Any:
+        losses = original(cfg, trainer, *args, **kwargs)
+        schedule = trainer.lr_scheduler
+        if isinstance(schedule, StepsOnValidation) and losses and losses[0] is not None:
+            schedule.step_validation(losses[0])
+        return losses
+
+    validate.tells_scheduler = True  # type: ignore[attr-defined]  # a mark on the function
+    return validate
