@@ -311,6 +311,36 @@ def test_a_frozen_decoder_stays_bit_equal(criterion, adam):
     assert not any(torch.equal(after[k], before[k]) for k in encoder)
 
 
+def test_a_wrapped_model_is_trained_as_a_bare_one(criterion):
+    """Also by a wrapper that shows nothing of what it holds."""
+
+    class Wrapper(torch.nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, **kwargs):
+            return self.module(**kwargs)
+
+        def set_num_updates(self, num_updates):
+            self.module.set_num_updates(num_updates)
+
+        def get_targets(self, *args):
+            return self.module.get_targets(*args)
+
+        def get_normalized_probs(self, *args, **kwargs):
+            return self.module.get_normalized_probs(*args, **kwargs)
+
+    losses = []
+    for wrap in (lambda model: model, lambda model: Wrapper(Wrapper(model))):
+        model = _model()
+        learned, optimizer = criterion(target_heads=3, gates_fix_update=2), _adam(model)
+        logs = [_step(wrap(model), learned, optimizer, update) for update in range(3)]
+        losses.append([log["loss"].item() for log in logs])
+        assert _num_open(model) == 3
+    assert losses[0] == losses[1]
+
+
 # ------------------------------------------------------------------------ the history
 
 
