@@ -142,9 +142,7 @@ class GateSchedule:
                 f"already, {num_open} open; leave the option out to train with these, or "
                 "start from a checkpoint saved before"
             )
-        logger.info(
-            "gates are fixed, %d of %d open: recovery tuning", num_open, _num_heads(gates)
-        )
+        logger.info("gates are fixed, %d of %d open: recovery tuning", num_open, _num_heads(gates))
 
     def _check_goal(self, gates: Gates, learned: Gates) -> None:
         fixed_open, num_learned = _num_fixed_open(gates), _num_heads(learned)
