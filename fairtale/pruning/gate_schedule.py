@@ -22,9 +22,8 @@ Gates = Mapping[str, HardConcreteGate]  # keyed by attention, as "encoder.0"
 class GateSchedule:
     """Close gates by a price or to a target, and fix them at an update.
 
-    It knows nothing of the training but the number of updates done, so that a training goes on
-    from a checkpoint as if it had not been stopped. All workers come to the same result, since
-    they have the same gates.
+    It depends on the gates and the number of updates done alone, so a resumed training goes on as
+    if it had not been stopped, and all workers come to the same result.
 
     Args:
         penalty: price in nats per token of all heads of an attention type, at least 0; None for

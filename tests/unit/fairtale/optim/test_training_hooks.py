@@ -1,4 +1,4 @@
-"""Ends of updates and validations reach those who follow them, once each."""
+"""Ends of updates and validations reach criterions and schedules, once each."""
 
 import sys
 from argparse import Namespace
@@ -14,7 +14,7 @@ OVERFLOW, AMP_RETRY = "overflow", "amp retry"
 
 
 class Follower:
-    """A criterion that notes which updates it was told of."""
+    """A criterion that notes the ends of updates."""
 
     def __init__(self):
         self.ended = []
@@ -106,7 +106,7 @@ def test_validation_hook_updates_the_schedule_once(monkeypatch):
 
 
 def test_validation_hook_reaches_a_command_that_runs_as_main(monkeypatch):
-    """``python -m fairseq_cli.train`` is not known under its own name."""
+    """``python -m fairseq_cli.train`` is imported under the name ``__main__``."""
     module, seen = ModuleType("__main__"), []
     module.__spec__ = Namespace(name="fairseq_cli.train")
     module.validate = lambda cfg, trainer, *rest: [7.0, 8.0]
