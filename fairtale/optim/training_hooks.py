@@ -20,9 +20,9 @@ from ..interfaces import FollowsUpdates, StepsOnValidation
 def install_update_hook() -> None:
     """Call ``end_update`` of a training's criterion after each update.
 
-    Only criterions that are :class:`~fairtale.interfaces.FollowsUpdates` are called. fairseq
-    calls its task only when it takes the optimizer's step. The beginning of the next update would
-    be too late for what is validated and saved before, and the last update has no next one.
+    Only criterions that are :class:`~fairtale.interfaces.FollowsUpdates` are called. fairseq has
+    no such call: the beginning of the next update would be too late for what is validated and
+    saved before, and the last update has no next one.
 
     The call comes once per update, however many batches ``--update-freq`` puts into it, on every
     worker, with any task, after the optimizer's step and before validation and saving. A step

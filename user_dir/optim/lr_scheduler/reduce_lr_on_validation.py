@@ -75,7 +75,8 @@ class ReduceLROnValidation(FairseqLRScheduler):
     def step_validation(self, value: float) -> None:
         """Update the schedule from a validation result (fairseq's best-checkpoint metric)."""
         value = float(value)
-        if not math.isnan(value) and self._is_gain(value):  # a best value of NaN could never be beaten
+        # a best value of NaN could never be beaten
+        if not math.isnan(value) and self._is_gain(value):
             self.best, self.waited = value, 0
             return
         self.waited += 1
