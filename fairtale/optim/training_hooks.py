@@ -57,7 +57,7 @@ def install_validation_hook() -> None:
     :class:`~fairtale.interfaces.StepsOnValidation` gets the first subset's loss after each.
 
     Raises:
-        UserError: not called from ``fairseq-train``, so no validation would ever reach the schedule.
+        UserError: not called from ``fairseq-train``, so the schedule would never be called.
     """
     modules = _modules_of_fairseq_train()
     if not modules:
