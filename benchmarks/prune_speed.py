@@ -1,12 +1,14 @@
 #!/usr/bin/env python
 """Encoder and whole-decode speed of pruned transformers beside the unpruned one.
 
-The weights are random and equal; which heads and units go does not matter for the speed, so
-they go at random. All models translate the same batch into translations of the same length.
+The weights are random and equal; which heads and units are removed does not matter for the
+speed, so they are chosen at random. All models translate the same batch into translations of the
+same length.
 """
 
 import argparse
 from types import SimpleNamespace
+from typing import Any
 
 import common
 import torch
@@ -27,7 +29,7 @@ SIZES = {
 }
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--layers", type=int, default=6, help="of the encoder and of the decoder")
     parser.add_argument("--embed-dim", type=int, default=512)
@@ -47,7 +49,7 @@ def parse_args():
 class Translation:
     """A model with its two steps: the encoder alone, and the whole decoding of the batch."""
 
-    def __init__(self, args, model):
+    def __init__(self, args: argparse.Namespace, model: Any) -> None:
         from fairseq.sequence_generator import SequenceGenerator
 
         self.model = model.to(args.device, DTYPES[args.precision])
@@ -64,17 +66,17 @@ class Translation:
         self.net_input = make_batch(args)
 
     @torch.no_grad()
-    def encode(self):
+    def encode(self) -> None:
         self.model.encoder(**self.net_input)
 
     @torch.no_grad()
-    def translate(self):
+    def translate(self) -> None:
         hypotheses = self.generator.generate([self.model], {"net_input": self.net_input})
         self.lengths = {len(best["tokens"]) for beams in hypotheses for best in beams}
 
 
-def make_batch(args):
-    """Sentences of evenly spread lengths, padded at the left as fairseq's translation does."""
+def make_batch(args: argparse.Namespace) -> dict[str, torch.Tensor]:
+    """Return sentences of evenly spread lengths, padded at the left as fairseq's are."""
     generator = torch.Generator().manual_seed(args.seed)
     lengths = torch.linspace(args.shortest, args.longest, args.sentences).round().long()
     tokens = torch.full((args.sentences, args.longest), PAD)
@@ -84,8 +86,8 @@ def make_batch(args):
     return {"src_tokens": tokens.to(args.device), "src_lengths": lengths.to(args.device)}
 
 
-def unpruned_model(args):
-    """fairseq's transformer with random weights, and its settings."""
+def unpruned_model(args: argparse.Namespace) -> tuple[Any, argparse.Namespace]:
+    """Return fairseq's transformer with random weights, and its settings."""
     from fairtale.pruning.checkpoint import new_model
 
     shape = {"arch": "transformer", "share_all_embeddings": True}
@@ -98,8 +100,10 @@ def unpruned_model(args):
     return new_model(settings, args.vocab, args.vocab).eval(), settings
 
 
-def pruned_model(model, settings, heads, units, seed):
-    """The model with a share of its heads, drawn from all, and of the units of each layer."""
+def pruned_model(
+    model: Any, settings: argparse.Namespace, heads: float, units: float, seed: int
+) -> Any:
+    """Return the model with a share of all its heads, and of the units of each layer."""
     from fairtale.pruning import removal, selection
     from fairtale.pruning.checkpoint import build_model
 
@@ -113,7 +117,9 @@ def pruned_model(model, settings, heads, units, seed):
     return build_model(removal.pruned_settings(settings, plan, widths), weights)
 
 
-def rows_of(args, entrants, seconds, count):
+def rows_of(
+    entrants: dict[str, Translation], seconds: dict[str, list[float]], count: int
+) -> list[list[str]]:
     base = seconds[UNPRUNED]
     return [
         [
@@ -126,7 +132,7 @@ def rows_of(args, entrants, seconds, count):
     ]
 
 
-def main():
+def main() -> None:
     args = parse_args()
     device = common.settle(args)
     rounds = args.rounds or DEFAULT_ROUNDS[device.type]
@@ -145,7 +151,7 @@ def main():
         steps = {name: getattr(entrant, step) for name, entrant in entrants.items()}
         seconds = common.alternate(steps, rounds, WARMUP, device, args.clock)
         header = [f"{step}", "million parameters", unit, f"faster than {UNPRUNED} by"]
-        tables.append(common.table(header, rows_of(args, entrants, seconds, count)))
+        tables.append(common.table(header, rows_of(entrants, seconds, count)))
     lengths = set.union(*(entrant.lengths for entrant in entrants.values()))
     assert lengths == {args.new_tokens + 1}, f"translations of {lengths} tokens"
     notes = (

@@ -28,20 +28,23 @@ def translation_task():
     )
 
 
-def plain_model(seed=0, **options):
-    """Return fairseq's ``transformer``: 2 + 2 layers of 4 heads, without dropout."""
+def settings(**options):
+    """Return the settings of a tiny transformer, under fairseq's flat names."""
     args = Namespace(**{**SHAPE, **options})
     tiny_architecture(args)
+    return args
+
+
+def plain_model(seed=0, **options):
+    """Return fairseq's ``transformer``: 2 + 2 layers of 4 heads, without dropout."""
     torch.manual_seed(seed)
-    return TransformerModel.build_model(args, translation_task())
+    return TransformerModel.build_model(settings(**options), translation_task())
 
 
 def gated_model(seed=0, like=None, **options):
     """Return ``transformer_hcg`` of the same shape, with the weights of ``like``, gates open."""
-    args = Namespace(**{**SHAPE, **options})
-    tiny_architecture(args)
     torch.manual_seed(seed)
-    model = TransformerHCGModel.build_model(args, translation_task())
+    model = TransformerHCGModel.build_model(settings(**options), translation_task())
     if like is not None:
         model.load_state_dict(like.state_dict())
     return model

@@ -6,35 +6,49 @@ Give checkpoint files, or a folder with --last N: its newest N checkpoints, thos
 --finetune-from-model.
 """
 
+from __future__ import annotations
+
 import os
 import re
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from .argument_types import positive_int
 from .files import whole_file
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RENAMED_OPTIONS = {"--out": "--output"}
+
 _BETWEEN, _EPOCH = re.compile(r"checkpoint_\d+_(\d+)\.pt"), re.compile(r"checkpoint(\d+)\.pt")
 
 
-def add_arguments(parser):
+def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("checkpoint", nargs="+", help="files, or one folder")
-    parser.add_argument("--out", required=True, metavar="FILE", help="the averaged checkpoint")
+    parser.add_argument("--output", required=True, metavar="FILE", help="the averaged checkpoint")
     parser.add_argument(
-        "--last", type=positive_int, default=5, metavar="N", help="of a folder (default: 5)"
+        "--last",
+        type=positive_int,
+        default=5,
+        metavar="N",
+        help="how many checkpoints of a folder (default: %(default)s)",
     )
 
 
-def run(args):
+def run(args: Namespace) -> None:
     files = find_checkpoints(args.checkpoint, args.last)
     state = average(files)
     import torch
 
-    with whole_file(args.out, "wb") as stream:
+    with whole_file(args.output, "wb") as stream:
         torch.save(state, stream)
-    print(f"average of {', '.join(map(os.path.basename, files))} -> {args.out}")
+    print(f"average of {', '.join(map(os.path.basename, files))} -> {args.output}")
 
 
-def find_checkpoints(names, last):
+def find_checkpoints(names: Sequence[str], last: int) -> list[str]:
     """Return the files that are averaged, the newest first.
 
     Raises:
@@ -46,7 +60,7 @@ def find_checkpoints(names, last):
         for name in names:
             if not os.path.isfile(name):
                 raise UserError(f"{name}: no such checkpoint")
-        return names
+        return list(names)
     if len(names) > 1:
         raise UserError("give one folder, or checkpoint files")
     for pattern in (_BETWEEN, _EPOCH):
@@ -62,11 +76,11 @@ def find_checkpoints(names, last):
     return [os.path.join(names[0], name) for _, name in sorted(found, reverse=True)[:last]]
 
 
-def average(files):
+def average(files: Sequence[str]) -> dict[str, Any]:
     """Return the first file's checkpoint with the mean of all files' weights.
 
-    The mean is computed in 64 bits and rounded once. What is no number with a fraction (a
-    version, a fixed gate's mask) must be the same in all.
+    The mean is computed in 64 bits and rounded once. Integers (a version, a fixed gate's mask)
+    must be the same in all files.
 
     Raises:
         UserError: a file is no checkpoint, or of another model.
@@ -97,16 +111,17 @@ def average(files):
     return {**state, "model": sums, "criterion": None, "last_optimizer_state": None}
 
 
-def _share_again(weights, averaged):
-    """Tensors that are one in the checkpoint (shared embeddings) are written once again."""
-    first = {}
+def _share_again(weights: Mapping[str, Tensor], averaged: dict[str, Tensor]) -> None:
+    """Make tensors one that are one in the checkpoint, so that they are written once."""
+    first: dict[tuple[Any, ...], str] = {}
     for name, value in weights.items():
         if value.numel():
             place = value.data_ptr(), value.shape, value.stride()
             averaged[name] = averaged[first.setdefault(place, name)]
 
 
-def _wide(value):
+def _wide(value: Tensor) -> Tensor:
+    """Return a copy, in 64 bits if it has fractions."""
     import torch
 
     return value.to(torch.float64, copy=True) if value.is_floating_point() else value.clone()

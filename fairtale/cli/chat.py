@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Iterable
 
+from ..data.corpus.text_lines import check_utf8
 from ..errors import UserError
 from ..generation.options import (
     DEFAULT_MAX_LEN,
@@ -143,8 +144,6 @@ def decoding_options(args: argparse.Namespace) -> DecodingOptions:
 
 def _ask(number: int) -> str | None:
     """Read a line, the ``number``-th; None at the end of the input, "" if it is not UTF-8."""
-    from ..tasks.text import check_utf8
-
     try:
         line = input("you: " if sys.stdin.isatty() else "")
         check_utf8(line, number)

@@ -29,6 +29,7 @@ VERBS = {
     "prune": (".prune", "remove attention heads, feed-forward units and layers of a transformer"),
     "average": (".average", "average the weights of several checkpoints"),
     "prune-report": (".prune_report", "size, BLEU, chrF and speed of pruned models"),
+    "transformer-options": (".transformer_options", "options that rebuild a transformer's shape"),
     "plot": (".plot", "training and validation curves of fairseq runs, to PNG"),
     "user-dir": (".user_dir", "print the folder that fairseq's --user-dir takes"),
     "plot-gates": (".plot_gates", "how gates closed: animation and curves of runs, to GIF and PNG"),

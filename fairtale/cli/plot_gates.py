@@ -1,25 +1,34 @@
 """Show how gates closed: an animation of one run, curves of one or several.
 
-RUN is the save dir of a training with --criterion l0_gated: its gates.jsonl tells what became
-of the gates. For BLEU and loss its train.log is read, if it is there.
+RUN is the save dir of a training with --criterion l0_gated: its gates.jsonl holds the gates at
+each validation. For BLEU and loss its train.log is read, if it is there.
 
 A .gif shows P(open) of every head, layers down and heads across, one frame a validation. A
 .png shows BLEU, the translation loss of validation (bits per token) and the number of open
 heads over the updates, all runs on one figure.
 """
 
+from __future__ import annotations
+
 import logging
 import os
+from argparse import ArgumentParser, Namespace
+from typing import Any
 
 from ..data.training_log import read_log
 from ..errors import UserError
-from ..pruning.gate_history import HISTORY_NAME, heat_map, pixels, read_history
+from ..pruning.gate_history import HISTORY_NAME, GateRecord, read_history
+from ..pruning.gate_pictures import heat_map, pixels
 from .argument_types import positive_int
 from .files import whole_file
 from .optional import require
 from .plot import LOG_NAME, short_names
 
 logger = logging.getLogger(__name__)
+
+RENAMED_OPTIONS = {"--out": "--output"}
+
+Curves = dict[str, list[tuple[int, float]]]  # (update, value) by the title of a panel
 
 _PANEL_INCHES = (4.6, 3.8)
 # What is drawn of train.log: title, and the metrics of which the first one there is taken.
@@ -29,10 +38,10 @@ _FROM_LOG = {
 }
 
 
-def add_arguments(parser):
+def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", nargs="+", help="save dir of a training, with its gates.jsonl")
     parser.add_argument(
-        "--out",
+        "--output",
         nargs="+",
         metavar="FILE",
         help="a .gif, a .png, or both (default: gates.png, and gates.gif of a single run)",
@@ -55,14 +64,16 @@ def add_arguments(parser):
     )
 
 
-def run(args):
-    outputs = args.out or (["gates.png", "gates.gif"] if len(args.run) == 1 else ["gates.png"])
+def run(args: Namespace) -> None:
+    outputs = args.output or (["gates.png", "gates.gif"] if len(args.run) == 1 else ["gates.png"])
     for path in outputs:
         suffix = os.path.splitext(path)[1].lower()
         if suffix not in (".gif", ".png"):
-            raise UserError(f"--out {path}: must end in .gif (animation) or .png (curves)")
+            raise UserError(f"--output {path}: must end in .gif (animation) or .png (curves)")
         if suffix == ".gif" and len(args.run) > 1:
-            raise UserError(f"--out {path}: an animation shows one run, {len(args.run)} are named")
+            raise UserError(
+                f"--output {path}: an animation shows one run, {len(args.run)} are named"
+            )
     if args.names and len(args.names) != len(args.run):
         raise UserError(f"--names: {len(args.names)} names for {len(args.run)} runs")
     require("matplotlib", extra="plots")
@@ -80,7 +91,7 @@ def run(args):
             print(f"{', '.join(titles)} of {', '.join(names)} -> {path}")
 
 
-def evenly(records, most):
+def evenly(records: list[GateRecord], most: int) -> list[GateRecord]:
     """Choose at most ``most`` records at even distances, the first and the last among them."""
     if len(records) <= most:
         return records
@@ -89,12 +100,14 @@ def evenly(records, most):
     return [records[round(i * (len(records) - 1) / (most - 1))] for i in range(most)]
 
 
-def _animate(records, path, milliseconds):
+def _animate(records: list[GateRecord], path: str, milliseconds: int) -> None:
     from PIL import Image
 
     width = len(str(records[-1]["update"]))
     pictures = [
-        Image.fromarray(pixels(heat_map(record, f"{record['update']:>{width}} updates")))
+        Image.fromarray(
+            pixels(heat_map(record["open_probability"], f"{record['update']:>{width}} updates"))
+        )
         for record in records
     ]
     durations = [milliseconds] * (len(pictures) - 1) + [5 * milliseconds]
@@ -109,7 +122,9 @@ def _animate(records, path, milliseconds):
         )
 
 
-def _draw_curves(args, names, histories, path):
+def _draw_curves(
+    args: Namespace, names: list[str], histories: list[list[GateRecord]], path: str
+) -> list[str]:
     """Draw a panel for each thing there is to show; return the titles of the panels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -139,27 +154,24 @@ def _draw_curves(args, names, histories, path):
     return titles
 
 
-def _draw_heads(panel, name, history, style):
+def _draw_heads(panel: Any, name: str, history: list[GateRecord], style: dict[str, Any]) -> None:
+    """Draw how many heads are expected open, and how many gates are not zero."""
     updates = [record["update"] for record in history]
-    expected = [_total(record["open_probability"]) for record in history]
-    opened = [_total(record["value"], lambda x: x > 0) for record in history]
+    expected = [sum(map(sum, record["open_probability"].values())) for record in history]
+    opened = [sum(x > 0 for row in record["value"].values() for x in row) for record in history]
     panel.plot(updates, expected, label=f"{name}, expected", **style)
     panel.plot(updates, opened, linestyle=":", marker="o", label=f"{name}, not zero", **style)
     panel.set_ylim(bottom=0)
 
 
-def _total(rows, measure=float):
-    return sum(measure(x) for row in rows.values() for x in row)
-
-
-def _curves(run):
-    """``{title: [(update, value), ...]}`` of what the validations of a run's log have."""
+def _curves(run: str) -> Curves:
+    """Return what the validations of a run's log have; empty without a log."""
     path = os.path.join(run, LOG_NAME)
     if not os.path.isfile(path):
         logger.info("%s: no %s in it, so neither BLEU nor loss are drawn", run, LOG_NAME)
         return {}
     log = read_log(path)
-    found = {}
+    found: Curves = {}
     for title, metrics in _FROM_LOG.items():
         for metric in metrics:
             subsets = [s for s, has in log if has == metric and s != "train"]

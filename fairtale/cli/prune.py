@@ -14,26 +14,37 @@ Feed-forward units (--ffn-keep) are judged by |d loss / d unit| with --data, els
 of their weights; each layer keeps the same share of them.
 """
 
+from __future__ import annotations
+
 import logging
 import os
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..plugin import register
-from ..pruning.parts import HEAD_TYPES, SIDES, place_of, type_of
+from ..pruning.methods import MEASURED, METHODS
+from ..pruning.parts import HEAD_TYPES, SIDES, place_of, type_of, types_of
 from .argument_types import positive_int
 from .devices import find_device, to_device
 from .files import whole_file
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..pruning.checkpoint import Checkpoint
+    from ..pruning.head_choice import HeadBudget
+    from ..pruning.importance import Importance
+
 logger = logging.getLogger(__name__)
 
-METHODS = ("gates", "confidence", "gradient", "random")
-_MEASURED = ("confidence", "gradient")
-_AT_MOST_ONE = ("gates", "confidence")
+RENAMED_OPTIONS = {"--out": "--output", "--tokens": "--max-tokens", "--device": "--cpu"}
 
 
-def add_arguments(parser):
+def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
-    parser.add_argument("--out", required=True, metavar="SMALLER.pt")
+    parser.add_argument("--output", required=True, metavar="SMALLER.pt", help="the pruned model")
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--heads", type=int, metavar="N", help="heads that stay, in all layers")
     budget.add_argument(
@@ -46,7 +57,13 @@ def add_arguments(parser):
         help="attentions that --heads or --threshold is about: any of encoder, decoder, cross, "
         "with commas between (default: those with gates; without gates all)",
     )
-    parser.add_argument("--seed", type=int, default=1, help="of --by random (default: 1)")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=1,
+        help="random seed for --by random and for choosing the sentences that are read "
+        "(default: %(default)s)",
+    )
     parser.add_argument(
         "--no-layer-norm",
         action="store_true",
@@ -66,61 +83,52 @@ def add_arguments(parser):
         "--max-sentences",
         type=positive_int,
         default=1000,
+        metavar="N",
         help="sentences that are read at most (default: %(default)s)",
     )
     data.add_argument(
-        "--tokens", type=positive_int, default=2000, help="tokens of a batch (default: %(default)s)"
+        "--max-tokens",
+        type=positive_int,
+        default=2000,
+        metavar="N",
+        help="most tokens of a batch (default: %(default)s)",
     )
-    data.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda if there is one)")
+    data.add_argument("--cpu", action="store_true", help="read them on the CPU, also beside a GPU")
 
 
-def run(args):
+def run(args: Namespace) -> None:
     _check_numbers(args)
     register()
-    import torch
 
     from ..pruning import checkpoint as reading
     from ..pruning import removal
-    from ..pruning.selection import keep_share
 
     checkpoint = reading.open_checkpoint(args.checkpoint)
     model = checkpoint.model
     counts, gates = removal.head_counts(model), removal.gate_values(model)
     dropped = _dropped_layers(args, model)
-    asked = _asked_heads(args, counts, gates, dropped)
+    budget = head_budget(args, types_of(gates))
+    asked = asked_heads(args, budget, counts, types_of(gates), dropped)
     _check_budget(args, asked, dropped)
-    measured = None
-    if args.data and (asked and args.by in _MEASURED or args.ffn_keep is not None):
-        measured = _measure(args, checkpoint)
-        print(f"judged by {measured.num_sentences} sentences of {args.subset}")
-    elif args.data:
-        logger.warning(
-            "--data %s: is not read; only --by %s and --ffn-keep judge by data",
-            args.data,
-            ", ".join(_MEASURED),
-        )
+    measured = _measure_if_needed(args, budget if asked else None, checkpoint)
 
     kept = {key: list(range(count)) for key, count in counts.items()}
-    if asked:
-        kept |= _choose_heads(args, asked, model, measured)
-        _warn_of_gates(kept, gates, asked)
-        _warn_of_types(kept, asked)
-        _warn_of_nothing(args, kept, asked, model)
-    units = {}
-    if args.ffn_keep is not None:
-        scores = measured.units if measured else removal.magnitude_of_units(model)
-        units = keep_share(scores, args.ffn_keep)
+    if budget is not None and asked:
+        kept |= _choose_heads(args, budget, asked, model, measured)
+    units = _choose_units(args, model, measured)
     plan = removal.Plan(kept, units, dropped)
     weights = removal.prune_state(model.state_dict(), plan, counts, gates)
     note = {
         "heads": kept,
-        "heads_by": args.by if asked else "none",
+        "heads_by": budget.by if budget is not None and asked else "none",
         "units_by": ("gradient" if measured else "magnitude") if units else "none",
         "dropped": dropped,
     }
     pruned = reading.pruned_checkpoint(checkpoint, weights, plan, note)
     smaller = reading.load_pruned(pruned)  # before a file is written that could not be
-    with whole_file(args.out, "wb") as stream:
+    import torch
+
+    with whole_file(args.output, "wb") as stream:
         torch.save(pruned, stream)
     _print_summary(args, model, smaller, pruned["cfg"]["model"])
 
@@ -128,8 +136,8 @@ def run(args):
 # ------------------------------------------------------------------------------ checks
 
 
-def _check_numbers(args):
-    """What can be refused before anything is read."""
+def _check_numbers(args: Namespace) -> None:
+    """Refuse what can be refused before anything is read."""
     if args.heads is not None and args.heads < 0:
         raise UserError(f"--heads {args.heads}: must be 0 or more")
     if args.ffn_keep is not None and not 0.0 < args.ffn_keep <= 1.0:
@@ -138,66 +146,97 @@ def _check_numbers(args):
         from ..pruning.selection import parse_types
 
         parse_types(args.types)
-    if args.by in _MEASURED and args.data is None:
+    if args.by in MEASURED and args.data is None:
         raise UserError(f"--by {args.by} needs sentences to judge by: add --data DATA_BIN")
-    if os.path.abspath(args.out) == os.path.abspath(args.checkpoint):
-        raise UserError(f"--out {args.out}: would replace the checkpoint itself; name another file")
-    if os.path.isdir(args.out):
-        raise UserError(f"--out {args.out}: is a folder; name a file")
+    if os.path.abspath(args.output) == os.path.abspath(args.checkpoint):
+        raise UserError(
+            f"--output {args.output}: would replace the checkpoint itself; name another file"
+        )
+    if os.path.isdir(args.output):
+        raise UserError(f"--output {args.output}: is a folder; name a file")
 
 
-def _dropped_layers(args, model):
+def _dropped_layers(args: Namespace, model: Any) -> dict[str, list[int]]:
     from ..pruning.selection import parse_layers
 
     num_layers = {side: len(getattr(model, side).layers) for side in SIDES}
     return parse_layers(args.drop_layers or "", num_layers)
 
 
-def _asked_heads(args, counts, gates, dropped):
-    """The heads that are to be chosen from, as counts of attentions; empty: all stay."""
-    from ..pruning.selection import parse_types
+def head_budget(args: Namespace, gated: list[str]) -> HeadBudget | None:
+    """Return how heads are judged and how many stay; None if all stay.
 
-    gated = [kind for kind in HEAD_TYPES if kind in map(type_of, gates)]
-    budget = args.heads is not None or args.threshold is not None
-    if args.by is None and gated:
-        args.by = "gates"
-    if not gated and (args.by == "gates" or args.by is None and budget):
+    Args:
+        gated: the types of attention that have gates.
+
+    Raises:
+        UserError: options that do not fit the model or each other.
+    """
+    from ..pruning.head_choice import HeadBudget
+
+    limited = args.heads is not None or args.threshold is not None
+    by = args.by or ("gates" if gated else None)
+    if not gated and (by == "gates" or by is None and limited):
         raise UserError(
             f"{args.checkpoint}: has no gates to judge heads by; "
             "say --by confidence, gradient or random"
         )
-    if args.by is None:
+    if by is None:
         if args.ffn_keep is None and not args.drop_layers:
             raise UserError(
                 f"{args.checkpoint}: has no gates, so say what goes: --heads, --threshold, "
                 "--ffn-keep or --drop-layers"
             )
-        return {}
-    if args.by != "gates" and not budget:
-        raise UserError(f"--by {args.by}: say how many heads stay, by --heads or --threshold")
-    if args.by == "random" and args.heads is None:
+        return None
+    if by != "gates" and not limited:
+        raise UserError(f"--by {by}: say how many heads stay, by --heads or --threshold")
+    if by == "random" and args.heads is None:
         raise UserError("--threshold: means nothing with --by random; say --heads")
-    if args.by in _AT_MOST_ONE and args.threshold is not None and not args.threshold <= 1.0:
+    if METHODS[by].at_most_one and args.threshold is not None and not args.threshold <= 1.0:
         raise UserError(
-            f"--threshold {args.threshold}: no head would stay, for scores of --by {args.by} are "
+            f"--threshold {args.threshold}: no head would stay, for scores of --by {by} are "
             "at most 1; give at most 1, or say --heads"
         )
-    types = parse_types(args.types) if args.types else gated if args.by == "gates" else HEAD_TYPES
-    if args.by == "gates" and set(types) - set(gated):
+    return HeadBudget(by, args.heads, args.threshold, args.seed, not args.no_layer_norm)
+
+
+def asked_heads(
+    args: Namespace,
+    budget: HeadBudget | None,
+    counts: dict[str, int],
+    gated: list[str],
+    dropped: dict[str, list[int]],
+) -> dict[str, int]:
+    """Return the heads that are chosen from, as counts of attentions; empty if all stay.
+
+    Args:
+        counts: number of heads of every attention.
+        gated: the types of attention that have gates.
+        dropped: layers that go, of each side.
+
+    Raises:
+        UserError: ``--types`` names attentions without gates, and gates are to judge.
+    """
+    from ..pruning.selection import parse_types
+
+    if budget is None:
+        return {}
+    by_gates = budget.by == "gates"
+    types = parse_types(args.types) if args.types else gated if by_gates else HEAD_TYPES
+    if by_gates and set(types) - set(gated):
         raise UserError(
             f"--types {args.types}: the model has gates in {' and '.join(gated) or 'no attention'} "
             "only; leave the others out, or choose another --by"
         )
-    chosen = {key: n for key, n in counts.items() if type_of(key) in types}
 
-    def stays(key):
+    def is_asked(key: str) -> bool:
         side, number, _ = place_of(key)
-        return number not in dropped[side]
+        return type_of(key) in types and number not in dropped[side]
 
-    return {key: n for key, n in chosen.items() if stays(key)}
+    return {key: count for key, count in counts.items() if is_asked(key)}
 
 
-def _check_budget(args, asked, dropped):
+def _check_budget(args: Namespace, asked: dict[str, int], dropped: dict[str, list[int]]) -> None:
     """Refuse a number of heads that cannot be kept before data is read."""
     total = sum(asked.values())
     if args.heads is not None and args.heads > total:
@@ -212,81 +251,72 @@ def _check_budget(args, asked, dropped):
 # --------------------------------------------------------------------------- choosing
 
 
-def _choose_heads(args, asked, model, measured):
-    """The heads that stay, of the attentions in ``asked``."""
-    from ..pruning import removal, selection
+def _choose_heads(
+    args: Namespace,
+    budget: HeadBudget,
+    asked: dict[str, int],
+    model: nn.Module,
+    measured: Importance | None,
+) -> dict[str, list[int]]:
+    """Return the heads that stay, and warn where the choice may surprise."""
+    from ..pruning import head_choice
+    from ..pruning.removal import gate_values
 
-    if args.by == "gates":
-        probability, rank = removal.gate_scores(model)
-        if args.heads is None:
-            threshold = args.threshold
-            values = removal.gate_values(model)
-            scores = probability if threshold is not None else values
-            smallest = threshold if threshold is not None else 1e-30
-            return selection.keep_above(
-                {key: scores[key] for key, n in asked.items() if n}, smallest
-            )
-        scores = rank
-    elif args.by == "random":
-        scores = selection.random_scores(asked, args.seed)
-    elif args.by == "confidence":
-        scores = measured.confidence
-    else:
-        scores = measured.gradient
-        if not args.no_layer_norm:
-            scores = selection.normalize_layers(scores)
-    scores = {key: scores.get(key, ()) for key, n in asked.items() if n}
-    if args.heads is None:
-        return selection.keep_above(scores, args.threshold)
-    return selection.keep_best(scores, args.heads)
+    kept = {key: list(range(count)) for key, count in asked.items()}
+    kept |= head_choice.choose_heads(budget, asked, model, measured)
+    head_choice.warn_of_gates(kept, gate_values(model), asked)
+    head_choice.warn_of_types(kept, asked)
+    if args.ffn_keep is None and not args.drop_layers:
+        head_choice.warn_of_nothing(budget, kept, asked, model)
+    return kept
 
 
-def _warn_of_gates(kept, gates, asked):
-    """Say where the choice differs from what the gates do."""
-    gone = closed = 0
-    for key in set(asked) & set(gates):
-        is_open = set((gates[key] > 0).nonzero().flatten().tolist())
-        gone += len(is_open - set(kept[key]))
-        closed += len(set(kept[key]) - is_open)
-    if gone:
-        logger.warning("%d heads go although their gates are open: the output changes", gone)
-    if closed:
-        logger.warning("%d heads stay although their gates are closed: they add nothing", closed)
+def _choose_units(
+    args: Namespace, model: nn.Module, measured: Importance | None
+) -> dict[str, list[int]]:
+    """Return the feed-forward units that stay; empty if all stay."""
+    from ..pruning.removal import magnitude_of_units
+    from ..pruning.selection import keep_share
+
+    if args.ffn_keep is None:
+        return {}
+    scores: dict[str, Tensor] = measured.units if measured else magnitude_of_units(model)
+    return keep_share(scores, args.ffn_keep)
 
 
-def _warn_of_types(kept, asked):
-    """Say which kinds of attention lose all their heads."""
-    for kind in HEAD_TYPES:
-        keys = [key for key in asked if type_of(key) == kind]
-        if sum(asked[key] for key in keys) and not any(kept[key] for key in keys):
-            logger.warning("all %s heads go: that attention adds nothing but a bias", kind)
-
-
-def _warn_of_nothing(args, kept, asked, model):
-    """Say so where gates were to choose heads that go, and have not chosen any."""
-    if args.by != "gates" or args.heads is not None or args.threshold is not None:
-        return
-    if args.ffn_keep is not None or args.drop_layers:
-        return
-    stay = sum(len(kept[key]) for key in asked)
-    if stay == sum(asked.values()) and not any(g.is_fixed for g in model.gates().values()):
+def _measure_if_needed(
+    args: Namespace, budget: HeadBudget | None, checkpoint: Checkpoint
+) -> Importance | None:
+    """Measure heads and units on ``--data`` where something is judged by data."""
+    if not args.data:
+        return None
+    by_data = budget is not None and budget.by in MEASURED
+    if not by_data and args.ffn_keep is None:
         logger.warning(
-            "no head goes: the gates are not fixed, and all %d are open; say --heads or "
-            "--threshold, or train with --gates-fix-update",
-            stay,
+            "--data %s: is not read; only --by %s and --ffn-keep judge by data",
+            args.data,
+            ", ".join(MEASURED),
         )
+        return None
+    measured = _measure(args, checkpoint)
+    print(f"judged by {measured.num_sentences} sentences of {args.subset}")
+    return measured
 
 
-def _measure(args, checkpoint):
+def _measure(args: Namespace, checkpoint: Checkpoint) -> Importance:
     """Read sentences through the model's own task, and measure heads and units on them."""
     from ..pruning.importance import measure
+    from ..pruning.sentences import SentenceOptions, open_sentences
 
-    device = find_device(args.device)
-    task, batches = _open_data(args, checkpoint)
+    device = find_device("cpu" if args.cpu else None)
+    options = SentenceOptions(
+        args.data, args.subset, args.max_sentences, args.max_tokens, args.seed
+    )
+    task, batches = open_sentences(checkpoint, options)
     model = checkpoint.model.to(device)
     dataset, dictionary = task.dataset(args.subset), task.target_dictionary
 
-    def samples():
+    def samples() -> Iterator[dict[str, Any]]:
         for batch in batches:
             yield to_device(dataset.collater([dataset[int(i)] for i in batch]), device)
 
@@ -295,48 +325,18 @@ def _measure(args, checkpoint):
     return measured
 
 
-def _open_data(args, checkpoint):
-    import numpy as np
-    from fairseq import tasks, utils
-    from fairseq.data import data_utils
-    from omegaconf import open_dict
-
-    from ..pruning.checkpoint import check_dictionaries
-
-    if not os.path.isdir(args.data.split(os.pathsep)[0]):
-        raise UserError(f"--data {args.data}: no such folder")
-    with open_dict(checkpoint.cfg):
-        checkpoint.cfg.task.data = args.data
-    task = tasks.setup_task(checkpoint.cfg.task, from_checkpoint=True)
-    if "task_state" in checkpoint.state:
-        task.load_state_dict(checkpoint.state["task_state"])
-    check_dictionaries(task, checkpoint.state["model"], args.checkpoint, args.data)
-    task.load_dataset(args.subset)
-    dataset = task.dataset(args.subset)
-    # a fair draw: in order of length the first ones would all be short
-    indices = np.random.default_rng(args.seed).permutation(len(dataset))[: args.max_sentences]
-    model = checkpoint.model
-    longest = utils.resolve_max_positions(task.max_positions(), model.max_positions())
-    indices, ignored = dataset.filter_indices_by_size(indices, longest)
-    if len(indices) == 0:
-        raise UserError(f"--subset {args.subset}: no sentence of it fits the model ({longest})")
-    lengths = dataset.num_tokens_vec(indices)
-    indices = indices[np.argsort(lengths, kind="stable")]
-    return task, data_utils.batch_by_size(
-        indices, dataset.num_tokens, max_tokens=max(args.tokens, int(lengths.max()))
-    )
-
-
 # ------------------------------------------------------------------------------ report
 
 
-def _print_summary(args, before, after, settings):
+def _print_summary(
+    args: Namespace, before: nn.Module, after: nn.Module, settings: Namespace
+) -> None:
     from ..pruning.removal import head_counts, unit_counts
 
-    def of_kind(counts, kind):
+    def of_kind(counts: dict[str, int], kind: str) -> list[int]:
         return [count for key, count in counts.items() if key.startswith(f"{kind}.")]
 
-    def line(name, old, new):
+    def line(name: str, old: list[int], new: list[int]) -> None:
         by_layer = ",".join(map(str, new))
         print(f"{name:<20}  {sum(new)} of {sum(old)} (by layer: {by_layer})")
 
@@ -347,7 +347,7 @@ def _print_summary(args, before, after, settings):
         line(f"{side} feed-forward", *(of_kind(unit_counts(m), side) for m in (before, after)))
     old, new = (sum(p.numel() for p in model.parameters()) for model in (before, after))
     print(f"{'parameters':<20}  {new:,} of {old:,}")
-    old, new = os.path.getsize(args.checkpoint), os.path.getsize(args.out)
+    old, new = os.path.getsize(args.checkpoint), os.path.getsize(args.output)
     print(f"{'bytes':<20}  {new:,} of {old:,} (without optimizer state)")
     shape = {f"{side}_layers": getattr(settings, f"{side}_layers") for side in SIDES}
     lists = [f"{kind}_layer_heads" for kind in HEAD_TYPES]
@@ -355,6 +355,6 @@ def _print_summary(args, before, after, settings):
     shape |= {name: getattr(settings, name) for name in lists if getattr(settings, name)}
     words = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in shape.items())
     print(
-        f"{args.out}: to tune it further, train with --finetune-from-model, --arch "
+        f"{args.output}: to tune it further, train with --finetune-from-model, --arch "
         f"transformer_hcg, the other options of the model, --gated-attention '' and {words}"
     )

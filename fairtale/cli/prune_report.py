@@ -1,6 +1,6 @@
 """Compare pruned translation models with the unpruned one: size, BLEU, chrF, speed.
 
-Writes a Markdown table to --out and a figure beside it. All models translate the same
+Writes a Markdown table to --output and a figure beside it. All models translate the same
 batches of --subset on this device. For the speed they take turns, round by round, so that a
 drift of the machine meets all of them; sentences/s is the median over the rounds, and so is
 the ratio to the unpruned model within each round.
@@ -9,28 +9,37 @@ Text is compared as a reader sees it: the task's own tokenizer makes it (wmt16_t
 or --remove-bpe and --tokenizer do, as in fairseq-generate.
 """
 
+from __future__ import annotations
+
 import os
-import statistics
-import time
-from dataclasses import dataclass, field
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any
 
 from ..data.corpus.text_lines import read_text_lines
 from ..errors import UserError
 from ..plugin import register
-from ..pruning.parts import HEAD_TYPES, type_of
+from ..pruning.parts import HEAD_TYPES
 from .argument_types import positive_int
-from .devices import find_device, to_device
+from .devices import find_device
 from .files import whole_file
 from .optional import require
 from .progress import progress_bar
 
+if TYPE_CHECKING:
+    import torch
+    from matplotlib.figure import Figure
 
-def add_arguments(parser):
+    from ..pruning.comparison import Batches, Entrant, PlainText
+
+RENAMED_OPTIONS = {"--out": "--output", "--device": "--cpu"}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("base", metavar="BASE.pt", help="the unpruned model")
     parser.add_argument("pruned", nargs="+", metavar="PRUNED.pt")
-    parser.add_argument("--data", required=True, metavar="DATA_BIN")
+    parser.add_argument("--data", required=True, metavar="DATA_BIN", help="binarised data")
     parser.add_argument("--subset", default="test", help="split of it (default: %(default)s)")
-    parser.add_argument("--out", required=True, metavar="REPORT.md")
+    parser.add_argument("--output", required=True, metavar="REPORT.md", help="the report")
     parser.add_argument("--figure", metavar="PNG", help="(default: REPORT.png)")
     parser.add_argument("--names", nargs="+", metavar="N", help="of all models, for the table")
     parser.add_argument("--ref", metavar="FILE", help="references as plain text, a line each")
@@ -43,7 +52,7 @@ def add_arguments(parser):
         "--max-len-a", type=float, default=1.5, help="tokens: a * source + b (default: %(default)s)"
     )
     search.add_argument("--max-len-b", type=int, default=10, help="(default: %(default)s)")
-    search.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda if there is one)")
+    search.add_argument("--cpu", action="store_true", help="use the CPU, also beside a GPU")
     speed = parser.add_argument_group("speed")
     speed.add_argument(
         "--batch-size", type=positive_int, default=32, help="sentences (default: %(default)s)"
@@ -55,56 +64,55 @@ def add_arguments(parser):
         default=128,
         help="translated in each round, of mixed length (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=1, help="draws them (default: 1)")
+    speed.add_argument(
+        "--seed",
+        type=int,
+        default=1,
+        help="random seed for choosing the timed sentences (default: %(default)s)",
+    )
 
 
-@dataclass
-class Entrant:
-    """A model and what was found about it."""
-
-    name: str
-    path: str
-    model: object
-    generator: object = None
-    heads: dict = field(default_factory=dict)  # kind -> number that is open
-    units: int = 0
-    parameters: int = 0
-    megabytes: float = 0.0
-    bleu: float = 0.0
-    chrf: float = 0.0
-    seconds: list = field(default_factory=list)
-
-
-def run(args):
+def run(args: Namespace) -> None:
     require("matplotlib", extra="plots")
-    paths = [args.base, *args.pruned]
-    names = _names(args, paths)
-    figure_path = _figure_path(args, paths)
+    paths = _named_paths(args)
+    figure_path = _figure_path(args, list(paths.values()))
     register()
-    import torch
+    from ..pruning import comparison
 
-    device = find_device(args.device)
-    task, entrants = _load(args, paths, names, device)
-    batches, timed = _batches(args, task, entrants)
-    references = _references(args, task, batches)
-    for entrant in entrants:
-        _score(args, task, entrant, batches, references, device)
-    _race(args, task, entrants, timed, device)
+    device = find_device("cpu" if args.cpu else None)
+    search = comparison.SearchOptions(args.beam, args.lenpen, args.max_len_a, args.max_len_b)
+    task, entrants = comparison.load_entrants(paths, args.data, search, device)
+    task.load_dataset(args.subset)
+    dataset = task.dataset(args.subset)
+    comparison.check_lengths(dataset, args.subset, task, entrants)
+    batches, timed = comparison.batches_of(
+        dataset, args.batch_size, args.timed_sentences, args.seed
+    )
+    plain_text = comparison.plain_text_of(task, args.remove_bpe, args.tokenizer)
+    references = _references(args, task, dataset, plain_text)
+    _score(task, entrants, dataset, batches, references, plain_text, device)
+    _race(task, entrants, dataset, timed, args.rounds, device)
+
     num_timed = sum(map(len, timed))
-    notes = _notes(args, task, device, torch.get_num_threads(), len(references), num_timed)
     lines = [f"# {os.path.basename(args.base)} and what is left of it", ""]
-    lines += [*_table(entrants, num_timed), "", *notes, ""]
-    link = os.path.relpath(figure_path, os.path.dirname(os.path.abspath(args.out)))
-    lines += [f"![heads, BLEU and speed]({link})", ""]
+    lines += [*_table(entrants, num_timed), "", *_notes(args, device, len(references), num_timed)]
+    link = os.path.relpath(figure_path, os.path.dirname(os.path.abspath(args.output)))
+    figure = ["", f"![heads, BLEU and speed]({link})", ""]
     with whole_file(figure_path, "wb") as stream:
         _draw(entrants, num_timed).savefig(stream, format="png", dpi=120)
-    with whole_file(args.out) as stream:
-        stream.write("\n".join(lines))
-    print("\n".join(lines[2:-2]))
-    print(f"-> {args.out}, {figure_path}")
+    with whole_file(args.output) as stream:
+        stream.write("\n".join(lines + figure))
+    print("\n".join([*lines[2:], ""]))
+    print(f"-> {args.output}, {figure_path}")
 
 
-def _names(args, paths):
+def _named_paths(args: Namespace) -> dict[str, str]:
+    """Return the models' checkpoints by their names.
+
+    Raises:
+        UserError: a file or the data is missing, or names are not one for each model.
+    """
+    paths = [args.base, *args.pruned]
     for path in paths:
         if not os.path.isfile(path):
             raise UserError(f"{path}: no such file; name the checkpoint of a translation model")
@@ -117,206 +125,106 @@ def _names(args, paths):
         names = args.names or paths
     if len(set(names)) < len(names):
         raise UserError(f"--names: the models need different names, not {' '.join(names)}")
-    return names
+    return dict(zip(names, paths, strict=True))
 
 
-def _figure_path(args, paths):
-    """Where the figure goes, which must not be where anything else is."""
-    figure_path = args.figure or os.path.splitext(args.out)[0] + ".png"
-    out, figure = os.path.realpath(args.out), os.path.realpath(figure_path)
-    if out == figure:
+def _figure_path(args: Namespace, paths: list[str]) -> str:
+    """Return where the figure goes, which must not be where anything else is.
+
+    Raises:
+        UserError: a file would replace another.
+    """
+    figure_path: str = args.figure or os.path.splitext(args.output)[0] + ".png"
+    output, figure = os.path.realpath(args.output), os.path.realpath(figure_path)
+    if output == figure:
         raise UserError(
-            f"--out {args.out}: the figure would go there too; end the report's name in .md, or "
-            "say --figure"
+            f"--output {args.output}: the figure would go there too; end the report's name in "
+            ".md, or say --figure"
         )
     read = {os.path.realpath(path) for path in [*paths, *([args.ref] if args.ref else [])]}
-    for option, path, real in (("--out", args.out, out), ("--figure", figure_path, figure)):
+    for option, path, real in (
+        ("--output", args.output, output),
+        ("--figure", figure_path, figure),
+    ):
         if real in read:
             raise UserError(f"{option} {path}: would replace a file that is read; name another")
     return figure_path
 
 
-# ----------------------------------------------------------------------- models and data
+# ------------------------------------------------------------------------- measurement
 
 
-def _load(args, paths, names, device):
-    from fairseq import checkpoint_utils
-    from fairseq.dataclass.configs import GenerationConfig
+def _references(args: Namespace, task: Any, dataset: Any, plain_text: PlainText) -> dict[int, str]:
+    """Return the references by sentence number: of ``--ref``, or of the data.
 
-    from ..compat import read_checkpoint
-    from ..pruning.checkpoint import check_dictionaries
-    from ..pruning.removal import gate_values, head_counts, unit_counts
+    Raises:
+        UserError: there are none, or not one for each sentence.
+    """
+    from ..pruning.comparison import references_of
 
-    # validation's own BLEU would need tokenizers that are of no use here
-    overrides = {"data": args.data, "eval_bleu": False, "eval_bleu_sentences": 0}
-    options = GenerationConfig(
-        beam=args.beam, lenpen=args.lenpen, max_len_a=args.max_len_a, max_len_b=args.max_len_b
-    )
-    task, entrants = None, []
-    for name, path in zip(names, paths, strict=True):
-        weights = read_checkpoint(path)["model"]
-        if "encoder.embed_tokens.weight" not in weights:
-            raise UserError(f"{path}: no transformer with an encoder and a decoder")
-        if task is not None:
-            check_dictionaries(task, weights, path, args.data)
-        (model,), cfg, task = _load_one(checkpoint_utils, path, overrides, task, weights, args)
-        gates = gate_values(model)
-        entrant = Entrant(name, path, model.to(device).eval())
-        for key, count in head_counts(model).items():
-            kind = type_of(key)
-            count = int((gates[key] > 0).sum()) if key in gates else count
-            entrant.heads[kind] = entrant.heads.get(kind, 0) + count
-        entrant.units = sum(unit_counts(model).values())
-        entrant.parameters = sum(p.numel() for p in model.parameters())
-        entrant.megabytes = os.path.getsize(path) / 1e6
-        model.prepare_for_inference_(cfg)
-        entrant.generator = task.build_generator([model], options)
-        entrants.append(entrant)
-    return task, entrants
-
-
-def _load_one(checkpoint_utils, path, overrides, task, weights, args):
-    from fairseq import tasks
-
-    from ..pruning.checkpoint import check_dictionaries
-
-    if task is None:
-        state = checkpoint_utils.load_checkpoint_to_cpu(path, overrides)
-        task = tasks.setup_task(state["cfg"].task, from_checkpoint=True)
-        check_dictionaries(task, weights, path, args.data)
-    return checkpoint_utils.load_model_ensemble_and_task([path], overrides, task)
-
-
-def _batches(args, task, entrants):
-    """Batches of sentence numbers: of all sentences, and of those that are timed."""
-    import numpy as np
-    from fairseq import utils
-
-    task.load_dataset(args.subset)
-    dataset = task.dataset(args.subset)
-    indices = np.arange(len(dataset))
-    longest = utils.resolve_max_positions(
-        task.max_positions(), *(entrant.model.max_positions() for entrant in entrants)
-    )
-    _, ignored = dataset.filter_indices_by_size(indices, longest)
-    if len(ignored):
-        raise UserError(
-            f"--subset {args.subset}: sentence {ignored[0]} is longer than the models can take "
-            f"{longest}, and {len(ignored) - 1} others; use another subset"
-        )
-    drawn = np.random.default_rng(args.seed).permutation(indices)[: args.timed_sentences]
-
-    def cut(chosen):
-        order = chosen[np.argsort(dataset.num_tokens_vec(chosen), kind="stable")]
-        return [order[i : i + args.batch_size] for i in range(0, len(order), args.batch_size)]
-
-    return cut(indices), cut(drawn)
-
-
-def _plain_text(args, task):
-    """A function that makes plain text of a sentence's tokens."""
-    if hasattr(task, "plain_text") and not (args.remove_bpe or args.tokenizer):
-        return task.plain_text
-    from argparse import Namespace
-
-    from fairseq.data import encoders
-
-    tokenizer = None
-    if args.tokenizer:
-        languages = {"source_lang": task.cfg.source_lang, "target_lang": task.cfg.target_lang}
-        options = Namespace(tokenizer=args.tokenizer, **languages)
-        tokenizer = encoders.build_tokenizer(options)
-
-    def plain_text(tokens, unknown):
-        dictionary = task.target_dictionary
-        text = dictionary.string(tokens.int().cpu(), args.remove_bpe, unk_string=unknown)
-        return text if tokenizer is None else tokenizer.decode(text)
-
-    return plain_text
-
-
-def _references(args, task, batches):
-    """References by sentence number."""
-    from fairseq import utils
-
-    dataset, pad = task.dataset(args.subset), task.target_dictionary.pad()
-    numbers = [int(i) for batch in batches for i in batch]
     if args.ref:
         lines = list(read_text_lines(args.ref))
-        if len(lines) != len(numbers):
+        if len(lines) != len(dataset):
             raise UserError(
-                f"--ref {args.ref}: {len(lines)} lines for {len(numbers)} sentences of "
+                f"--ref {args.ref}: {len(lines)} lines for {len(dataset)} sentences of "
                 f"{args.subset}; name the references of this set"
             )
         return dict(enumerate(lines))
     if dataset.tgt is None:
         raise UserError(f"--subset {args.subset}: has no references; name them with --ref")
-    text = _plain_text(args, task)
-    # what is unknown must not match itself
-    return {i: text(utils.strip_pad(dataset.tgt[i], pad), "UNKNOWNREF") for i in numbers}
+    return references_of(dataset, task.target_dictionary.pad(), plain_text)
 
 
-# -------------------------------------------------------------------------- measurement
+def _score(
+    task: Any,
+    entrants: list[Entrant],
+    dataset: Any,
+    batches: Batches,
+    references: dict[int, str],
+    plain_text: PlainText,
+    device: torch.device,
+) -> None:
+    """Translate all sentences with each model, and note its BLEU and chrF."""
+    from ..pruning.comparison import UNKNOWN_TRANSLATION, score, translate
+
+    for entrant in entrants:
+        found = {}
+        with progress_bar(len(references), "sent", entrant.name) as bar:
+            for batch in batches:
+                for number, hypotheses in translate(task, entrant, dataset, batch, device):
+                    found[number] = plain_text(hypotheses[0]["tokens"], UNKNOWN_TRANSLATION)
+                bar.update(len(batch))
+        score(entrant, found, references)
 
 
-def _translate(task, entrant, batch, subset, device):
-    import torch
-
-    dataset = task.dataset(subset)
-    sample = to_device(dataset.collater([dataset[int(i)] for i in batch]), device)
-    with torch.no_grad():
-        hypotheses = task.inference_step(entrant.generator, [entrant.model], sample)
-    return zip(sample["id"].tolist(), hypotheses, strict=True)
-
-
-def _score(args, task, entrant, batches, references, device):
-    from sacrebleu.metrics import BLEU, CHRF
-
-    text, found = _plain_text(args, task), {}
-    with progress_bar(len(references), "sent", entrant.name) as bar:
-        for batch in batches:
-            for number, hypotheses in _translate(task, entrant, batch, args.subset, device):
-                found[number] = text(hypotheses[0]["tokens"], "UNKNOWNHYP")
-            bar.update(len(batch))
-    order = sorted(references)
-    candidates, wanted = [found[i] for i in order], [[references[i] for i in order]]
-    entrant.bleu = BLEU().corpus_score(candidates, wanted).score
-    entrant.chrf = CHRF().corpus_score(candidates, wanted).score
-
-
-def _race(args, task, entrants, timed, device):
+def _race(
+    task: Any,
+    entrants: list[Entrant],
+    dataset: Any,
+    timed: Batches,
+    num_rounds: int,
+    device: torch.device,
+) -> None:
     """Time the models in turns. Scoring has warmed them up."""
-    import torch
+    from ..pruning.comparison import time_round, translate
 
-    def wait():
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+    def translate_all(entrant: Entrant) -> None:
+        for batch in timed:
+            translate(task, entrant, dataset, batch, device)
 
-    with progress_bar(args.rounds, "round", "speed") as bar:
-        for number in range(args.rounds):
-            turn = number % len(entrants)
-            for entrant in entrants[turn:] + entrants[:turn]:
-                wait()
-                start = time.perf_counter()
-                for batch in timed:
-                    _translate(task, entrant, batch, args.subset, device)
-                wait()
-                entrant.seconds.append(time.perf_counter() - start)
+    with progress_bar(num_rounds, "round", "speed") as bar:
+        for number in range(num_rounds):
+            time_round(number, entrants, translate_all, device)
             bar.update(1)
 
 
 # ------------------------------------------------------------------------------- report
 
 
-def _speed(entrant, num_sentences):
-    return num_sentences / statistics.median(entrant.seconds)
+def _table(entrants: list[Entrant], num_sentences: int) -> list[str]:
+    """Return the lines of the Markdown table, one model a row."""
+    from tabulate import tabulate
 
-
-def _faster(entrant, base):
-    return statistics.median(b / a for a, b in zip(entrant.seconds, base.seconds, strict=True))
-
-
-def _table(entrants, num_sentences):
     base = entrants[0]
     header = ["model", *(f"{kind} heads" for kind in HEAD_TYPES), "FFN units", "parameters", "MB"]
     header += ["BLEU", "chrF2", "sentences/s", "faster by"]
@@ -329,16 +237,19 @@ def _table(entrants, num_sentences):
             f"{entrant.megabytes:.1f}",
             f"{entrant.bleu:.2f}",
             f"{entrant.chrf:.2f}",
-            f"{_speed(entrant, num_sentences):.1f}",
-            f"{_faster(entrant, base):.2f}" if entrant is not base else "",
+            f"{entrant.speed(num_sentences):.1f}",
+            f"{entrant.faster_than(base):.2f}" if entrant is not base else "",
         ]
         for entrant in entrants
     ]
-    dashes = ["---"] + ["---:"] * (len(header) - 1)
-    return ["| " + " | ".join(cells) + " |" for cells in (header, dashes, *rows)]
+    align = ["left"] + ["right"] * (len(header) - 1)
+    # numbers are text already, with the digits that they are to have
+    table = tabulate(rows, header, "pipe", colalign=align, disable_numparse=True)
+    return table.splitlines()
 
 
-def _notes(args, task, device, threads, num_sentences, num_timed):
+def _notes(args: Namespace, device: torch.device, num_sentences: int, num_timed: int) -> list[str]:
+    """Return the settings that the numbers were made with, as a list in Markdown."""
     import platform
 
     import torch
@@ -350,7 +261,7 @@ def _notes(args, task, device, threads, num_sentences, num_timed):
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
     else:
-        where = f"{_processor() or platform.machine()}, {threads} threads"
+        where = f"{_processor() or platform.machine()}, {torch.get_num_threads()} threads"
     return [
         f"- {args.subset} of {args.data}: {num_sentences} sentences, "
         f"references {'of ' + args.ref if args.ref else 'detokenised from the data'}",
@@ -365,7 +276,7 @@ def _notes(args, task, device, threads, num_sentences, num_timed):
     ]
 
 
-def _processor():
+def _processor() -> str | None:
     try:
         with open("/proc/cpuinfo") as stream:
             names = [line.split(":", 1)[1].strip() for line in stream if "model name" in line]
@@ -374,7 +285,8 @@ def _processor():
     return names[0] if names else None
 
 
-def _draw(entrants, num_sentences):
+def _draw(entrants: list[Entrant], num_sentences: int) -> Figure:
+    """Draw heads, BLEU and speed of all models side by side."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -390,12 +302,12 @@ def _draw(entrants, num_sentences):
     heads.legend(fontsize="small")
     heads.set_title("heads")
     heads.invert_yaxis()  # the unpruned model on top
-    for panel, title, values, form in (
-        (bleu, "BLEU", [entrant.bleu for entrant in entrants], "%.1f"),
-        (speed, "sentences/s", [_speed(entrant, num_sentences) for entrant in entrants], "%.1f"),
+    for panel, title, values in (
+        (bleu, "BLEU", [entrant.bleu for entrant in entrants]),
+        (speed, "sentences/s", [entrant.speed(num_sentences) for entrant in entrants]),
     ):
         bars = panel.barh(names, values, color=["C7"] + ["C0"] * (len(names) - 1))
-        panel.bar_label(bars, fmt=form, padding=3, fontsize="small")
+        panel.bar_label(bars, fmt="%.1f", padding=3, fontsize="small")
         panel.margins(x=0.15)
         panel.set_title(title)
     return figure

@@ -1,7 +1,7 @@
-"""Moments of fairseq's training loop that it shows nobody: ends of updates, and validations.
+"""Hooks of fairseq's training loop: the end of each update, and each validation.
 
-What wants to follow them installs the hook when it is built. Each hook is an override of one
-function, which is installed once however often it is asked for.
+A criterion or schedule that needs a hook installs it when it is built. Each hook overrides one
+function of fairseq, once, however often it is installed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from ..interfaces import FollowsUpdates, StepsOnValidation
 def install_update_hook() -> None:
     """Call ``end_update`` of a training's criterion after each update.
 
-    Only criterions that are :class:`~fairtale.interfaces.FollowsUpdates` are called. fairseq
-    tells of an update's end to nobody but the task; at the beginning of the next update it would
-    be too late for what is validated and saved before, and after the last update there is no
-    next one.
+    Only criterions that are :class:`~fairtale.interfaces.FollowsUpdates` are called. fairseq has
+    no such call: the beginning of the next update would be too late for what is validated and
+    saved before, and the last update has no next one.
 
     The call comes once per update, however many batches ``--update-freq`` puts into it, on every
     worker, with any task, after the optimizer's step and before validation and saving. A step
@@ -58,14 +57,14 @@ def install_validation_hook() -> None:
     :class:`~fairtale.interfaces.StepsOnValidation` gets the first subset's loss after each.
 
     Raises:
-        UserError: not called from ``fairseq-train``, so nobody would ever call the schedule.
+        UserError: not called from ``fairseq-train``, so the schedule would never be called.
     """
     modules = _modules_of_fairseq_train()
     if not modules:
         raise UserError("this scheduler follows validations: it works in fairseq-train only")
     for module in modules:
-        if not getattr(module.validate, "tells_scheduler", False):
-            module.validate = _telling_the_schedule(module.validate)  # type: ignore[attr-defined]
+        if not getattr(module.validate, "updates_schedule", False):
+            module.validate = _updating_the_schedule(module.validate)  # type: ignore[attr-defined]
 
 
 def _modules_of_fairseq_train() -> list[ModuleType]:
@@ -77,7 +76,7 @@ def _modules_of_fairseq_train() -> list[ModuleType]:
     return [module for module in found if module is not None]
 
 
-def _telling_the_schedule(original: Any) -> Any:
+def _updating_the_schedule(original: Any) -> Any:
     @functools.wraps(original)
     def validate(cfg: Any, trainer: Any, *args: Any, **kwargs: Any) -> Any:
         losses = original(cfg, trainer, *args, **kwargs)
@@ -86,5 +85,5 @@ def _telling_the_schedule(original: Any) -> Any:
             schedule.step_validation(losses[0])
         return losses
 
-    validate.tells_scheduler = True  # type: ignore[attr-defined]  # a mark on the function
+    validate.updates_schedule = True  # type: ignore[attr-defined]  # a mark on the function
     return validate

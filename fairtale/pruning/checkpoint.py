@@ -1,17 +1,20 @@
 """Reading a transformer's checkpoint for pruning, and building its model without a dataset."""
 
+from __future__ import annotations
+
 import copy
 import os
 from argparse import Namespace
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from fairseq import checkpoint_utils, models
 from fairseq.data import Dictionary
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.models.transformer import TransformerModel, TransformerModelBase
 from omegaconf import OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..compat import read_checkpoint
 from ..errors import UserError
@@ -19,8 +22,8 @@ from .parts import SIDES
 from .removal import ARCHITECTURE, Plan, pruned_settings, unit_counts
 
 _PARTS = ("encoder", "decoder", "quant_noise")  # of a nested config; flat: encoder_layers
-# Options of transformers whose parts do not shrink with the heads.
-_REFUSED = (
+# Options of transformers whose parts do not shrink with the heads, so that none can be removed.
+NOT_PRUNED = (
     "cross_self_attention",
     "no_cross_attention",
     "base_layers",
@@ -32,6 +35,16 @@ _REFUSED = (
     "scale_fc",
     "scale_resids",
 )
+# Options that gates cannot be trained with, though heads can be removed from such a model.
+NOT_GATED = (
+    "adaptive_input",
+    "adaptive_softmax_cutoff",
+    "tie_adaptive_weights",
+    "tie_adaptive_proj",
+    "merge_src_tgt_embed",
+    "quant_noise_pq",
+    "quant_noise_scalar",
+)
 
 
 @dataclass
@@ -42,7 +55,7 @@ class Checkpoint:
     state: dict[str, Any]  # as saved; the weights are mapped, not read
     cfg: Any  # fairseq's config
     settings: Namespace  # of the model, under fairseq's flat names
-    model: Any = None
+    model: Any = None  # None where settings alone were read
 
 
 def read_settings(path: str) -> Checkpoint:
@@ -75,12 +88,13 @@ def open_checkpoint(path: str) -> Checkpoint:
     return checkpoint
 
 
-def flat_settings(model_cfg) -> Namespace:
+def flat_settings(model_cfg: Any) -> Namespace:
     """Return a model's settings under fairseq's flat names, whatever form they are saved in."""
     if isinstance(model_cfg, Namespace):
         return copy.copy(model_cfg)
     flat: dict[str, Any] = {}
-    for name, value in OmegaConf.to_container(model_cfg, resolve=True).items():
+    nested = cast(dict[str, Any], OmegaConf.to_container(model_cfg, resolve=True))
+    for name, value in nested.items():
         if name in _PARTS and isinstance(value, dict):
             flat.update({f"{name}_{inner}": v for inner, v in value.items()})
         else:
@@ -88,7 +102,17 @@ def flat_settings(model_cfg) -> Namespace:
     return Namespace(**flat)
 
 
-def _check(checkpoint):
+def option_of(name: str) -> str:
+    """Return the option of a setting: ``no_cross_attention`` -> ``--no-cross-attention``."""
+    return f"--{name.replace('_', '-')}"
+
+
+def options_in_use(settings: Namespace, names: Iterable[str]) -> list[str]:
+    """Return the options that a model was trained with, of those called ``names``."""
+    return [option_of(name) for name in names if getattr(settings, name, None)]
+
+
+def _check(checkpoint: Checkpoint) -> None:
     settings, state = checkpoint.settings, checkpoint.state["model"]
     name = getattr(settings, "_name", None) or getattr(settings, "arch", None)
     kind = models.ARCH_MODEL_REGISTRY.get(name) or models.MODEL_REGISTRY.get(name)
@@ -98,7 +122,7 @@ def _check(checkpoint):
             f"{checkpoint.path}: its architecture {name} is not fairseq's transformer nor "
             f"{ARCHITECTURE}; only these can be pruned"
         )
-    problems = [f"--{n.replace('_', '-')}" for n in _REFUSED if getattr(settings, n, None)]
+    problems = options_in_use(settings, NOT_PRUNED)
     if "encoder.embed_tokens.weight" not in state or "decoder.embed_tokens.weight" not in state:
         problems.append("an adaptive input")
     for side in SIDES:
@@ -110,20 +134,20 @@ def _check(checkpoint):
         raise UserError(f"{checkpoint.path}: cannot be pruned, for it has {' and '.join(problems)}")
 
 
-def build_model(settings: Namespace, weights: dict[str, Tensor]):
+def build_model(settings: Namespace, weights: dict[str, Tensor]) -> nn.Module:
     """Build a model without its task, load its weights, and return it in evaluation mode.
 
     Args:
-        settings: flat.
-        weights: a state dict, also of an older fairseq; its embeddings tell how large the
-            dictionaries are.
+        settings: under fairseq's flat names.
+        weights: a state dict, also of an older fairseq; the dictionaries are made as large as its
+            embeddings.
     """
     model = new_model(settings, *(len(weights[f"{side}.embed_tokens.weight"]) for side in SIDES))
     model.load_state_dict(dict(weights), strict=True, model_cfg=settings)
-    return model.eval()
+    return cast(nn.Module, model.eval())
 
 
-def new_model(settings: Namespace, source_size: int, target_size: int):
+def new_model(settings: Namespace, source_size: int, target_size: int) -> Any:
     """Build a model with made-up dictionaries of these sizes, V."""
     source = _dictionary(source_size)
     target = source if source_size == target_size else _dictionary(target_size)
@@ -138,19 +162,21 @@ def new_model(settings: Namespace, source_size: int, target_size: int):
     return models.build_model(Namespace(**{**vars(settings), **bare}), task)
 
 
-def _dictionary(size):
+def _dictionary(size: int) -> Dictionary:
     dictionary = Dictionary()
     for number in range(size - len(dictionary)):
         dictionary.add_symbol(f"w{number}")
     return dictionary
 
 
-def check_dictionaries(task, weights: dict[str, Tensor], path: str, data: str) -> None:
+def check_dictionaries(task: Any, weights: dict[str, Tensor], path: str, data: str) -> None:
     """Refuse data whose dictionaries are not those of a checkpoint.
 
     Args:
-        weights: the checkpoint's.
-        path, data: of the checkpoint and the data folder, for the error.
+        task: of the data.
+        weights: of the checkpoint.
+        path: of the checkpoint, for the error.
+        data: the data folder, for the error.
 
     Raises:
         UserError: their sizes differ.
@@ -179,9 +205,9 @@ def pruned_checkpoint(
     units = {**unit_counts(checkpoint.model), **{k: len(v) for k, v in plan.units.items()}}
     settings = pruned_settings(checkpoint.settings, plan, units)
     dtype = checkpoint.state["model"]["decoder.embed_tokens.weight"].dtype
-    same: dict[tuple, Tensor] = {}  # shared parameters are saved once
+    same: dict[tuple[Any, ...], Tensor] = {}  # shared parameters are saved once
 
-    def saved(value):
+    def saved(value: Tensor) -> Tensor:
         key = (value.data_ptr(), tuple(value.shape), value.stride())
         if key not in same or value.numel() == 0:
             compact = value.detach().to(dtype if value.is_floating_point() else value.dtype)
@@ -190,11 +216,12 @@ def pruned_checkpoint(
             )
         return same[key]
 
+    cfg = cast(dict[str, Any], OmegaConf.to_container(checkpoint.cfg))
     extra = {k: v for k, v in checkpoint.state["extra_state"].items() if not k.startswith("ema")}
     return {
         **{k: v for k, v in checkpoint.state.items() if k in ("task_state", "criterion")},
         "args": None,
-        "cfg": {**OmegaConf.to_container(checkpoint.cfg), "model": settings},
+        "cfg": {**cfg, "model": settings},
         "model": {name: saved(value) for name, value in weights.items()},
         "optimizer_history": checkpoint.state["optimizer_history"],
         "last_optimizer_state": None,
@@ -202,6 +229,6 @@ def pruned_checkpoint(
     }
 
 
-def load_pruned(pruned: dict[str, Any]):
-    """Build the pruned model, so that no file is written that cannot be loaded; return it."""
+def load_pruned(pruned: dict[str, Any]) -> nn.Module:
+    """Build the model of a pruned checkpoint, which shows that the checkpoint can be loaded."""
     return build_model(pruned["cfg"]["model"], pruned["model"])

@@ -1,34 +1,53 @@
-"""The history of a model's gates, ``gates.jsonl``, and pictures of it.
+"""The history of a model's gates: the file ``gates.jsonl``, and what a training writes.
 
-Needs neither torch nor fairseq; pictures need matplotlib.
+Reading needs neither torch nor fairseq. Pictures are in :mod:`.gate_pictures`.
 """
 
+from __future__ import annotations
+
+import importlib.util
 import json
+import logging
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Required, TypedDict
 
 from ..errors import UserError
+from .gate_pictures import heat_map, pixels
+from .parts import type_of, types_of
+
+if TYPE_CHECKING:
+    from ..modules.hard_concrete import HardConcreteGate
+
+logger = logging.getLogger(__name__)
 
 HISTORY_NAME = "gates.jsonl"
 
 
-def append_record(path, record):
-    """Append ``record`` to a history.
+class GateRecord(TypedDict, total=False):
+    """The gates after some update; rows are heads, keyed by attention as "encoder.0"."""
 
-    Args:
-        path: of the file, made where there is none.
-        record: dict of ``update`` (int), ``open_probability`` ({"encoder.0": [numbers]}) and
-            whatever else is to be kept.
-    """
+    update: Required[int]
+    state: str  # "learned", or "fixed" where all gates are
+    open_probability: Required[dict[str, list[float]]]
+    value: dict[str, list[float]]  # the gates of evaluation, 0 to 1
+
+
+# ------------------------------------------------------------------------------- the file
+
+
+def append_record(path: str | os.PathLike[str], record: GateRecord) -> None:
+    """Append ``record`` to a history, whose file and folder are made if there are none."""
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     with open(path, "a", encoding="utf-8") as stream:
         stream.write(json.dumps(record) + "\n")
 
 
-def read_history(path):
+def read_history(path: str | os.PathLike[str]) -> list[GateRecord]:
     """Return the records of a history, in order of updates.
 
-    Where a resumed run repeats updates, what was written first is dropped. A last line that
-    was cut off (the run was killed) is passed over.
+    Where a resumed run repeats updates, the earlier records of them are dropped. An incomplete
+    last line (the run was killed) is ignored.
 
     Raises:
         UserError: no such file, no record in it, or it is something else.
@@ -37,7 +56,7 @@ def read_history(path):
         raise UserError(f"{path}: no such file; a training with --criterion l0_gated writes it")
     with open(path, encoding="utf-8", errors="replace") as stream:
         lines = stream.read().split("\n")
-    records = []
+    records: list[GateRecord] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -56,65 +75,96 @@ def read_history(path):
     return records
 
 
-def _shape(record):
+def _shape(record: GateRecord) -> dict[str, int]:
     return {key: len(row) for key, row in record["open_probability"].items()}
 
 
-def types_of(record):
-    """Return the attention types of a record: ``["encoder", "cross"]``."""
-    return list(dict.fromkeys(key.split(".")[0] for key in record["open_probability"]))
+# ------------------------------------------------------------------------ during training
 
 
-def heat_map(record, title=None):
-    """Draw P(open) of all heads, one panel an attention type, layers down and heads across.
+class GateHistory:
+    """Write gates to the log, ``gates.jsonl``, PNG files and TensorBoard, on the first worker.
 
-    Returns:
-        matplotlib's Figure, drawn without a display.
+    Args:
+        save_dir: where ``gates.jsonl`` and the folder ``gates`` with the pictures go.
+        tensorboard_logdir: None for no TensorBoard.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    kinds = types_of(record)
-    rows = record["open_probability"]
-    widths = [max(len(rows[key]) for key in rows if key.split(".")[0] == kind) for kind in kinds]
-    height = max(sum(key.split(".")[0] == kind for key in rows) for kind in kinds)
-    figure = Figure(
-        figsize=(1.6 + sum(max(0.5 * w, 1.6) for w in widths), 1.4 + 0.45 * height),
-        layout="constrained",
-    )
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(kinds), squeeze=False, width_ratios=widths)[0]
-    for panel, kind in zip(panels, kinds, strict=True):
-        image = _panel(panel, kind, {k: v for k, v in rows.items() if k.split(".")[0] == kind})
-    figure.colorbar(image, ax=list(panels), label="P(open)")
-    figure.suptitle(title or f"{record['update']} updates", fontsize="medium")
-    return figure
+    def __init__(self, save_dir: str, tensorboard_logdir: str | None = None) -> None:
+        self.save_dir = save_dir
+        self.tensorboard_logdir = tensorboard_logdir
+        self._writer: Any = None
+        self._last_update: int | None = None
+
+    def write(self, gates: dict[str, HardConcreteGate], update: int) -> None:
+        """Write the gates as they are after ``update`` updates, once for each number of updates."""
+        if update == self._last_update or not _is_first_worker():
+            return
+        self._last_update = update
+        record: GateRecord = {
+            "update": update,
+            "state": "fixed" if all(g.is_fixed for g in gates.values()) else "learned",
+            "open_probability": _rounded(
+                {key: gate.open_probability().tolist() for key, gate in gates.items()}
+            ),
+            "value": _rounded({key: gate.value().tolist() for key, gate in gates.items()}),
+        }
+        append_record(os.path.join(self.save_dir, HISTORY_NAME), record)
+        for line in _log_lines(record):
+            logger.info("gates @ %d updates: %s", update, line)
+        self._write_tensorboard(record)
+        self._draw(record)
+
+    def _write_tensorboard(self, record: GateRecord) -> None:
+        if not self.tensorboard_logdir:
+            return
+        if self._writer is None:
+            from tensorboardX import SummaryWriter
+
+            self._writer = SummaryWriter(os.path.join(self.tensorboard_logdir, "gates"))
+        for key, row in record["open_probability"].items():
+            self._writer.add_scalar(f"expected_open/{key}", sum(row), record["update"])
+            num_open = _num_open(record["value"][key])
+            self._writer.add_scalar(f"open/{key}", num_open, record["update"])
+
+    def _draw(self, record: GateRecord) -> None:
+        if importlib.util.find_spec("matplotlib") is None:
+            logger.info("no picture of the gates: pip install 'fairtale[plots]'")
+            return
+        update = record["update"]
+        figure = heat_map(record["open_probability"], f"{update} updates")
+        folder = os.path.join(self.save_dir, "gates")
+        os.makedirs(folder, exist_ok=True)
+        figure.savefig(os.path.join(folder, f"{update:08d}.png"), format="png", dpi=100)
+        if self._writer is not None:
+            self._writer.add_image("gates", pixels(figure), update, dataformats="HWC")
+            self._writer.flush()
 
 
-def _panel(panel, kind, rows):
-    """Layers may have different numbers of heads: what is missing stays empty."""
-    width = max(map(len, rows.values()))
-    table = [list(row) + [float("nan")] * (width - len(row)) for row in rows.values()]
-    image = panel.imshow(table, vmin=0, vmax=1, cmap="viridis", aspect="equal")
-    for y, row in enumerate(rows.values()):
-        for x, p in enumerate(row):
-            panel.text(
-                x, y, f"{p:.2f}"[-3 if p < 0.995 else 0 :][:3], ha="center", va="center",
-                fontsize=6, color="black" if p > 0.5 else "white",
-            )  # fmt: skip
-    panel.set_title(f"{kind} ({sum(map(sum, rows.values())):.1f} of "
-                    f"{sum(map(len, rows.values()))} open)", fontsize="small")  # fmt: skip
-    panel.set_xlabel("head")
-    panel.set_ylabel("layer")
-    panel.set_xticks(range(width), [str(x + 1) for x in range(width)], fontsize="x-small")
-    layers = [str(int(key.split(".")[1]) + 1) for key in rows]
-    panel.set_yticks(range(len(rows)), layers, fontsize="x-small")
-    return image
+def _is_first_worker() -> bool:
+    from torch import distributed  # here, because plot-gates reads histories without torch
+
+    if not distributed.is_available() or not distributed.is_initialized():
+        return True
+    return distributed.get_rank() == 0
 
 
-def pixels(figure):
-    """Return a drawn figure as uint8 [height, width, 3]."""
-    import numpy as np
+def _rounded(rows: dict[str, list[float]]) -> dict[str, list[float]]:
+    return {key: [round(x, 6) for x in row] for key, row in rows.items()}
 
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+def _num_open(values: list[float]) -> int:
+    return sum(value > 0 for value in values)
+
+
+def _log_lines(record: GateRecord) -> Iterator[str]:
+    """Yield a line per attention type: ``encoder 5 of 8 open (2 3), expected 4.90 (2.1 2.8)``."""
+    for kind in types_of(record["value"]):
+        keys = [key for key in record["value"] if type_of(key) == kind]
+        num_heads = sum(len(record["value"][key]) for key in keys)
+        opened = [_num_open(record["value"][key]) for key in keys]
+        expected = [sum(record["open_probability"][key]) for key in keys]
+        yield (
+            f"{kind} {sum(opened)} of {num_heads} open ({' '.join(map(str, opened))}), "
+            f"expected {sum(expected):.2f} ({' '.join(f'{x:.1f}' for x in expected)})"
+        )

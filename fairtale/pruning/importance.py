@@ -1,15 +1,19 @@
 """How much a head or a feed-forward unit matters, measured on data."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..modules.narrow_attention import NarrowAttention
 from .parts import attentions, feed_forwards, place_of
 from .removal import gate_values
+
+Scores = dict[str, Tensor]
 
 
 @dataclass
@@ -19,24 +23,24 @@ class Importance:
     Shapes: heads [H], units [F], float64.
     """
 
-    confidence: dict[str, Tensor] = field(default_factory=dict)
-    gradient: dict[str, Tensor] = field(default_factory=dict)
-    units: dict[str, Tensor] = field(default_factory=dict)
+    confidence: Scores = field(default_factory=dict)
+    gradient: Scores = field(default_factory=dict)
+    units: Scores = field(default_factory=dict)
     num_sentences: int = 0
 
 
 class ProbedAttention(NarrowAttention):
-    """An attention that computes what another one does, and shows what its heads do.
+    """An attention that computes what another one does, and measures its heads.
 
-    Its parameters are the other's. Each head's output is multiplied by ``gates`` [B, H], all
-    one, by which a loss can be differentiated.
+    Its parameters are those of the other. Each head's output is multiplied by ``gates`` [B, H],
+    all one, so that a loss can be differentiated by them.
 
     Args:
         attention: fairseq's, or one with the names of its parts.
         factors: gates [H] of the model itself, or None.
     """
 
-    def __init__(self, attention, factors: Optional[Tensor]):
+    def __init__(self, attention: Any, factors: Tensor | None) -> None:
         super().__init__(
             attention.embed_dim,
             0,
@@ -50,14 +54,18 @@ class ProbedAttention(NarrowAttention):
             self.q_proj, self.k_proj = attention.q_proj, attention.k_proj
             self.v_proj = attention.v_proj
         self.factors = factors
-        self.gates: Optional[Tensor] = None
-        self.confidence: Optional[Tensor] = None  # [H], summed over the queries that count
-        self.queries: Optional[Tensor] = None  # [B, T], True where one counts
-        self.keys: Optional[Tensor] = None  # [B, S]
+        self.gates: Tensor | None = None
+        self.confidence: Tensor | None = None  # [H], summed over the queries that count
+        # set before each batch
+        self.queries: Tensor  # [B, T], True where a query counts
+        self.keys: Tensor  # [B, S], True where a key counts
 
-    def attend(self, q, k, v, mask, need_weights):
-        """See :meth:`NarrowAttention.attend`; the weights' maxima are noted."""
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, need_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend as :meth:`NarrowAttention.attend` does, and note the weights' maxima."""
         y, weights = super().attend(q, k, v, mask, True)
+        assert weights is not None  # they were asked for
         seen = weights.detach() * self.keys[:, None, None]
         best = seen.amax(3) * self.queries[:, None]  # [B, H, T]
         self.confidence = best.double().sum((0, 2))
@@ -69,18 +77,18 @@ class ProbedAttention(NarrowAttention):
 
 
 class _ProbedUnits:
-    """Multiplies what a feed-forward layer's units put out by ``gates`` [B, F], all one."""
+    """A hook that multiplies a feed-forward layer's units by ``gates`` [B, F], all one."""
 
-    def __init__(self):
-        self.gates: Optional[Tensor] = None
+    def __init__(self) -> None:
+        self.gates: Tensor | None = None
 
-    def __call__(self, module, inputs):
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
         (x,) = inputs  # [T, B, F]
         self.gates = x.new_ones(x.shape[1:], requires_grad=True)
         return (x * self.gates,)
 
 
-def measure(model, samples: Iterable[dict[str, Any]], pad: int, eos: int) -> Importance:
+def measure(model: Any, samples: Iterable[dict[str, Any]], pad: int, eos: int) -> Importance:
     """Measure heads and feed-forward units of a transformer.
 
     *Confidence* of a head: its largest attention weight, mean over words; the end mark counts
@@ -93,9 +101,12 @@ def measure(model, samples: Iterable[dict[str, Any]], pad: int, eos: int) -> Imp
     Args:
         model: of fairseq's kind, gated or not, in evaluation mode; it is left as it was.
         samples: batches of a translation task, on the model's device.
-        pad, eos: numbers of the padding and the end mark.
+        pad: number of the padding.
+        eos: number of the end mark.
     """
-    probes, units, hooks = {}, {}, []
+    probes: dict[str, ProbedAttention] = {}
+    units: dict[str, _ProbedUnits] = {}
+    hooks = []
     gates = gate_values(model)
     places = attentions(model)
     required = [p for p in model.parameters() if p.requires_grad]
@@ -119,20 +130,37 @@ def measure(model, samples: Iterable[dict[str, Any]], pad: int, eos: int) -> Imp
             parameter.requires_grad_(True)
 
 
-def _put(model, key, attention):
+def _put(model: Any, key: str, attention: nn.Module) -> None:
     side, number, name = place_of(key)
     setattr(getattr(model, side).layers[number], name, attention)
 
 
-def _collect(model, samples, probes, units, pad, eos):
-    out = Importance()
-    sums: dict[str, dict[str, Tensor]] = {"confidence": {}, "gradient": {}, "units": {}}
+class _Sums:
+    """Scores of each kind, summed over sentences or words."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, Scores] = {"confidence": {}, "gradient": {}, "units": {}}
+
+    def add(self, kind: str, key: str, value: Tensor) -> None:
+        scores = self.of[kind]
+        scores[key] = scores[key] + value.cpu() if key in scores else value.cpu()
+
+    def divided(self, kind: str, by: dict[str, int]) -> Scores:
+        return {key: value / max(1, by[key]) for key, value in self.of[kind].items()}
+
+
+def _collect(
+    model: Any,
+    samples: Iterable[dict[str, Any]],
+    probes: dict[str, ProbedAttention],
+    units: dict[str, _ProbedUnits],
+    pad: int,
+    eos: int,
+) -> Importance:
+    """Run the batches through the probed model, and average what the probes have noted."""
+    sums, num_sentences = _Sums(), 0
     num_words = dict.fromkeys(probes, 0)
     probes = {key: probe for key, probe in probes.items() if probe.num_heads}
-
-    def add(kind, key, value):
-        sums[kind][key] = sums[kind].get(key, 0) + value.cpu()
-
     for sample in samples:
         words = {
             "source": _words(sample["net_input"]["src_tokens"], pad, eos),
@@ -143,35 +171,55 @@ def _collect(model, samples, probes, units, pad, eos):
             probe.keys = words["target" if key.startswith("decoder") else "source"]
         with torch.enable_grad():
             loss = _negative_log_likelihood(model, sample, pad)
-            probed = [*probes.items(), *units.items()]
-            gates = [probe.gates for _, probe in probed]
-            gradients = [None] * len(gates)
-            if loss.requires_grad:
-                gradients = torch.autograd.grad(loss, gates, allow_unused=True)
-        for (key, probe), gradient in zip(probed, gradients, strict=True):
-            kind = "gradient" if isinstance(probe, ProbedAttention) else "units"
-            if gradient is None:  # nobody looks at the encoder where cross attention has no heads
-                gradient = torch.zeros_like(probe.gates)
-            add(kind, key, gradient.double().abs().sum(0))
+        _add_gradients(sums, loss, probes, units)
         for key, probe in probes.items():
-            add("confidence", key, probe.confidence)
+            assert probe.confidence is not None  # the model has run
+            sums.add("confidence", key, probe.confidence)
             num_words[key] += int(probe.queries.sum())
-        out.num_sentences += len(sample["id"])
-    n = max(1, out.num_sentences)
-    out.confidence = {k: v / max(1, num_words[k]) for k, v in sums["confidence"].items()}
-    out.gradient = {k: v / n for k, v in sums["gradient"].items()}
-    out.units = {k: v / n for k, v in sums["units"].items()}
-    return out
+        num_sentences += len(sample["id"])
+    return Importance(
+        confidence=sums.divided("confidence", num_words),
+        gradient=sums.divided("gradient", dict.fromkeys(probes, num_sentences)),
+        units=sums.divided("units", dict.fromkeys(units, num_sentences)),
+        num_sentences=num_sentences,
+    )
 
 
-def _words(tokens, pad, eos):
+def _add_gradients(
+    sums: _Sums,
+    loss: Tensor,
+    probes: dict[str, ProbedAttention],
+    units: dict[str, _ProbedUnits],
+) -> None:
+    """Add abs(dL/dg) of every probe, summed over sentences."""
+    probed: list[tuple[str, str, ProbedAttention | _ProbedUnits]] = [
+        *(("gradient", key, probe) for key, probe in probes.items()),
+        *(("units", key, probe) for key, probe in units.items()),
+    ]
+    gates = [_gates_of(probe) for _, _, probe in probed]
+    gradients: tuple[Tensor | None, ...] = (None,) * len(gates)
+    if loss.requires_grad:
+        gradients = torch.autograd.grad(loss, gates, allow_unused=True)
+    for (kind, key, _), gate, gradient in zip(probed, gates, gradients, strict=True):
+        # an encoder has no gradient where the attention to it has no heads
+        found = torch.zeros_like(gate) if gradient is None else gradient
+        sums.add(kind, key, found.double().abs().sum(0))
+
+
+def _gates_of(probe: ProbedAttention | _ProbedUnits) -> Tensor:
+    assert probe.gates is not None  # the model has run
+    return probe.gates
+
+
+def _words(tokens: Tensor, pad: int, eos: int) -> Tensor:
+    """Mark words: True where a token is neither padding nor the end mark."""
     return (tokens != pad) & (tokens != eos)
 
 
-def _negative_log_likelihood(model, sample, pad):
-    """Summed over all words of all sentences; each sentence's gates see its own share."""
+def _negative_log_likelihood(model: Any, sample: dict[str, Any], pad: int) -> Tensor:
+    """Sum over all words of all sentences; the gates of a sentence see its own share."""
     output = model(**sample["net_input"])
-    lprobs = model.get_normalized_probs(output, log_probs=True, sample=sample)
+    lprobs: Tensor = model.get_normalized_probs(output, log_probs=True, sample=sample)
     target = sample["target"]
     nll = -lprobs.gather(-1, target.unsqueeze(-1)).squeeze(-1)
     return nll.float().masked_fill(target == pad, 0.0).sum()

@@ -5,6 +5,11 @@ An attention's key is its type and layer: "encoder.0" (encoder self-attention), 
 layer's key is its side and layer.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
 HEAD_TYPES = ("encoder", "decoder", "cross")
 SIDES = ("encoder", "decoder")
 _OF_TYPE = {
@@ -17,6 +22,11 @@ _OF_TYPE = {
 def type_of(key: str) -> str:
     """Return the type of an attention: cross.1 -> cross."""
     return key.partition(".")[0]
+
+
+def types_of(keys: Iterable[str]) -> list[str]:
+    """Return the types of attentions, each once, in the order of their first appearance."""
+    return list(dict.fromkeys(map(type_of, keys)))
 
 
 def place_of(key: str) -> tuple[str, int, str]:
@@ -32,7 +42,7 @@ def attention_prefix(key: str) -> str:
     return f"{side}.layers.{number}.{name}."
 
 
-def attentions(model) -> dict:
+def attentions(model: Any) -> dict[str, Any]:
     """Return every attention of a fairseq transformer, gated or not, under its key."""
     found = {}
     for kind, (side, name) in _OF_TYPE.items():
@@ -42,7 +52,7 @@ def attentions(model) -> dict:
     return found
 
 
-def feed_forwards(model) -> dict[str, tuple]:
+def feed_forwards(model: Any) -> dict[str, tuple[Any, Any]]:
     """Return ``(fc1, fc2)`` of every feed-forward layer under its key."""
     return {
         f"{side}.{number}": (layer.fc1, layer.fc2)

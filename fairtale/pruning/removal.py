@@ -1,12 +1,16 @@
-"""Surgery: takes heads, feed-forward units and layers out of a transformer's state dict."""
+"""Removal of heads, feed-forward units and layers from a transformer's state dict."""
+
+from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..interfaces import HasGates
 from .parts import HEAD_TYPES, SIDES, attention_prefix, attentions, feed_forwards, place_of
 
 ARCHITECTURE = "transformer_hcg"  # what can hold layers of different widths
@@ -30,30 +34,30 @@ class Plan:
         return [number for number in range(count) if number not in gone]
 
 
-def head_counts(model) -> dict[str, int]:
+def head_counts(model: nn.Module) -> dict[str, int]:
     """Return the number of heads of every attention."""
     return {key: attention.num_heads for key, attention in attentions(model).items()}
 
 
-def unit_counts(model) -> dict[str, int]:
+def unit_counts(model: nn.Module) -> dict[str, int]:
     """Return the number of feed-forward units of every layer."""
     return {key: getattr(fc1, "out_features", 0) for key, (fc1, _) in feed_forwards(model).items()}
 
 
-def gate_values(model) -> dict[str, Tensor]:
+def gate_values(model: nn.Module) -> dict[str, Tensor]:
     """Return the gates [H] that a gated model uses in evaluation; empty without gates."""
-    gates = model.gates() if hasattr(model, "gates") else {}
+    gates = model.gates() if isinstance(model, HasGates) else {}
     return {key: gate.value().detach().float() for key, gate in gates.items()}
 
 
-def gate_scores(model) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def gate_scores(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the probabilities of gates to be open, and an order among heads for a budget.
 
     In that order heads that are open in evaluation come before closed ones, whatever the
     probability; it also tells gates apart whose probability is 1 in fp32. Heads that are fixed
     open come before all, heads that are fixed closed after all.
     """
-    gates = model.gates() if hasattr(model, "gates") else {}
+    gates = model.gates() if isinstance(model, HasGates) else {}
     probability = {key: gate.open_probability().detach() for key, gate in gates.items()}
     order = {}
     for key, gate in gates.items():
@@ -63,7 +67,7 @@ def gate_scores(model) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return probability, order
 
 
-def magnitude_of_units(model) -> dict[str, Tensor]:
+def magnitude_of_units(model: nn.Module) -> dict[str, Tensor]:
     """Score feed-forward units [F] without data.
 
     The norm of the weights they read with, times the norm of those they write with: it stays
@@ -104,7 +108,9 @@ def prune_state(
     return _drop_layers(state, plan.dropped)
 
 
-def _prune_attention(state, prefix, kept, num_heads, gates):
+def _prune_attention(
+    state: dict[str, Tensor], prefix: str, kept: list[int], num_heads: int, gates: Tensor | None
+) -> None:
     for name in [n for n in state if n.startswith(prefix + "gate.")]:
         del state[name]
     if num_heads == 0:
@@ -129,8 +135,8 @@ def _prune_attention(state, prefix, kept, num_heads, gates):
     state[prefix + "out_proj.weight"] = columns
 
 
-def _drop_layers(state, dropped):
-    """Leave out layers and close the ranks: layer 2 becomes 1 where 1 has gone."""
+def _drop_layers(state: dict[str, Tensor], dropped: Mapping[str, list[int]]) -> dict[str, Tensor]:
+    """Leave out layers and number the others anew: layer 2 becomes 1 where 1 is dropped."""
     out = {}
     for name, value in state.items():
         parts = name.split(".")

@@ -1,4 +1,4 @@
-"""Which heads and units stay: so many in all, those above a threshold, a share of each layer.
+"""Which heads and units stay: a number in all, those above a threshold, a share of each layer.
 
 Scores are ``{"encoder.0": [H], ...}``, larger is better; what stays is
 ``{"encoder.0": [indices in order], ...}``. Equal scores are decided by the order of layers
@@ -56,7 +56,7 @@ def keep_share(scores: dict[str, Tensor], ratio: float) -> dict[str, list[int]]:
 
 
 def random_scores(counts: dict[str, int], seed: int) -> dict[str, Tensor]:
-    """Scores that put heads in a random order, the same for the same seed."""
+    """Return scores that put heads in a random order, the same for the same seed."""
     generator = torch.Generator("cpu").manual_seed(seed)
     return {key: torch.rand(n, generator=generator, device="cpu") for key, n in counts.items()}
 
@@ -67,7 +67,7 @@ def normalize_layers(scores: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def parse_types(text: str) -> list[str]:
-    """Read ``encoder,cross`` and the like.
+    """Read a list of types of attention, ``encoder,cross``.
 
     Raises:
         UserError: one of the names is no type of attention, or there is none.
@@ -79,7 +79,7 @@ def parse_types(text: str) -> list[str]:
 
 
 def parse_layers(text: str, num_layers: dict[str, int]) -> dict[str, list[int]]:
-    """Read ``encoder.1,decoder.0``; return the layers that are to go, of each side.
+    """Read a list of layers, ``encoder.1,decoder.0``; return those of each side.
 
     Args:
         num_layers: of "encoder" and of "decoder".

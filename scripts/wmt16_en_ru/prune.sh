@@ -55,7 +55,7 @@ goal ${goal[0]} ${goal[1]}
 gated $gated
 freeze $freeze"
 check_resumed "$save_dir" prune.txt "$settings"
-options=$("$BIN/python" "$ROOT/scripts/lib/transformer_options.py" "$checkpoint")
+options=$(fairtale transformer-options "$checkpoint")
 read -r -a shape <<<"$(tr '\n' ' ' <<<"$options")"
 
 mkdir -p "$save_dir"
@@ -66,6 +66,6 @@ train_translation --arch transformer_hcg --gated-attention "$gated" \
     --max-update "$updates" ${extra[@]+"${extra[@]}"}
 smaller=(--by gates)
 [ -z "$ffn_keep" ] || smaller+=(--ffn-keep "$ffn_keep" --data "$data_bin")
-fairtale prune "$save_dir/checkpoint_last.pt" --out "$save_dir/pruned.pt" "${smaller[@]}"
-say "gates: fairtale plot-gates $save_dir --out gates.gif"
-say "compare: fairtale prune-report $checkpoint $save_dir/pruned.pt --data $data_bin --out report.md"
+fairtale prune "$save_dir/checkpoint_last.pt" --output "$save_dir/pruned.pt" "${smaller[@]}"
+say "gates: fairtale plot-gates $save_dir --output gates.gif"
+say "compare: fairtale prune-report $checkpoint $save_dir/pruned.pt --data $data_bin --output report.md"

@@ -47,6 +47,6 @@ if [ "$average" -gt 0 ]; then
     kept=$(find "$save_dir" -name 'checkpoint_[0-9]*_[0-9]*.pt' | wc -l)
     [ "$((kept))" -ge 2 ] || die "$save_dir holds $((kept)) checkpoints to average; give --average 0"
     fairtale average "$save_dir" --last "$((kept < average ? kept : average))" \
-        --out "$save_dir/checkpoint_average.pt"
+        --output "$save_dir/checkpoint_average.pt"
 fi
 say "trained: $save_dir (fairtale plot $save_dir draws its curves)"

@@ -232,7 +232,7 @@ def test_pictures_of_one_run_and_of_two(pruned, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "gates.jsonl").write_bytes((pruned / "gates.jsonl").read_bytes())
-    words = (pruned, other, "--out", "both.png", "--names", "a", "b", "--title", "two lambdas")
+    words = (pruned, other, "--output", "both.png", "--names", "a", "b", "--title", "two lambdas")
     done = fairtale("plot-gates", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "no train.log in it" in done.stderr
@@ -243,8 +243,8 @@ def test_pictures_of_one_run_and_of_two(pruned, tmp_path):
     "words, parts",
     [
         (["RUN", "nowhere"], ["nowhere/gates.jsonl", "no such file"]),
-        (["RUN", "RUN", "--out", "x.gif"], ["--out x.gif", "shows one run"]),
-        (["RUN", "--out", "x.jpg"], ["--out x.jpg", ".gif"]),
+        (["RUN", "RUN", "--output", "x.gif"], ["--output x.gif", "shows one run"]),
+        (["RUN", "--output", "x.jpg"], ["--output x.jpg", ".gif"]),
         (["RUN", "--names", "a", "b"], ["--names: 2 names for 1 runs"]),
     ],
 )

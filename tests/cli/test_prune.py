@@ -42,7 +42,9 @@ def heads_of(done):
 
 
 def test_pruned_models_are_decoded_without_more_options(fairseq, data, plain, tmp_path):
-    done = fairtale("prune", plain, "--out", tmp_path / "all.pt", "--heads", 24, "--by", "random")
+    done = fairtale(
+        "prune", plain, "--output", tmp_path / "all.pt", "--heads", 24, "--by", "random"
+    )
     assert done.returncode == 0, done.stderr
     expected, found = (generate(fairseq, data, p) for p in (plain, tmp_path / "all.pt"))
     assert len(found) == 9
@@ -51,9 +53,9 @@ def test_pruned_models_are_decoded_without_more_options(fairseq, data, plain, tm
         assert found[number][0] == pytest.approx(score, abs=1e-4)
 
     half = tmp_path / "half.pt"
-    words = ["--heads", 5, "--types", "encoder,cross", "--ffn-keep", 0.25, "--tokens", 40]
+    words = ["--heads", 5, "--types", "encoder,cross", "--ffn-keep", 0.25, "--max-tokens", 40]
     words += ["--by", "gradient", "--data", data, "--drop-layers", "decoder.0"]
-    done = fairtale("prune", plain, "--out", half, *words)
+    done = fairtale("prune", plain, "--output", half, *words)
     assert done.returncode == 0, done.stderr
     kept = heads_of(done)
     assert kept["decoder"] == (4, 8)
@@ -66,7 +68,18 @@ def test_pruned_models_are_decoded_without_more_options(fairseq, data, plain, tm
     assert len(generate(fairseq, data, half)) == 9
 
     report = tmp_path / "out" / "report.md"
-    words = ["--data", data, "--subset", "valid", "--out", report, "--names", "full", "all", "half"]
+    words = [
+        "--data",
+        data,
+        "--subset",
+        "valid",
+        "--output",
+        report,
+        "--names",
+        "full",
+        "all",
+        "half",
+    ]
     words += ["--rounds", 2, "--timed-sentences", 4, "--max-len-b", 8]
     done = fairtale("prune-report", plain, tmp_path / "all.pt", half, *words)
     assert done.returncode == 0, done.stderr
@@ -87,13 +100,13 @@ def test_pruned_models_are_decoded_without_more_options(fairseq, data, plain, tm
 def test_a_model_that_does_not_look_at_the_source(fairseq, data, plain, tmp_path):
     blind, small = tmp_path / "blind.pt", tmp_path / "small.pt"
     words = ["--heads", 0, "--by", "random", "--types", "cross", "--data", data]
-    done = fairtale("prune", plain, "--out", blind, *words)
+    done = fairtale("prune", plain, "--output", blind, *words)
     assert done.returncode == 0 and heads_of(done)["cross"] == (0, 8), done.stderr
     assert "all cross heads go" in done.stderr and f"--data {data}: is not read" in done.stderr
     assert "judged by" not in done.stdout
 
     words = ["--heads", 3, "--by", "gradient", "--types", "encoder", "--data", data]
-    done = fairtale("prune", blind, "--out", small, *words)
+    done = fairtale("prune", blind, "--output", small, *words)
     assert done.returncode == 0 and heads_of(done)["encoder"] == (3, 8), done.stderr
     assert "judged by 9 sentences" in done.stdout
 
@@ -109,19 +122,18 @@ def test_a_model_that_does_not_look_at_the_source(fairseq, data, plain, tmp_path
 def test_mistakes(data, plain, tmp_path):
     out = tmp_path / "x.pt"
 
-    def refused(*words, parts):
-        assert_user_error(fairtale("prune", *words), *parts)
+    def refused(*words, parts, output=out):
+        assert_user_error(fairtale("prune", plain, "--output", output, *words), *parts)
         assert not out.exists()
 
-    refused(plain, "--out", out, "--heads", 25, "--by", "random", parts=["--heads 25", "24 heads"])
-    refused(plain, "--out", out, "--heads", 3, parts=["no gates", "--by"])
-    refused(plain, "--out", out, "--heads", -1, "--by", "random", parts=["--heads -1"])
-    refused(plain, "--out", out, "--ffn-keep", 0, parts=["--ffn-keep 0.0", "above 0"])
-    refused(plain, "--out", out, "--drop-layers", "encoder.2", parts=["encoder.2", "encoder.1"])
-    refused(plain, "--out", plain, "--ffn-keep", 0.5, parts=["--out", "itself"])
-    refused(plain, "--out", out, "--heads", 3, "--by", "gradient", parts=["--data"])
-    words = ["--ffn-keep", 0.5, "--data", data, "--device", "cuda"]
-    refused(plain, "--out", out, *words, parts=["--device cuda: not usable here", "try cpu"])
-    words = [plain, plain, "--names", "a", "b", "--data", data, "--out", tmp_path / "rep.png"]
+    refused("--heads", 25, "--by", "random", parts=["--heads 25", "24 heads"])
+    refused("--heads", 3, parts=["no gates", "--by"])
+    refused("--heads", -1, "--by", "random", parts=["--heads -1"])
+    refused("--ffn-keep", 0, parts=["--ffn-keep 0.0", "above 0"])
+    refused("--drop-layers", "encoder.2", parts=["encoder.2", "encoder.1"])
+    refused("--ffn-keep", 0.5, output=plain, parts=["--output", "itself"])
+    refused("--heads", 3, "--by", "gradient", parts=["--data"])
+    refused("--ffn-keep", 0.5, "--data", "nowhere", "--cpu", parts=["--data nowhere: no such"])
+    words = [plain, plain, "--names", "a", "b", "--data", data, "--output", tmp_path / "rep.png"]
     done = fairtale("prune-report", *words)
-    assert_user_error(done, "--out", "rep.png: the figure would go there too")
+    assert_user_error(done, "--output", "rep.png: the figure would go there too")

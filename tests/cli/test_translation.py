@@ -1,17 +1,12 @@
 """Translation from raw text to scores, by the commands that people type."""
 
-import importlib.util
 import json
 import os
 import random
 import tarfile
-from argparse import ArgumentParser
 
 import pytest
-import torch
-from fairseq.models.transformer import TransformerModel
 
-from fairtale.errors import UserError
 from tests.cli.fairtale_command import ROOT, assert_user_error, fairtale, script
 
 NOUNS = {"cat": "кот", "dog": "пёс", "house": "дом", "boy": "мальчик", "table": "стол"}
@@ -190,51 +185,6 @@ def test_a_model_is_pruned_and_then_pruned_again(work, model):
     (work / "heads_3" / "prune.txt").unlink()
     done = script("wmt16_en_ru/prune.sh", *words, cwd=work)
     assert_user_error(done, "heads_3 holds a training, but no prune.txt")
-
-
-# ------------------------------------------------------------- what is taken from a checkpoint
-
-
-@pytest.fixture(scope="module")
-def rebuilt():
-    """The module of scripts/lib that writes a model's options."""
-    path = ROOT / "scripts" / "lib" / "transformer_options.py"
-    spec = importlib.util.spec_from_file_location("transformer_options", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_every_option_of_a_transformer_is_carried_or_refused(rebuilt):
-    parser = ArgumentParser()
-    TransformerModel.add_args(parser)
-    known = {*rebuilt.VALUES, *rebuilt.FLAGS, *rebuilt.REFUSED}
-    others = {action.dest for action in parser._actions} - known - {"help"}
-    # of training only; done already; of others that are refused
-    assert {name.removeprefix("encoder_").removeprefix("decoder_") for name in others} == {
-        *("dropout", "attention_dropout", "activation_dropout", "relu_dropout", "layerdrop"),
-        *("checkpoint_activations", "offload_activations", "min_params_to_wrap", "export"),
-        *("embed_path", "layers_to_keep"),
-        *("adaptive_softmax_dropout", "adaptive_softmax_factor", "quant_noise_pq_block_size"),
-        *("base_sublayers", "base_shuffle"),
-    }
-
-
-def test_options_that_rebuild_a_transformer(rebuilt, model, tmp_path):
-    state = torch.load(model / "checkpoint_last.pt", weights_only=False)
-    settings = vars(state["cfg"]["model"])
-
-    def options(**changes):
-        settings.update(changes)
-        torch.save(state, tmp_path / "changed.pt")
-        return " ".join(rebuilt.transformer_options(str(tmp_path / "changed.pt")))
-
-    assert "--decoder-layers 1 " in options() and "final-norm" not in options()
-    assert "--no-decoder-final-norm" in options(no_decoder_final_norm=True)
-    assert "--decoder-layers 1 " in options(decoder_layers=6, decoder_layers_to_keep="4")
-    refused = "trained with --adaptive-softmax-cutoff --no-cross-attention"
-    with pytest.raises(UserError, match=refused):
-        options(no_cross_attention=True, adaptive_softmax_cutoff=[50, 100])
 
 
 # -------------------------------------------------------------------------------- direction

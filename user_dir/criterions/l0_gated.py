@@ -1,24 +1,38 @@
 """``l0_gated``: the translation loss, and what open gates cost."""
 
 import contextlib
-import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import Any, Optional, Protocol, runtime_checkable
 
-import torch
 from fairseq.criterions import register_criterion
 from fairseq.logging import metrics
+from fairseq.tasks import FairseqTask
 from omegaconf import II
+from torch import nn
 
 from fairtale.errors import UserError
-from fairtale.modules.gate_budget import competing, expected_open, hold_expected, mean_by_type, ramp
-from fairtale.pruning.gate_log import GateHistory
-from fairtale.pruning.parts import HEAD_TYPES, type_of
-from fairtale.pruning.selection import keep_above, keep_best
+from fairtale.interfaces import Batch, HasGates
+from fairtale.modules.gate_budget import expected_open
+from fairtale.optim.training_hooks import install_update_hook
+from fairtale.pruning.gate_history import GateHistory
+from fairtale.pruning.gate_schedule import GateSchedule
+from fairtale.pruning.parts import HEAD_TYPES, type_of, types_of
 
-from .label_smoothed_kl import BITS, LabelSmoothedKLCriterion, LabelSmoothedKLCriterionConfig
+from .label_smoothed_kl import (
+    BITS,
+    LabelSmoothedKLCriterion,
+    LabelSmoothedKLCriterionConfig,
+    Loss,
+    unwrapped,
+)
 
-logger = logging.getLogger(__name__)
+
+@runtime_checkable
+class _GatedModel(HasGates, Protocol):
+    """A model with gates that knows the number of updates, as ``transformer_hcg`` does."""
+
+    num_updates: int  # that were done when the current update began
 
 
 @dataclass
@@ -81,205 +95,72 @@ class L0GatedCriterion(LabelSmoothedKLCriterion):
             that cannot be reached.
     """
 
-    def __init__(
-        self,
-        task,
-        label_smoothing: float = 0.0,
-        use_kl: bool = False,
-        report_accuracy: bool = False,
-        report_kl: bool = False,
-        loss_average: str = "tokens",
-        loss_chunk_mib: int = 0,
-        sentence_avg: bool = False,
-        l0_penalty: Optional[float] = None,
-        target_heads: Optional[int] = None,
-        l0_warmup_updates: int = 0,
-        gates_fix_update: int = -1,
-        max_update: int = 0,
-        save_dir: str = "checkpoints",
-        tensorboard_logdir: Optional[str] = None,
-    ):
-        super().__init__(
-            task,
-            label_smoothing,
-            use_kl,
-            report_accuracy,
-            report_kl,
-            loss_average,
-            loss_chunk_mib,
-            sentence_avg,
+    def __init__(self, cfg: L0GatedCriterionConfig, task: FairseqTask) -> None:
+        super().__init__(cfg, task)
+        self.schedule = GateSchedule(
+            penalty=cfg.l0_penalty,
+            target_heads=cfg.target_heads,
+            warmup_updates=cfg.l0_warmup_updates,
+            fix_update=cfg.gates_fix_update,
+            max_update=cfg.max_update,
         )
-        if l0_penalty is not None and target_heads is not None:
-            raise UserError(
-                f"--l0-penalty {l0_penalty} and --target-heads {target_heads}: give one of them"
-            )
-        if l0_penalty is not None and l0_penalty < 0:
-            raise UserError(f"--l0-penalty {l0_penalty}: must not be negative; 0.1 is usual")
-        if l0_warmup_updates < 0:
-            raise UserError(f"--l0-warmup-updates {l0_warmup_updates}: must not be negative")
-        if 0 < max_update < gates_fix_update:
-            raise UserError(
-                f"--gates-fix-update {gates_fix_update}: training ends before, at --max-update "
-                f"{max_update}"
-            )
-        if 0 < gates_fix_update < l0_warmup_updates:
-            raise UserError(
-                f"--gates-fix-update {gates_fix_update}: gates would be fixed before "
-                f"--l0-warmup-updates {l0_warmup_updates} are over"
-            )
-        self.penalty = l0_penalty or 0.0
-        self.target = target_heads
-        self.warmup_updates = l0_warmup_updates
-        self.fix_update = gates_fix_update
-        self._update = None  # of the last training batch
-        self._history = GateHistory(save_dir, tensorboard_logdir)
+        self._num_updates: int | None = None  # that are done; None before training begins
+        self._history = GateHistory(cfg.save_dir, cfg.tensorboard_logdir)
+        install_update_hook()
 
-    # -------------------------------------------------------------------- the loss
+    def forward(self, model: nn.Module, sample: Batch, reduce: bool = True) -> Loss:
+        """Compute the smoothed loss and the price of gates; see there for what a batch may hold.
 
-    def forward(self, model, sample, reduce=True):
-        """As the smoothed loss; see there for what a batch may hold."""
-        gates = self._gates(model)
-        if self.training and model.num_updates != self._update:
-            self._begin_update(model, gates)
-        elif not self.training and self._update is not None:
-            self._begin_validation(gates)
-        held = _learned(gates) if self.training and self.target is not None else {}
-        with competing(held) if held else contextlib.nullcontext():
+        Raises:
+            UserError: the model has no gates, or training cannot begin with those that it has.
+        """
+        gated = _gated(model)
+        gates = gated.gates()
+        if self.training:
+            self._begin_training(gated)
+        elif self._num_updates is not None:  # a validation between updates
+            self._history.write(gates, self._num_updates)
+        with self.schedule.competing(gates) if self.training else contextlib.nullcontext():
             loss, sample_size, log = super().forward(model, sample, reduce)
         expected = expected_open(gates)
         log["translation_loss"] = log["loss"]
         if self.training:
-            # drawn at the same rate as the mean loss, whatever that is a mean over
-            price = self._price(model, gates, expected) * sample_size
+            # weighed like the mean loss, whatever that is a mean over
+            price = self.schedule.price(gates, expected, gated.num_updates) * sample_size
             loss = loss + price
             log["gate_loss"] = price.detach().double()
             log["loss"] = log["loss"] + log["gate_loss"]
         log["gate_batches"] = 1
-        for kind in dict.fromkeys(map(type_of, gates)):
+        for kind in types_of(gates):
             keys = [key for key in gates if type_of(key) == kind]
             log[f"expected_{kind}"] = sum(expected[key].detach() for key in keys)
             log[f"open_{kind}"] = sum(gates[key].value().count_nonzero() for key in keys)
         return loss, sample_size, log
 
-    def _price(self, model, gates, expected):
-        """Nats per token."""
-        learned = _learned(gates)
-        if not learned or self.target is not None:  # a target is held, not paid for
-            return next(iter(expected.values())).detach() * 0
-        weight = ramp(0.0, self.penalty, model.num_updates, self.warmup_updates)
-        return weight * mean_by_type(learned, expected)
-
-    def _hold_target(self, gates, update):
-        """Let as many heads be expected open as the ramp says, fixed ones included."""
-        learned = _learned(gates)
-        if self.target is not None and learned:
-            rest = self.target - sum(map(len, _open_if_fixed(gates).values()))
-            hold_expected(learned, ramp(_num_heads(learned), rest, update, self.warmup_updates))
-
-    # ------------------------------------------------------------------- the gates
-
-    def _gates(self, model):
-        gates = model.gates() if hasattr(model, "gates") else {}
-        if not gates:
-            raise UserError(
-                "--criterion l0_gated: the model has no gates; use --arch transformer_hcg with "
-                "--gated-attention encoder (or decoder, cross)"
-            )
-        return gates
-
-    def _begin_update(self, model, gates):
-        """What is done once in an update, by all workers alike."""
-        if self._update is None:
-            self._begin_training(model, gates)
-            self._fix_when_due(gates, model.num_updates)  # later, where an update ends
-            self._hold_target(gates, model.num_updates)
-            self._history.write(gates, model.num_updates)
-        self._update = model.num_updates
-
-    def _begin_training(self, model, gates):
-        learned = _learned(gates)
-        fixed_open = sum(len(heads) for heads in _open_if_fixed(gates).values())
-        if not learned:
-            if self.target not in (None, fixed_open):
-                raise UserError(
-                    f"--target-heads {self.target}: the gates of this checkpoint are fixed "
-                    f"already, {fixed_open} open; leave the option out to train with these, or "
-                    "start from a checkpoint saved before"
-                )
-            heads = _num_heads(gates)
-            logger.info("gates are fixed, %d of %d open: recovery tuning", fixed_open, heads)
+    def _begin_training(self, gated: _GatedModel) -> None:
+        if self._num_updates is not None:
             return
-        most = fixed_open + _num_heads(learned)
-        if self.target is not None and not fixed_open <= self.target <= most:
-            where = ", ".join(f"{key} {gate.num_heads}" for key, gate in learned.items())
-            there = "the gated heads there are"
-            if len(learned) < len(gates):
-                num_learned = most - fixed_open
-                there = f"{fixed_open} heads are fixed open already, {num_learned} can be learned"
-            raise UserError(
-                f"--target-heads {self.target}: must be {fixed_open} to {most}, {there} ({where}); "
-                "--gated-attention says where heads have gates"
-            )
-        if self.penalty == 0 and self.target is None:
-            raise UserError(
-                "--criterion l0_gated: say what gates are learned for, by --l0-penalty or "
-                "--target-heads"
-            )
-        for gate in learned.values():
-            if gate.state == "untouched":
-                gate.learn()
-        self._follow_updates()
+        gates = gated.gates()
+        self.schedule.begin(gates, gated.num_updates)
+        self._num_updates = gated.num_updates
+        self._history.write(gates, gated.num_updates)
 
-    def _follow_updates(self):
-        """Fix gates when an update has ended, of which fairseq tells nobody but the task.
+    def end_update(self, model: nn.Module, num_updates: int) -> None:
+        """Let the schedule change the gates before anything is validated or saved.
 
-        At the beginning of the next update it would be too late for what is saved before, and
-        after the last update there is no next one.
+        Args:
+            model: the model, wrapped for data parallel training or not.
+            num_updates: that are done.
         """
-        task = self.task
-
-        def optimizer_step(optimizer, model, update_num):
-            type(task).optimizer_step(task, optimizer, model=model, update_num=update_num)
-            gates = self._gates(model)
-            self._fix_when_due(gates, update_num + 1)
-            self._hold_target(gates, update_num + 1)
-
-        task.optimizer_step = optimizer_step
-
-    def _fix_when_due(self, gates, update):
-        learned = _learned(gates)
-        if not learned or not 0 <= self.fix_update <= update:
-            return
-        kept = _open_if_fixed(gates)
-        if self.target is None:
-            scores = {key: gate.open_probability().detach() for key, gate in learned.items()}
-            kept |= keep_above(scores, 0.5)
-        else:
-            scores = {key: gate.log_alpha.detach() for key, gate in learned.items()}
-            kept |= keep_best(scores, self.target - sum(map(len, kept.values())))
-        for key, gate in learned.items():
-            mask = torch.zeros(gate.num_heads, dtype=torch.bool)
-            mask[kept[key]] = True
-            gate.fix(mask)
-        logger.info(
-            "gates are fixed at %d updates, %d of %d open: %s",
-            update,
-            sum(map(len, kept.values())),
-            _num_heads(gates),
-            {key: kept[key] for key in gates},
-        )
-
-    def _begin_validation(self, gates):
-        update = self._update + 1  # the model is told of an update when it begins
-        self._history.write(gates, update)
-
-    # --------------------------------------------------------------------- the log
+        self.schedule.end_update(_gated(model).gates(), num_updates)
+        self._num_updates = num_updates
 
     @classmethod
-    def reduce_metrics(cls, logging_outputs) -> None:
+    def reduce_metrics(cls, logging_outputs: Sequence[dict[str, Any]]) -> None:
+        """Turn the sums of all workers into the logged means; counts of heads per batch."""
         super().reduce_metrics(logging_outputs)
 
-        def total(key):
+        def total(key: str) -> Any:
             return sum(log.get(key, 0) for log in logging_outputs)
 
         size = total("sample_size")
@@ -294,15 +175,16 @@ class L0GatedCriterion(LabelSmoothedKLCriterion):
                     metrics.log_scalar(name, total(name) / batches, batches, round=2)
 
 
-def _num_heads(gates):
-    return sum(gate.num_heads for gate in gates.values())
+def _gated(model: nn.Module) -> _GatedModel:
+    """Return the model inside the wrappers of data parallel training.
 
-
-def _learned(gates):
-    """The gates that are not fixed."""
-    return {key: gate for key, gate in gates.items() if not gate.is_fixed}
-
-
-def _open_if_fixed(gates):
-    """The open heads of the gates that are fixed."""
-    return keep_above({key: g.value() for key, g in gates.items() if g.is_fixed}, 0.5)
+    Raises:
+        UserError: it has no gates.
+    """
+    inner = unwrapped(model)
+    if not isinstance(inner, _GatedModel) or not inner.gates():
+        raise UserError(
+            "--criterion l0_gated: the model has no gates; use --arch transformer_hcg with "
+            "--gated-attention encoder (or decoder, cross)"
+        )
+    return inner

@@ -2,7 +2,9 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from fairseq import utils
@@ -11,10 +13,12 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.logging import metrics
 from fairseq.models import BaseFairseqModel, FairseqDecoder, FairseqLanguageModel
 from fairseq.models.transformer import TransformerDecoderBase, TransformerModelBase
+from fairseq.tasks import FairseqTask
 from omegaconf import II
 from torch import Tensor, nn
 
 from fairtale.errors import UserError
+from fairtale.interfaces import Batch, ShowsOutputWeight
 from fairtale.modules.chunked_loss import (
     LossSums,
     chunked_cross_entropy,
@@ -26,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 LOSS_AVERAGES = ["tokens", "samples"]
 BITS = 1 / math.log(2)  # in a nat
+Loss = tuple[Tensor, "int | Tensor", dict[str, Any]]  # a sum, its sample size, what is logged
 
 
 @dataclass
@@ -49,7 +54,8 @@ class LabelSmoothedKLCriterionConfig(FairseqDataclass):
         metadata={"help": "log the percentage of tokens whose symbol is the model's first choice"},
     )
     report_kl: bool = field(default=False, metadata={"help": "log KL(q || p) in bits per token"})
-    loss_average: ChoiceEnum(LOSS_AVERAGES) = field(
+    # fairseq takes an option's choices from such a call, which no type checker reads
+    loss_average: ChoiceEnum(LOSS_AVERAGES) = field(  # type: ignore[valid-type]
         default="tokens",
         metadata={
             "help": "what the loss is a mean over: tokens, or samples (the mean over samples "
@@ -66,18 +72,28 @@ class LabelSmoothedKLCriterionConfig(FairseqDataclass):
     sentence_avg: bool = II("optimization.sentence_avg")
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model inside the wrappers of data parallel training, if there are any."""
+    while not isinstance(model, BaseFairseqModel) and hasattr(model, "module"):
+        model = cast(nn.Module, model.module)
+    return model
+
+
+def shown_output_weight(model: nn.Module) -> Tensor | None:
+    """Return the output embedding [V, C] of a model that shows it, wrapped or not, else None."""
+    inner = unwrapped(model)
+    return inner.output_weight() if isinstance(inner, ShowsOutputWeight) else None
+
+
 def _stock_projection(model: nn.Module) -> Tensor | None:
     """Return the output embedding [V, C] of fairseq's own transformers, else None.
 
     Only if logits are exactly ``features @ weight.T``, that is, if no class between here
     and fairseq's overrides how features become probabilities.
     """
-    inner = model
-    while not isinstance(inner, BaseFairseqModel):
-        if not hasattr(inner, "module"):
-            return None
-        inner = inner.module
-    cls, decoder = type(inner), getattr(inner, "decoder", None)
+    inner = unwrapped(model)
+    cls: Any = type(inner)
+    decoder = getattr(inner, "decoder", None)
     if not isinstance(decoder, TransformerDecoderBase):
         return None
     projection = decoder.output_projection  # None with an adaptive softmax
@@ -98,6 +114,47 @@ def _stock_projection(model: nn.Module) -> Tensor | None:
     return projection.weight
 
 
+@dataclass(frozen=True)
+class ChosenTokens:
+    """The N tokens of a batch that are in the loss."""
+
+    index: Tensor | None  # int64 [N], places in the flattened batch [B * T]; None for all
+    target: Tensor  # int64 [N]
+    weight: Tensor | None  # fp32 [N]; None for 1
+    sample_size: "int | Tensor"  # what the loss is divided by
+
+
+def owners(target: Tensor, sample: Batch) -> Tensor:
+    """Return which sample each token of ``target`` [B, T] is of, int64 [B, T]."""
+    owner = sample.get("sample_index")
+    if owner is None:
+        owner = torch.arange(target.size(0), device=target.device)
+        owner = owner.unsqueeze(1).expand_as(target)
+    return owner
+
+
+def _check_options(cfg: LabelSmoothedKLCriterionConfig) -> None:
+    if not 0.0 <= cfg.label_smoothing < 1.0:
+        raise UserError(
+            f"--label-smoothing {cfg.label_smoothing}: must be at least 0 and less than 1; "
+            f"0.1 is usual, 0 switches it off"
+        )
+    if str(cfg.loss_average) not in LOSS_AVERAGES:
+        raise UserError(
+            f"--loss-average {cfg.loss_average}: must be one of {', '.join(LOSS_AVERAGES)}"
+        )
+    if cfg.loss_chunk_mib < 0:
+        raise UserError(
+            f"--loss-chunk-mib {cfg.loss_chunk_mib}: must be at least 1, or 0 to let the "
+            f"device decide"
+        )
+    if cfg.sentence_avg:
+        raise UserError(
+            "--sentence-avg with --criterion label_smoothed_kl: it would divide sums over "
+            "tokens by sentences; use --loss-average samples instead"
+        )
+
+
 @register_criterion("label_smoothed_kl", dataclass=LabelSmoothedKLCriterionConfig)
 class LabelSmoothedKLCriterion(FairseqCriterion):
     """Cross-entropy H(q, p), or KL(q || p), of the smoothed target q and the model p.
@@ -114,58 +171,31 @@ class LabelSmoothedKLCriterion(FairseqCriterion):
 
     The model is called with ``features_only=True`` and asked for ``output_weight()`` [V, C];
     fairseq's own transformers are known; any other model computes whole log-probabilities.
+
+    Raises:
+        UserError: an option out of its range.
     """
 
-    def __init__(
-        self,
-        task,
-        label_smoothing: float = 0.0,
-        use_kl: bool = False,
-        report_accuracy: bool = False,
-        report_kl: bool = False,
-        loss_average: str = "tokens",
-        loss_chunk_mib: int = 0,
-        sentence_avg: bool = False,
-    ):
+    def __init__(self, cfg: LabelSmoothedKLCriterionConfig, task: FairseqTask) -> None:
         super().__init__(task)
-        if not 0.0 <= label_smoothing < 1.0:
-            raise UserError(
-                f"--label-smoothing {label_smoothing}: must be at least 0 and less than 1; "
-                f"0.1 is usual, 0 switches it off"
-            )
-        if str(loss_average) not in LOSS_AVERAGES:
-            raise UserError(
-                f"--loss-average {loss_average}: must be one of {', '.join(LOSS_AVERAGES)}"
-            )
-        if loss_chunk_mib < 0:
-            raise UserError(
-                f"--loss-chunk-mib {loss_chunk_mib}: must be at least 1, or 0 to let the "
-                f"device decide"
-            )
-        if sentence_avg:
-            raise UserError(
-                "--sentence-avg with --criterion label_smoothed_kl: it would divide sums over "
-                "tokens by sentences; use --loss-average samples instead"
-            )
-        self.eps = label_smoothing
-        self.use_kl = use_kl
-        self.report_accuracy = report_accuracy
-        self.report_kl = report_kl
-        self.by_samples = str(loss_average) == "samples"
-        self.chunk_mib = loss_chunk_mib
+        _check_options(cfg)
+        self.eps = cfg.label_smoothing
+        self.use_kl = cfg.use_kl
+        self.report_accuracy = cfg.report_accuracy
+        self.report_kl = cfg.report_kl
+        self.by_samples = str(cfg.loss_average) == "samples"
+        self.chunk_mib = cfg.loss_chunk_mib
         self.smoothing_padding = self.padding_idx if self.padding_idx >= 0 else None
-        self._told = False
+        self._said_whole = False  # that whole log-probabilities are used
 
-    def forward(self, model, sample, reduce=True):
+    def forward(self, model: nn.Module, sample: Batch, reduce: bool = True) -> Loss:
         """Compute the loss of a batch.
 
         Args:
             model: a fairseq model, wrapped for data parallel training or not.
-            sample: fairseq's batch. Also read, where present: ``loss_mask`` bool [B, T],
-                True = in the loss; ``sample_index`` int64 [B, T] in 0 .. B * T - 1, which
-                sample a token is of (else its row); ``nbytes``, UTF-8 bytes of the target
-                text; ``padded_tokens``, size of the padded batch; ``real_tokens`` in it, if
-                those are more than ``ntokens``.
+            sample: fairseq's batch; of what else it may hold, ``loss_mask``, ``sample_index``,
+                ``nbytes``, ``padded_tokens`` and ``real_tokens`` are read.
+            reduce: must be True.
 
         Returns:
             The loss (a sum in nats, fp32), the number to divide it by, and sums to log.
@@ -178,11 +208,13 @@ class LabelSmoothedKLCriterion(FairseqCriterion):
         )[2]
         # the weights of the tokens sum to the sample size, in both averages
         loss = sums.loss - entropy * sample_size if self.use_kl else sums.loss
+        target = sample["target"]
+        assert target is not None  # only prompts have none
         log = {
             "loss": loss.detach().double(),
             "nll_loss": sums.nll,
             "ntokens": num_tokens,
-            "nsentences": sample.get("nsentences", sample["target"].size(0)),
+            "nsentences": sample.get("nsentences", target.size(0)),
             "sample_size": sample_size,
         }
         if self.report_kl:
@@ -196,77 +228,99 @@ class LabelSmoothedKLCriterion(FairseqCriterion):
             log["padded_tokens"] = sample["padded_tokens"]
         return loss, sample_size, log
 
-    def _compute(self, model, sample) -> tuple[LossSums, int, int, "int | Tensor"]:
+    def _compute(
+        self, model: nn.Module, sample: Batch
+    ) -> tuple[LossSums, int, int, "int | Tensor"]:
         """Return the sums, V, the tokens in the loss, and the sample size."""
-        options = dict(
-            eps=self.eps, padding_idx=self.smoothing_padding, count_correct=self.report_accuracy
-        )
-        weight = model.output_weight() if hasattr(model, "output_weight") else None
+        weight = shown_output_weight(model)
         weight = _stock_projection(model) if weight is None else weight
-        if weight is not None:
-            # chosen before the model runs: counting them waits for the device
-            target = model.get_targets(sample, None)
-            index, target, token_weight, sample_size = self._choose(target, sample)
-            features, _ = model(**sample["net_input"], features_only=True)
-            features = _rows(features, index)
-            sums = chunked_cross_entropy(
-                features, weight, target, token_weight, chunk_mib=self.chunk_mib, **options
-            )
-            sums = self._penalised(sums, features, weight, target, index, token_weight, sample)
-            return sums, weight.size(0), target.numel(), sample_size
-        if not self._told:
+        if weight is None:
+            return self._compute_whole(model, sample)
+        # chosen before the model runs: counting them waits for the device
+        chosen = self._choose(self._targets(model, sample, None), sample)
+        features, _ = model(**sample["net_input"], features_only=True)
+        features = _rows(features, chosen.index)
+        sums = chunked_cross_entropy(
+            features,
+            weight,
+            chosen.target,
+            chosen.weight,
+            eps=self.eps,
+            padding_idx=self.smoothing_padding,
+            chunk_mib=self.chunk_mib,
+            count_correct=self.report_accuracy,
+        )
+        sums = self._penalised(sums, features, weight, chosen, sample)
+        return sums, weight.size(0), chosen.target.numel(), chosen.sample_size
+
+    def _compute_whole(
+        self, model: nn.Module, sample: Batch
+    ) -> tuple[LossSums, int, int, "int | Tensor"]:
+        """Compute the same from the log-probabilities [B, T, V] of the model."""
+        if not self._said_whole:
             logger.info(
                 "%s has no output_weight(): the loss uses whole log-probabilities", type(model)
             )
-            self._told = True
+            self._said_whole = True
         net_output = model(**sample["net_input"])
-        lprobs = model.get_normalized_probs(net_output, log_probs=True)
-        target = model.get_targets(sample, net_output)
-        index, target, token_weight, sample_size = self._choose(target, sample)
-        lprobs = _rows(lprobs, index)
-        sums = whole_cross_entropy(lprobs, target, token_weight, **options)
-        return sums, lprobs.size(1), target.numel(), sample_size
+        lprobs = cast(Any, model).get_normalized_probs(net_output, log_probs=True)
+        chosen = self._choose(self._targets(model, sample, net_output), sample)
+        lprobs = _rows(lprobs, chosen.index)
+        sums = whole_cross_entropy(
+            lprobs,
+            chosen.target,
+            chosen.weight,
+            eps=self.eps,
+            padding_idx=self.smoothing_padding,
+            count_correct=self.report_accuracy,
+        )
+        return sums, lprobs.size(1), chosen.target.numel(), chosen.sample_size
 
-    def _penalised(self, sums, features, weight, target, index, token_weight, sample) -> LossSums:
-        """Hook: add to the loss what a criterion built on this one adds."""
+    @staticmethod
+    def _targets(model: nn.Module, sample: Batch, net_output: Any) -> Tensor:
+        """Return what the model is to predict, int64 [B, T]."""
+        targets: Tensor = cast(Any, model).get_targets(sample, net_output)
+        return targets
+
+    def _penalised(
+        self, sums: LossSums, features: Tensor, weight: Tensor, chosen: ChosenTokens, sample: Batch
+    ) -> LossSums:
+        """Hook: add to the loss what a criterion built on this one adds.
+
+        Args:
+            features: [N, C], of the chosen tokens.
+            weight: output embedding [V, C].
+        """
         return sums
 
-    def _choose(self, target: Tensor, sample):
+    def _choose(self, target: Tensor, sample: Batch) -> ChosenTokens:
         """Find the tokens in the loss and their weights.
 
         Args:
             target: int64 [B, T].
-
-        Returns:
-            Their places in the flattened batch [N], or None for all; their targets [N];
-            their weights [N], or None for 1; the sample size.
         """
-        chosen = target.ne(self.padding_idx)
+        counts = target.ne(self.padding_idx)
         if "loss_mask" in sample:
-            chosen = chosen & sample["loss_mask"]
-        index = chosen.flatten().nonzero().squeeze(1)
-        if index.numel() == target.numel():
+            counts = counts & sample["loss_mask"]
+        index: Tensor | None = counts.flatten().nonzero().squeeze(1)
+        if index is not None and index.numel() == target.numel():
             index = None
         targets = _rows(target.unsqueeze(-1), index).squeeze(1)
         if not self.by_samples:
-            return index, targets, None, targets.numel()
-        owner = sample.get("sample_index")
-        if owner is None:
-            owner = torch.arange(target.size(0), device=target.device)
-            owner = owner.unsqueeze(1).expand_as(target)
-        owner = _rows(owner.unsqueeze(-1), index).squeeze(1)
+            return ChosenTokens(index, targets, None, targets.numel())
+        owner = _rows(owners(target, sample).unsqueeze(-1), index).squeeze(1)
         lengths = torch.zeros(target.numel(), device=target.device)
         lengths.index_add_(0, owner, torch.ones_like(owner, dtype=lengths.dtype))
-        return index, targets, lengths[owner].reciprocal(), lengths.count_nonzero()
+        return ChosenTokens(index, targets, lengths[owner].reciprocal(), lengths.count_nonzero())
 
     @classmethod
-    def reduce_metrics(cls, logging_outputs) -> None:
+    def reduce_metrics(cls, logging_outputs: Sequence[dict[str, Any]]) -> None:
         """Turn the sums of all workers into the logged means."""
 
-        def total(key):
+        def total(key: str) -> Any:
             return sum(log.get(key, 0) for log in logging_outputs)
 
-        def mean(name, key, count, factor=BITS, digits=3):
+        def mean(name: str, key: str, count: Any, factor: float = BITS, digits: int = 3) -> None:
             metrics.log_scalar(name, total(key) * factor / count, count, round=digits)
 
         tokens, sample_size = total("ntokens"), total("sample_size")
@@ -285,6 +339,7 @@ class LabelSmoothedKLCriterion(FairseqCriterion):
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
+        """Tell fairseq that the logged numbers are sums."""
         return True
 
 

@@ -1,17 +1,31 @@
-"""``unlikelihood``: the smoothed loss, and a penalty on repeating oneself."""
+"""``unlikelihood``: the smoothed loss, and a penalty on what a model repeats."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
-import torch
 from fairseq.criterions import register_criterion
 from fairseq.logging import metrics
+from fairseq.tasks import FairseqTask
 from omegaconf import II
+from torch import Tensor, nn
 
 from fairtale.errors import UserError
+from fairtale.interfaces import Batch, DialogBatch, WritesReplies
+from fairtale.modules.chunked_loss import LossSums
 from fairtale.modules.unlikelihood import earlier_tokens, repeated_ngram_tokens, unlikelihood
 
-from .label_smoothed_kl import BITS, LabelSmoothedKLCriterion, LabelSmoothedKLCriterionConfig
+from .label_smoothed_kl import (
+    BITS,
+    ChosenTokens,
+    LabelSmoothedKLCriterion,
+    LabelSmoothedKLCriterionConfig,
+    Loss,
+    owners,
+    shown_output_weight,
+    unwrapped,
+)
 
 
 @dataclass
@@ -37,108 +51,90 @@ class UnlikelihoodCriterion(LabelSmoothedKLCriterion):
 
     Source: Welleck et al. 2020, equations 3 to 5. A token in the loss is penalised for the
     earlier tokens of the same text that are in the loss too; of a dialog, only the reply counts,
-    also where the whole line is learned. The sequence-level form (section
-    5.2) takes the place of both in a share of the training updates: replies are written by
-    ``task.write_replies`` and every token of an n-gram that its reply repeats is penalised.
+    also where the whole line is learned. The sequence-level form (section 5.2) takes the place
+    of both in a share of the training updates: the task, which
+    :class:`~fairtale.interfaces.WritesReplies`, writes replies by the model, and every token of
+    an n-gram that its reply repeats is penalised.
 
     Raises:
         UserError: an option out of its range, a model that does not show its features, or a
             task that cannot write replies.
     """
 
-    def __init__(
-        self,
-        task,
-        label_smoothing: float = 0.0,
-        use_kl: bool = False,
-        report_accuracy: bool = False,
-        report_kl: bool = False,
-        loss_average: str = "tokens",
-        loss_chunk_mib: int = 0,
-        sentence_avg: bool = False,
-        unlikelihood_alpha: float = 1.0,
-        unlikelihood_sequence_prob: float = 0.0,
-        unlikelihood_ngram: int = 4,
-        unlikelihood_length: int = 40,
-        seed: int = 1,
-    ):
-        super().__init__(
-            task,
-            label_smoothing,
-            use_kl,
-            report_accuracy,
-            report_kl,
-            loss_average,
-            loss_chunk_mib,
-            sentence_avg,
-        )
-        if unlikelihood_alpha < 0:
-            raise UserError(f"--unlikelihood-alpha {unlikelihood_alpha}: must not be negative")
-        if not 0 <= unlikelihood_sequence_prob <= 1:
+    def __init__(self, cfg: UnlikelihoodCriterionConfig, task: FairseqTask) -> None:
+        super().__init__(cfg, task)
+        if cfg.unlikelihood_alpha < 0:
+            raise UserError(f"--unlikelihood-alpha {cfg.unlikelihood_alpha}: must not be negative")
+        if not 0 <= cfg.unlikelihood_sequence_prob <= 1:
             raise UserError(
-                f"--unlikelihood-sequence-prob {unlikelihood_sequence_prob}: a probability, 0 to 1"
+                f"--unlikelihood-sequence-prob {cfg.unlikelihood_sequence_prob}: a probability, "
+                "0 to 1"
             )
-        if unlikelihood_ngram < 1 or unlikelihood_length < 2:
+        if cfg.unlikelihood_ngram < 1 or cfg.unlikelihood_length < 2:
             raise UserError(
-                f"--unlikelihood-ngram {unlikelihood_ngram} must be at least 1, "
-                f"--unlikelihood-length {unlikelihood_length} at least 2"
+                f"--unlikelihood-ngram {cfg.unlikelihood_ngram} must be at least 1, "
+                f"--unlikelihood-length {cfg.unlikelihood_length} at least 2"
             )
-        if unlikelihood_sequence_prob and not hasattr(task, "write_replies"):
+        if cfg.unlikelihood_sequence_prob and not isinstance(task, WritesReplies):
             raise UserError("--unlikelihood-sequence-prob: only --task dialog_lm writes replies")
-        self.alpha = unlikelihood_alpha
-        self.sequence_prob = unlikelihood_sequence_prob
-        self.ngram = unlikelihood_ngram
-        self.length = unlikelihood_length
-        self.seed = seed
-        self._penalty = None
+        self.alpha = cfg.unlikelihood_alpha
+        self.sequence_prob = cfg.unlikelihood_sequence_prob
+        self.ngram = cfg.unlikelihood_ngram
+        self.length = cfg.unlikelihood_length
+        self.seed = cfg.seed
+        self._penalty: Tensor | None = None
 
-    def forward(self, model, sample, reduce=True):
-        """As the smoothed loss; see there for what a batch may hold."""
-        if not hasattr(model, "output_weight"):
+    def forward(self, model: nn.Module, sample: Batch, reduce: bool = True) -> Loss:
+        """Compute the smoothed loss with its penalty; see there for what a batch may hold.
+
+        Raises:
+            UserError: the model does not show its features.
+        """
+        weight = shown_output_weight(model)
+        if weight is None:
             raise UserError(
-                f"--criterion unlikelihood: {type(model).__name__} does not show its features; "
-                "use it with gpt or unilm_seq2seq"
+                f"--criterion unlikelihood: {type(unwrapped(model)).__name__} does not show its "
+                "features; use it with gpt or unilm_seq2seq"
             )
         draw = random.Random(f"unlikelihood {self.seed} {sample.get('update_num')}").random()
         if self.training and draw < self.sequence_prob:
-            return self._sequence_level(model, sample)
+            return self._sequence_level(model, weight, sample)
         self._penalty = None
         loss, sample_size, log = super().forward(model, sample, reduce)
         if self._penalty is not None:
             log["unlikelihood"] = self._penalty.detach().double()
         return loss, sample_size, log
 
-    def _penalised(self, sums, features, weight, target, index, token_weight, sample):
+    def _penalised(
+        self, sums: LossSums, features: Tensor, weight: Tensor, chosen: ChosenTokens, sample: Batch
+    ) -> LossSums:
         if self.alpha == 0 or not self.training:
             return sums
-        owner = sample.get("sample_index")
-        if owner is None:
-            rows = torch.arange(sample["target"].size(0), device=target.device)
-            owner = rows.unsqueeze(1).expand_as(sample["target"])
-        owner = owner.flatten() if index is None else owner.flatten()[index]
-        used = target
-        if "response_mask" in sample:  # what the dialog says is no repetition of the reply
-            reply = sample["response_mask"].flatten()
-            reply = reply if index is None else reply[index]
-            used = target.masked_fill(~reply, self.padding_idx)
+        target, used = sample["target"], chosen.target
+        assert target is not None  # only prompts have none
+        owner = _chosen(owners(target, sample), chosen)
+        response_mask = cast(DialogBatch, sample).get("response_mask")
+        if response_mask is not None:  # what the dialog says is no repetition of the reply
+            used = used.masked_fill(~_chosen(response_mask, chosen), self.padding_idx)
         negatives = earlier_tokens(used, owner, self.padding_idx)
         negatives = negatives.masked_fill((used == self.padding_idx)[:, None], self.padding_idx)
-        penalty = unlikelihood(features, weight, negatives, self.padding_idx, token_weight)
+        penalty = unlikelihood(features, weight, negatives, self.padding_idx, chosen.weight)
         self._penalty = penalty
         return sums._replace(loss=sums.loss + self.alpha * penalty)
 
-    def _sequence_level(self, model, sample):
+    def _sequence_level(self, model: nn.Module, weight: Tensor, sample: Batch) -> Loss:
         """Penalise what the model repeats in replies of its own."""
-        batch = self.task.write_replies(model, sample, self.length)
+        task: WritesReplies = self.task
+        batch = task.write_replies(model, sample, self.length)
+        targets = batch["target"]
+        assert targets is not None  # the replies
         chosen = batch["response_mask"].flatten()
-        target = batch["target"].flatten()[chosen]
+        target = targets.flatten()[chosen]
         owner = batch["sample_index"].flatten()[chosen]
         repeated = repeated_ngram_tokens(target, owner, self.ngram)
         negatives = target.masked_fill(~repeated, self.padding_idx).unsqueeze(1)
         features, _ = model(**batch["net_input"], features_only=True)
-        penalty = unlikelihood(
-            features.flatten(0, 1)[chosen], model.output_weight(), negatives, self.padding_idx
-        )
+        penalty = unlikelihood(features.flatten(0, 1)[chosen], weight, negatives, self.padding_idx)
         count = target.numel()
         log = {
             "sequence_unlikelihood": penalty.detach().double(),
@@ -154,10 +150,11 @@ class UnlikelihoodCriterion(LabelSmoothedKLCriterion):
         return penalty, count, log
 
     @classmethod
-    def reduce_metrics(cls, logging_outputs) -> None:
+    def reduce_metrics(cls, logging_outputs: Sequence[dict[str, Any]]) -> None:
+        """Turn the sums of all workers into the logged means, in bits per token."""
         super().reduce_metrics(logging_outputs)
 
-        def total(key):
+        def total(key: str) -> Any:
             return sum(log.get(key, 0) for log in logging_outputs)
 
         if any("unlikelihood" in log for log in logging_outputs) and total("ntokens"):
@@ -171,3 +168,9 @@ class UnlikelihoodCriterion(LabelSmoothedKLCriterion):
                 metrics.log_scalar("loss", value, count, round=3)
             value = total("sequence_repeated") * 100.0 / count
             metrics.log_scalar("sequence_repeated", value, count, round=1)
+
+
+def _chosen(values: Tensor, chosen: ChosenTokens) -> Tensor:
+    """Return the values [N] of the chosen tokens of ``values`` [B, T]."""
+    values = values.flatten()
+    return values if chosen.index is None else values[chosen.index]

@@ -2,9 +2,10 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, List
+from typing import Any, List, Optional
 
 from fairseq.dataclass import FairseqDataclass
+from fairseq.optim import FairseqOptimizer
 from fairseq.optim.lr_scheduler import FairseqLRScheduler, register_lr_scheduler
 from omegaconf import II
 
@@ -38,14 +39,14 @@ class ReduceLROnValidation(FairseqLRScheduler):
     """Shrink the learning rate after ``lr_patience`` validations without gain.
 
     fairseq's ``reduce_lr_on_plateau`` looks at the last validation of each epoch only and
-    forgets on resuming how long it has waited; this one hears every validation
+    forgets on resuming how long it has waited; this one is updated by every validation
     (``--validate-interval-updates``) and resumes exactly.
 
     Raises:
         UserError: several learning rates, a factor outside (0, 1), a patience below 1.
     """
 
-    def __init__(self, cfg: ReduceLROnValidationConfig, optimizer):
+    def __init__(self, cfg: ReduceLROnValidationConfig, optimizer: FairseqOptimizer) -> None:
         super().__init__(cfg, optimizer)
         if len(cfg.lr) > 1:
             raise UserError(f"--lr {cfg.lr}: reduce_lr_on_validation takes one learning rate")
@@ -55,27 +56,27 @@ class ReduceLROnValidation(FairseqLRScheduler):
             raise UserError(f"--lr-patience {cfg.lr_patience}: must be at least 1")
         install_validation_hook()
         self.base_lr = cfg.lr[0]
-        self.best = None
-        self.waited = 0
+        self.best: Optional[float] = None
+        self.waited = 0  # validations since the best one
         self.scale = 1.0
         self.num_updates = 0
         self.step_update(0)
 
     def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed training needs to know, as plain numbers."""
         return {"best": self.best, "waited": self.waited, "scale": self.scale}
 
-    def load_state_dict(self, state_dict):
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a state; fairseq's ``reduce_lr_on_plateau`` saves the best value alone."""
         self.best = state_dict["best"]
         self.waited = state_dict.get("waited", 0)
         self.scale = state_dict.get("scale", 1.0)
 
-    def step_validation(self, value: float):
-        """Hear the result of a validation (fairseq's best-checkpoint metric)."""
+    def step_validation(self, value: float) -> None:
+        """Update the schedule from a validation result (fairseq's best-checkpoint metric)."""
         value = float(value)
-        sign = -1.0 if self.cfg.maximize_best_checkpoint_metric else 1.0
-        margin = self.cfg.lr_threshold * abs(self.best) if self.best is not None else 0.0
-        gained = self.best is None or sign * value < sign * self.best - margin
-        if gained and not math.isnan(value):  # nothing could ever be better than no number
+        # a best value of NaN could never be beaten
+        if not math.isnan(value) and self._is_gain(value):
             self.best, self.waited = value, 0
             return
         self.waited += 1
@@ -85,12 +86,19 @@ class ReduceLROnValidation(FairseqLRScheduler):
             # at once: a training resumed from here starts with the reduced rate as well
             self.step_update(self.num_updates)
 
-    def step(self, epoch, val_loss=None):
-        """Nothing happens at the end of an epoch: its validation has been heard."""
-        super().step(epoch, None)
-        return self.optimizer.get_lr()
+    def _is_gain(self, value: float) -> bool:
+        """Tell whether ``value`` is better than the best one by more than the threshold."""
+        if self.best is None:
+            return True
+        sign = -1.0 if self.cfg.maximize_best_checkpoint_metric else 1.0
+        return sign * value < sign * self.best - self.cfg.lr_threshold * abs(self.best)
 
-    def step_update(self, num_updates):
+    def step(self, epoch: int, val_loss: Optional[float] = None) -> float:
+        """Change nothing at the end of an epoch, whose validation has updated the schedule."""
+        super().step(epoch, None)
+        return self._current_lr()
+
+    def step_update(self, num_updates: int) -> float:
         """Set the learning rate of the next update."""
         self.num_updates = num_updates
         lr = self.base_lr * self.scale
@@ -98,4 +106,8 @@ class ReduceLROnValidation(FairseqLRScheduler):
             start = self.cfg.warmup_init_lr
             lr = start + (lr - start) * num_updates / self.cfg.warmup_updates
         self.optimizer.set_lr(lr)
-        return self.optimizer.get_lr()
+        return self._current_lr()
+
+    def _current_lr(self) -> float:
+        lr: float = self.optimizer.get_lr()
+        return lr

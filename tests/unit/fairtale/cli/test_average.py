@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fairtale import compat  # noqa: F401  (declares what checkpoints may hold)
 from fairtale.cli.average import average, find_checkpoints, run
 from fairtale.errors import UserError
 
@@ -27,7 +28,7 @@ def save(path, seed, **others):
 
 def test_the_mean_of_all(tmp_path):
     files = [save(tmp_path / f"{n}.pt", n) for n in range(3)]
-    run(Namespace(checkpoint=files, out=str(tmp_path / "new" / "mean.pt"), last=5))
+    run(Namespace(checkpoint=files, output=str(tmp_path / "new" / "mean.pt"), last=5))
     state = torch.load(tmp_path / "new" / "mean.pt")
     parts = [torch.load(file)["model"] for file in files]
     for name in ("embed", "output", "half"):

@@ -6,9 +6,10 @@ import logging
 import pytest
 import torch
 
-from fairtale.cli import prune
+from fairtale.cli import average, plot_gates, prune, prune_report
 from fairtale.errors import UserError
 from fairtale.pruning import removal
+from fairtale.pruning.parts import types_of
 from tests.gate_helpers import gated_model, plain_model
 
 NO_LAYERS = {"encoder": [], "decoder": []}
@@ -17,23 +18,20 @@ NO_LAYERS = {"encoder": [], "decoder": []}
 def options(*words):
     parser = argparse.ArgumentParser()
     prune.add_arguments(parser)
-    return parser.parse_args(["model.pt", "--out", "small.pt", *map(str, words)])
+    return parser.parse_args(["model.pt", "--output", "small.pt", *map(str, words)])
 
 
 def asked_of(model, args):
-    counts, gates = removal.head_counts(model), removal.gate_values(model)
-    return prune._asked_heads(args, counts, gates, NO_LAYERS)
+    """Return the budget of heads and the heads that are chosen from."""
+    counts, gated = removal.head_counts(model), types_of(removal.gate_values(model))
+    budget = prune.head_budget(args, gated)
+    return budget, prune.asked_heads(args, budget, counts, gated, NO_LAYERS)
 
 
 def chosen(model, *words):
     """Choose heads by gates as the command does, with its warnings."""
     args = options(*words)
-    asked = asked_of(model, args)
-    kept = {key: list(range(count)) for key, count in removal.head_counts(model).items()}
-    kept |= prune._choose_heads(args, asked, model, None)
-    prune._warn_of_types(kept, asked)
-    prune._warn_of_nothing(args, kept, asked, model)
-    return kept
+    return prune._choose_heads(args, *asked_of(model, args), model, None)
 
 
 @pytest.mark.parametrize("words", [("--heads", 3), ("--heads", 3, "--by", "gates")])
@@ -57,7 +55,7 @@ def test_no_score_is_above_one(words, fine):
     with pytest.raises(UserError, match="--threshold .*: no head would stay, .* at most 1"):
         asked_of(model, options(*words))
     words = ("--threshold", fine, *words[2:])
-    assert asked_of(model, options(*words))
+    assert asked_of(model, options(*words))[1]
     # gradients are as large as they are
     asked_of(model, options("--threshold", 5, "--by", "gradient", "--data", "D"))
 
@@ -92,3 +90,13 @@ def test_a_kind_of_attention_that_loses_all_heads_is_told_of(caplog):
     chosen(model)
     assert [r.getMessage()[:20] for r in caplog.records] == ["all cross heads go: "]
     assert caplog.records[0].levelno == logging.WARNING
+
+
+@pytest.mark.parametrize("verb", [average, plot_gates, prune, prune_report])
+def test_renamed_options_lead_to_options_that_there_are(verb):
+    parser = argparse.ArgumentParser()
+    verb.add_arguments(parser)
+    known = parser._option_string_actions
+    assert verb.RENAMED_OPTIONS["--out"] == "--output"
+    assert known.keys() >= set(verb.RENAMED_OPTIONS.values())
+    assert not known.keys() & verb.RENAMED_OPTIONS.keys()

@@ -1,49 +1,44 @@
-"""Text and files of `fairtale prune-report`."""
+"""Files and the table of `fairtale prune-report`."""
 
 from argparse import Namespace
 
 import pytest
-import torch
 
-from fairtale.cli.prune_report import _figure_path, _plain_text
+from fairtale.cli.prune_report import _figure_path, _table
 from fairtale.errors import UserError
-from tests.helpers import tiny_dictionary
-from user_dir.tasks.wmt16_translation import WMT16TranslationConfig, WMT16TranslationTask
-
-NONE = {"remove_bpe": None, "tokenizer": None}
-
-
-def test_the_task_makes_text_where_it_can_and_what_is_unknown_matches_nothing():
-    dictionary = tiny_dictionary()
-    cfg = WMT16TranslationConfig(data="nowhere", source_lang="en", target_lang="ru")
-    task = WMT16TranslationTask(cfg, dictionary, dictionary)
-    tokens = torch.tensor([dictionary.index("w1"), dictionary.unk(), 2])
-    assert _plain_text(Namespace(**NONE), task)(tokens, "UNKNOWNHYP") == "w1 UNKNOWNHYP"
-
-
-def test_pieces_are_joined_for_other_tasks():
-    dictionary = tiny_dictionary()
-    tokens = [dictionary.add_symbol(symbol) for symbol in ("▁a", "b", "▁c")]
-    task = Namespace(target_dictionary=dictionary)
-    text = _plain_text(Namespace(**{**NONE, "remove_bpe": "sentencepiece"}), task)
-    assert text(torch.tensor([*tokens, dictionary.unk(), 2]), "▁X") == "ab c X"
+from fairtale.pruning.comparison import Entrant
 
 
 @pytest.mark.parametrize(
     "out, figure, message",
     [
-        ("rep.png", None, "--out rep.png: the figure would go there too; .* say --figure"),
-        ("rep.md", "./rep.md", "--out rep.md: the figure would go there too"),
-        ("full.pt", None, "--out full.pt: would replace a file that is read"),
+        ("rep.png", None, "--output rep.png: the figure would go there too; .* say --figure"),
+        ("rep.md", "./rep.md", "--output rep.md: the figure would go there too"),
+        ("full.pt", None, "--output full.pt: would replace a file that is read"),
         ("rep.md", "refs.ru", "--figure refs.ru: would replace a file that is read"),
     ],
 )
 def test_no_file_replaces_another(out, figure, message):
-    args = Namespace(out=out, figure=figure, ref="refs.ru")
+    args = Namespace(output=out, figure=figure, ref="refs.ru")
     with pytest.raises(UserError, match=message):
         _figure_path(args, ["full.pt", "half.pt"])
 
 
 def test_the_figure_is_beside_the_report():
-    args = Namespace(out="out/rep.md", figure=None, ref=None)
+    args = Namespace(output="out/rep.md", figure=None, ref=None)
     assert _figure_path(args, ["full.pt"]) == "out/rep.png"
+
+
+def test_the_table_is_markdown_with_the_digits_that_were_asked_for():
+    full = Entrant("full", "full.pt", None, None, {"encoder": 8, "cross": 8}, 1024, 8090000, 71.9)
+    half = Entrant("1.50", "half.pt", None, None, {"encoder": 3}, 512, 7500000, 30.0, 3.3, 19.4)
+    full.seconds, half.seconds = [4.0, 2.0, 2.0], [2.0, 1.0, 2.0]
+    lines = _table([full, half], num_sentences=64)
+    assert all(line.startswith("|") and line.endswith("|") for line in lines)
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert cells[0][:5] == ["model", "encoder heads", "decoder heads", "cross heads", "FFN units"]
+    assert [set(rule) for rule in cells[1]] == [{":", "-"}] * 11
+    assert cells[1][0].startswith(":") and all(rule.endswith(":") for rule in cells[1][1:])
+    assert cells[2][1:7] == ["8", "0", "8", "1,024", "8,090,000", "71.9"]
+    assert cells[2][7:] == ["0.00", "0.00", "32.0", ""]
+    assert cells[3][0] == "1.50" and cells[3][7:] == ["3.30", "19.40", "32.0", "2.00"]

@@ -1,4 +1,4 @@
-"""Ends of updates and validations reach those who follow them, once each."""
+"""Ends of updates and validations reach criterions and schedules, once each."""
 
 import sys
 from argparse import Namespace
@@ -14,7 +14,7 @@ OVERFLOW, AMP_RETRY = "overflow", "amp retry"
 
 
 class Follower:
-    """A criterion that notes which updates it was told of."""
+    """A criterion that notes the ends of updates."""
 
     def __init__(self):
         self.ended = []
@@ -38,7 +38,9 @@ def trainer(monkeypatch):
     """Return a function that makes a trainer of a criterion, with the hook installed."""
     monkeypatch.setattr(Trainer, "train_step", train_step)
     install_update_hook()
+    hooked = Trainer.train_step
     install_update_hook()  # each criterion that is built asks for it
+    assert Trainer.train_step is hooked
 
     def build(criterion):
         made = object.__new__(Trainer)
@@ -59,7 +61,7 @@ def test_each_update_ends_once(trainer):
 def test_a_step_that_is_left_out_is_no_update(trainer):
     criterion = Follower()
     training = trainer(criterion)
-    for samples in ([1], OVERFLOW, OVERFLOW, [2]):
+    for samples in (OVERFLOW, [1], OVERFLOW, OVERFLOW, [2]):
         training.train_step(samples)
     assert [number for _, number in criterion.ended] == [1, 2]
 
@@ -106,7 +108,7 @@ def test_validation_hook_updates_the_schedule_once(monkeypatch):
 
 
 def test_validation_hook_reaches_a_command_that_runs_as_main(monkeypatch):
-    """``python -m fairseq_cli.train`` is not known under its own name."""
+    """``python -m fairseq_cli.train`` is imported under the name ``__main__``."""
     module, seen = ModuleType("__main__"), []
     module.__spec__ = Namespace(name="fairseq_cli.train")
     module.validate = lambda cfg, trainer, *rest: [7.0, 8.0]

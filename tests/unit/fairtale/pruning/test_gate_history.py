@@ -1,9 +1,9 @@
-"""``gates.jsonl``: read as it was written, also after a kill and a second start; its picture."""
+"""``gates.jsonl``: read as it was written, also after a kill and a second start."""
 
 import pytest
 
 from fairtale.errors import UserError
-from fairtale.pruning.gate_history import append_record, heat_map, pixels, read_history
+from fairtale.pruning.gate_history import append_record, read_history
 
 
 def _record(update, **rows):
@@ -53,16 +53,3 @@ def test_what_is_no_history(tmp_path, text, message):
         read_history(path)
     with pytest.raises(UserError, match="no such file; a training with --criterion l0_gated"):
         read_history(tmp_path / "missing")
-
-
-def test_a_heat_map_shows_the_chances():
-    record = _record(7, encoder_0=[0.0, 1.0], encoder_1=[1.0], cross_0=[0.5, 0.5, 0.5])
-    figure = heat_map(record)
-    encoder, cross, _ = figure.axes  # the last one is the colour bar
-    table = encoder.images[0].get_array()
-    assert table.shape == (2, 2) and table[0].tolist() == [0.0, 1.0]
-    assert table[1, 0] == 1.0 and bool(table.mask[1, 1])  # a layer with one head fewer
-    assert encoder.get_title() == "encoder (2.0 of 3 open)"
-    assert cross.images[0].get_array().tolist() == [[0.5, 0.5, 0.5]]
-    picture = pixels(figure)
-    assert picture.ndim == 3 and picture.shape[2] == 3 and picture.std() > 10

@@ -1,19 +1,16 @@
 """The price and the budget of open heads, and what becomes of gates in training."""
 
 import copy
-import dataclasses
-import inspect
 import json
 import logging
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
 from fairseq.logging import metrics
-from fairseq.tasks import FairseqTask
 
 from fairtale.errors import UserError
+from tests.criterion_helpers import fields_read, l0_gated, smoothed_kl
 from tests.gate_helpers import (
     ALL,
     gated_model,
@@ -22,23 +19,15 @@ from tests.gate_helpers import (
     translation_task,
 )
 from user_dir.criterions.l0_gated import L0GatedCriterion, L0GatedCriterionConfig
-from user_dir.criterions.label_smoothed_kl import LabelSmoothedKLCriterion
 
 TASK = translation_task()
 BATCH = translation_batch()
 
 
-class SteppingTask(SimpleNamespace):
-    """What fairseq's trainer asks to step the optimizer."""
-
-    optimizer_step = FairseqTask.optimizer_step
-
-
 @pytest.fixture
 def criterion(tmp_path):
     def build(**options):
-        options = {"label_smoothing": 0.1, "save_dir": str(tmp_path), **options}
-        return L0GatedCriterion(SteppingTask(**vars(TASK)), **options)
+        return l0_gated(TASK, **{"label_smoothing": 0.1, "save_dir": str(tmp_path), **options})
 
     return build
 
@@ -57,7 +46,8 @@ def _step(model, criterion, optimizer, update, batch=BATCH, parts=1):
         model.set_num_updates(update)
         loss, size, log = criterion(model, batch)
         (loss / size).backward()
-    criterion.task.optimizer_step(optimizer, model=model, update_num=update)
+    optimizer.step()
+    criterion.end_update(model, update + 1)  # as the hook of fairseq's training loop does
     return log
 
 
@@ -89,7 +79,7 @@ def test_the_loss_is_the_smoothed_loss_and_lambda_times_the_mean_chance(criterio
     torch.manual_seed(1)
     loss, size, log = learned.train()(model, BATCH)
     torch.manual_seed(1)
-    plain, plain_size, plain_log = LabelSmoothedKLCriterion(TASK, 0.1).train()(model, BATCH)
+    plain, plain_size, plain_log = smoothed_kl(TASK, label_smoothing=0.1).train()(model, BATCH)
     chances = {k: g.open_probability() for k, g in model.gates().items()}
     penalty = sum(
         torch.cat([p for key, p in chances.items() if key.startswith(kind)]).mean()
@@ -321,6 +311,36 @@ def test_a_frozen_decoder_stays_bit_equal(criterion, adam):
     assert not any(torch.equal(after[k], before[k]) for k in encoder)
 
 
+def test_a_wrapped_model_is_trained_as_a_bare_one(criterion):
+    """Also by a wrapper that shows nothing of what it holds."""
+
+    class Wrapper(torch.nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, **kwargs):
+            return self.module(**kwargs)
+
+        def set_num_updates(self, num_updates):
+            self.module.set_num_updates(num_updates)
+
+        def get_targets(self, *args):
+            return self.module.get_targets(*args)
+
+        def get_normalized_probs(self, *args, **kwargs):
+            return self.module.get_normalized_probs(*args, **kwargs)
+
+    losses = []
+    for wrap in (lambda model: model, lambda model: Wrapper(Wrapper(model))):
+        model = _model()
+        learned, optimizer = criterion(target_heads=3, gates_fix_update=2), _adam(model)
+        logs = [_step(wrap(model), learned, optimizer, update) for update in range(3)]
+        losses.append([log["loss"].item() for log in logs])
+        assert _num_open(model) == 3
+    assert losses[0] == losses[1]
+
+
 # ------------------------------------------------------------------------ the history
 
 
@@ -402,5 +422,5 @@ def test_training_that_cannot_be(criterion, model, options, message, tmp_path):
 
 
 def test_every_config_field_is_consumed():
-    fields = {f.name for f in dataclasses.fields(L0GatedCriterionConfig)} - {"_name"}
-    assert fields == set(inspect.signature(L0GatedCriterion).parameters) - {"task"}
+    fields, read = fields_read(L0GatedCriterion, L0GatedCriterionConfig, TASK)
+    assert read == fields and len(fields) == 14

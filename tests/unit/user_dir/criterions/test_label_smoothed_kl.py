@@ -14,6 +14,7 @@ from fairseq.models.transformer.transformer_config import DecoderConfig, EncDecB
 from fairseq.models.transformer_lm import TransformerLanguageModel, TransformerLanguageModelConfig
 from torch import nn
 
+from tests.criterion_helpers import smoothed_kl
 from user_dir.criterions import label_smoothed_kl
 from user_dir.criterions.label_smoothed_kl import LabelSmoothedKLCriterion
 
@@ -38,8 +39,8 @@ def task(dictionary):
     )
 
 
-class ShowsFeatures(BaseFairseqModel):
-    """A model of one embedding and one layer that offers the chunked way."""
+class OfOneLayer(BaseFairseqModel):
+    """A model of one embedding and one layer."""
 
     def __init__(self):
         super().__init__()
@@ -51,18 +52,20 @@ class ShowsFeatures(BaseFairseqModel):
         features = self.layer(self.embed(src_tokens)).tanh() * 3
         return (features if features_only else F.linear(features, self.embed.weight)), None
 
-    def output_weight(self):
-        return self.embed.weight
-
     def get_normalized_probs(self, net_output, log_probs, sample=None):
         assert log_probs
         return F.log_softmax(net_output[0].float(), -1)
 
 
-class HidesFeatures(ShowsFeatures):
-    """The same model for which only the ordinary way is left."""
+class ShowsFeatures(OfOneLayer):
+    """The model with the chunked way."""
 
-    output_weight = property()
+    def output_weight(self):
+        return self.embed.weight
+
+
+class HidesFeatures(OfOneLayer):
+    """The model for which only the ordinary way is left."""
 
     def forward(self, src_tokens, src_lengths=None):
         return super().forward(src_tokens)
@@ -124,7 +127,7 @@ def close(actual, expected, **kwargs):
 @pytest.mark.parametrize("eps", [0.0, 0.1])
 def test_mean_over_tokens(task, eps):
     model, sample = ShowsFeatures(), make_sample()
-    criterion = LabelSmoothedKLCriterion(task, label_smoothing=eps)
+    criterion = smoothed_kl(task, label_smoothing=eps)
     loss, sample_size, log = criterion(model, sample)
     expected = losses(model, sample, eps)
     close(loss, expected.cross_entropy[expected.real].sum(), rtol=1e-6, atol=0)
@@ -137,14 +140,14 @@ def test_mean_over_tokens(task, eps):
 def test_mean_over_samples_of_unequal_lengths(task, eps, packed):
     model, sample = ShowsFeatures(), make_sample()
     sample = make_packed(sample) if packed else sample
-    criterion = LabelSmoothedKLCriterion(task, label_smoothing=eps, loss_average="samples")
+    criterion = smoothed_kl(task, label_smoothing=eps, loss_average="samples")
     loss, sample_size, log = criterion(model, sample)
     each = losses(model, make_sample(), eps).cross_entropy
     by_hand = sum(each[0, i] for i in range(5)) / 5 + sum(each[1, i] for i in range(3)) / 3
     close(loss, by_hand, rtol=1e-6, atol=0)
     assert int(sample_size) == 2
     # what is reported of nll does not follow the average
-    tokens = LabelSmoothedKLCriterion(task, label_smoothing=eps)(model, sample)[2]
+    tokens = smoothed_kl(task, label_smoothing=eps)(model, sample)[2]
     assert torch.equal(log["nll_loss"], tokens["nll_loss"]) and log["ntokens"] == 8
 
 
@@ -156,11 +159,11 @@ def test_kl_is_cross_entropy_less_entropy(task, average):
     if average == "samples":
         weights = weights / weights.sum(1, keepdim=True)
     options = dict(label_smoothing=0.1, loss_average=average)
-    criterion = LabelSmoothedKLCriterion(task, use_kl=True, report_kl=True, **options)
+    criterion = smoothed_kl(task, use_kl=True, report_kl=True, **options)
     loss, sample_size, log = criterion(model, sample)
     close(loss, (expected.kl * weights).sum(), rtol=1e-5, atol=0)
     close(log["kl"], expected.kl[expected.real].sum(), rtol=1e-5, atol=0)
-    plain = LabelSmoothedKLCriterion(task, **options)(model, sample)[0]
+    plain = smoothed_kl(task, **options)(model, sample)[0]
     parameters = list(model.parameters())
     torch.testing.assert_close(
         torch.autograd.grad(loss, parameters), torch.autograd.grad(plain, parameters)
@@ -183,7 +186,7 @@ def test_kl_is_zero_at_the_optimum(task):
 
     sample = make_sample()
     sample["net_input"] = {"src_tokens": sample["target"]}
-    criterion = LabelSmoothedKLCriterion(task, label_smoothing=eps, use_kl=True, report_kl=True)
+    criterion = smoothed_kl(task, label_smoothing=eps, use_kl=True, report_kl=True)
     loss, _, log = criterion(Optimum(), sample)
     close(loss, 0.0, rtol=0, atol=1e-5)
     close(log["kl"], 0.0, rtol=0, atol=1e-5)
@@ -195,7 +198,7 @@ def test_kl_is_zero_at_the_optimum(task):
 def test_chunked_and_ordinary_way_agree(task, average, eps, use_kl):
     shows, hides = ShowsFeatures(), HidesFeatures()
     assert hasattr(shows, "output_weight") and not hasattr(hides, "output_weight")
-    criterion = LabelSmoothedKLCriterion(
+    criterion = smoothed_kl(
         task,
         label_smoothing=eps,
         use_kl=use_kl,
@@ -217,7 +220,7 @@ def test_chunked_and_ordinary_way_agree(task, average, eps, use_kl):
 
 
 def test_ordinary_way_is_told_once(task, caplog):
-    criterion = LabelSmoothedKLCriterion(task)
+    criterion = smoothed_kl(task)
     with caplog.at_level("INFO", logger=label_smoothed_kl.__name__):
         criterion(HidesFeatures(), make_sample())
         criterion(HidesFeatures(), make_sample())
@@ -229,7 +232,7 @@ def test_ordinary_way_is_told_once(task, caplog):
 @pytest.mark.parametrize("model_class", [ShowsFeatures, HidesFeatures])
 def test_padding_changes_nothing(task, average, model_class):
     model = model_class()
-    criterion = LabelSmoothedKLCriterion(task, label_smoothing=0.1, loss_average=average)
+    criterion = smoothed_kl(task, label_smoothing=0.1, loss_average=average)
     loss, sample_size, _ = criterion(model, make_sample())
     more = make_sample(width=9)
     more["net_input"]["src_tokens"] = F.pad(
@@ -243,7 +246,7 @@ def test_padding_changes_nothing(task, average, model_class):
 
 
 def test_packed_equals_padded(task):
-    criterion = LabelSmoothedKLCriterion(task, report_accuracy=True)
+    criterion = smoothed_kl(task, report_accuracy=True)
     model, sample = ShowsFeatures(), make_sample()
     log, packed_log = (criterion(model, s)[2] for s in (sample, make_packed(sample)))
     for key in ("loss", "nll_loss", "n_correct", "ntokens"):
@@ -255,7 +258,7 @@ def test_packed_equals_padded(task):
 def test_loss_mask(task, average):
     model, sample = ShowsFeatures(), make_sample()
     sample["loss_mask"] = torch.tensor([[0, 0, 1, 1, 1], [0, 0, 0, 1, 1]]).bool()
-    loss, sample_size, log = LabelSmoothedKLCriterion(task, loss_average=average)(model, sample)
+    loss, sample_size, log = smoothed_kl(task, loss_average=average)(model, sample)
     nll = losses(model, sample).nll[0, 2:].sum()
     # the second row has nothing in the loss: it is no sample
     close(loss, nll / 3 if average == "samples" else nll, rtol=1e-6, atol=0)
@@ -267,9 +270,7 @@ def test_loss_mask(task, average):
 def test_batch_without_loss(task, average):
     model, sample = ShowsFeatures(), make_sample()
     sample["loss_mask"] = torch.zeros_like(sample["target"], dtype=torch.bool)
-    criterion = LabelSmoothedKLCriterion(
-        task, label_smoothing=0.1, use_kl=True, loss_average=average
-    )
+    criterion = smoothed_kl(task, label_smoothing=0.1, use_kl=True, loss_average=average)
     loss, sample_size, log = criterion(model, sample)
     loss *= 0  # as fairseq does for dummy batches
     loss.backward()
@@ -284,7 +285,7 @@ def test_batch_without_loss(task, average):
 def test_logged_numbers(task, average):
     """The loss follows the average; everything else is per token."""
     model, sample = ShowsFeatures(), make_sample()
-    criterion = LabelSmoothedKLCriterion(
+    criterion = smoothed_kl(
         task, label_smoothing=0.1, report_accuracy=True, report_kl=True, loss_average=average
     )
     values = logged(criterion(model, sample)[2])
@@ -311,7 +312,7 @@ def test_logged_numbers(task, average):
 def test_only_what_is_asked_and_known_is_logged(task):
     sample = make_sample()
     del sample["nbytes"], sample["padded_tokens"]
-    values = logged(LabelSmoothedKLCriterion(task)(ShowsFeatures(), sample)[2])
+    values = logged(smoothed_kl(task)(ShowsFeatures(), sample)[2])
     assert set(values) == {"loss", "nll_loss", "ppl"}
 
 
@@ -319,7 +320,7 @@ def test_only_what_is_asked_and_known_is_logged(task):
 def test_two_workers_equal_one(task, average):
     """The sums of two workers' logs, added as fairseq adds them, give one worker's numbers."""
     model = ShowsFeatures()
-    criterion = LabelSmoothedKLCriterion(
+    criterion = smoothed_kl(
         task, label_smoothing=0.1, report_accuracy=True, report_kl=True, loss_average=average
     )
     assert criterion.logging_outputs_can_be_summed()
@@ -353,7 +354,7 @@ def test_wrapped_model_is_called_through_its_wrapper(task):
             return self.module(**kwargs)
 
     model, sample = ShowsFeatures(), make_sample()
-    criterion = LabelSmoothedKLCriterion(task)
+    criterion = smoothed_kl(task)
     loss = criterion(Wrapper(Wrapper(model)), sample)[0]
     assert [call["features_only"] for call in calls] == [True, True]
     assert torch.equal(loss, criterion(model, sample)[0])
@@ -368,13 +369,13 @@ def test_chunk_option_reaches_the_loss(task, monkeypatch):
         return chunked(*args, **kwargs)
 
     monkeypatch.setattr(label_smoothed_kl, "chunked_cross_entropy", spy)
-    LabelSmoothedKLCriterion(task, loss_chunk_mib=3)(ShowsFeatures(), make_sample())
+    smoothed_kl(task, loss_chunk_mib=3)(ShowsFeatures(), make_sample())
     assert seen["chunk_mib"] == 3 and seen["padding_idx"] == PAD
 
 
 def test_single_losses_are_refused(task):
     with pytest.raises(ValueError, match="reduce=False"):
-        LabelSmoothedKLCriterion(task)(ShowsFeatures(), make_sample(), reduce=False)
+        smoothed_kl(task)(ShowsFeatures(), make_sample(), reduce=False)
 
 
 # ------------------------------------------------------------------ fairseq's own models
@@ -430,7 +431,7 @@ def test_stock_transformers_take_the_chunked_way(task, monkeypatch, kind, tied):
         sample = as_translation(sample)
     else:
         model = build_lm(task, share_decoder_input_output_embed=tied)
-    criterion = LabelSmoothedKLCriterion(task, label_smoothing=0.1, report_accuracy=True)
+    criterion = smoothed_kl(task, label_smoothing=0.1, report_accuracy=True)
     assert label_smoothed_kl._stock_projection(model) is model.decoder.output_projection.weight
     chunked, calls = label_smoothed_kl.chunked_cross_entropy, []
 
@@ -474,7 +475,7 @@ def test_changed_transformers_take_the_ordinary_way(task):
 
     adaptive = build_lm(task, adaptive_softmax_cutoff="6,9")
     assert projection(adaptive) is None
-    loss, _, _ = LabelSmoothedKLCriterion(task)(adaptive.eval(), make_sample())
+    loss, _, _ = smoothed_kl(task)(adaptive.eval(), make_sample())
     assert torch.isfinite(loss)
 
 

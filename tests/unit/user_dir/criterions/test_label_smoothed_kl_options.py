@@ -1,7 +1,5 @@
 """Tests that every option of the criterion is consumed, and bad ones are refused."""
 
-import dataclasses
-import inspect
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +7,7 @@ from fairseq.data import Dictionary
 from omegaconf import OmegaConf
 
 from fairtale.errors import UserError
+from tests.criterion_helpers import fields_read, smoothed_kl
 from user_dir.criterions.label_smoothed_kl import (
     LabelSmoothedKLCriterion,
     LabelSmoothedKLCriterionConfig,
@@ -21,9 +20,8 @@ def task():
 
 
 def test_every_config_field_is_consumed(task):
-    fields = {f.name for f in dataclasses.fields(LabelSmoothedKLCriterionConfig)} - {"_name"}
-    parameters = set(inspect.signature(LabelSmoothedKLCriterion).parameters) - {"task"}
-    assert fields == parameters
+    fields, read = fields_read(LabelSmoothedKLCriterion, LabelSmoothedKLCriterionConfig, task)
+    assert read == fields and len(fields) == 7
 
 
 def test_every_option_reaches_its_place(task):
@@ -56,5 +54,5 @@ def test_every_option_reaches_its_place(task):
 )
 def test_bad_options(task, option, message):
     with pytest.raises(UserError) as error:
-        LabelSmoothedKLCriterion(task, **option)
+        smoothed_kl(task, **option)
     assert str(error.value).startswith(message) and "\n" not in str(error.value)

@@ -9,6 +9,8 @@ from fairseq.logging import metrics
 
 from fairtale.errors import UserError
 from fairtale.modules.unlikelihood import earlier_tokens, repeated_ngram_tokens, unlikelihood
+from tests import criterion_helpers
+from tests.criterion_helpers import fields_read, smoothed_kl
 from tests.dialog_helpers import (
     batch_of,
     dialog_dataset,
@@ -16,8 +18,7 @@ from tests.dialog_helpers import (
     dialog_model,
     dialog_task,
 )
-from user_dir.criterions.label_smoothed_kl import LabelSmoothedKLCriterion
-from user_dir.criterions.unlikelihood import UnlikelihoodCriterion
+from user_dir.criterions.unlikelihood import UnlikelihoodCriterion, UnlikelihoodCriterionConfig
 
 PAD = 1
 
@@ -65,8 +66,7 @@ def test_repeated_ngrams_are_marked_within_a_text_only():
     assert marked == [False, False, False, True, True, False, False, False]
 
 
-def make(task, **options):
-    return UnlikelihoodCriterion(task, **options)
+make = criterion_helpers.unlikelihood
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def parts():
 
 def test_alpha_weighs_the_penalty(parts):
     task, model, batch = parts
-    plain = LabelSmoothedKLCriterion(task).train()(model, batch)[0]
+    plain = smoothed_kl(task).train()(model, batch)[0]
     off = make(task, unlikelihood_alpha=0.0).train()(model, batch)[0]
     one, _, log = make(task, unlikelihood_alpha=1.0).train()(model, batch)
     two = make(task, unlikelihood_alpha=2.0).train()(model, batch)[0]
@@ -120,7 +120,7 @@ def test_updates_on_own_replies_log_what_they_minimise(parts):
 
 def test_validation_is_not_penalised(parts):
     task, model, batch = parts
-    plain = LabelSmoothedKLCriterion(task).eval()(model, batch)[0]
+    plain = smoothed_kl(task).eval()(model, batch)[0]
     torch.testing.assert_close(make(task).eval()(model, batch)[0], plain)
 
 
@@ -156,3 +156,8 @@ def test_a_task_that_writes_no_replies_is_refused(parts):
     task = SimpleNamespace(target_dictionary=parts[0].dictionary)
     with pytest.raises(UserError, match="only --task dialog_lm"):
         make(task, unlikelihood_sequence_prob=0.5)
+
+
+def test_every_config_field_is_consumed(parts):
+    fields, read = fields_read(UnlikelihoodCriterion, UnlikelihoodCriterionConfig, parts[0])
+    assert read == fields and len(fields) == 12

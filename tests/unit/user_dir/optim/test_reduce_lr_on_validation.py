@@ -28,7 +28,7 @@ class Optimizer(FairseqOptimizer):
 
 @pytest.fixture(autouse=True)
 def command(monkeypatch):
-    """Stands for ``fairseq-train``, which the scheduler wants to hear validations from."""
+    """Stand for ``fairseq-train``, whose validations the schedule follows."""
     module = ModuleType("fairseq_cli.train")
     module.losses = [0.5]
     module.validate = lambda cfg, trainer, *args: module.losses
@@ -169,10 +169,10 @@ def test_several_learning_rates_are_refused():
         ReduceLROnValidation(cfg, Optimizer())
 
 
-# ----------------------------------------------------------------- who tells the schedule
+# -------------------------------------------------------------------- the validation hook
 
 
-def test_every_validation_is_heard(command):
+def test_every_validation_updates_the_schedule(command):
     schedule = scheduler()
     trainer = SimpleNamespace(lr_scheduler=schedule)
     for loss, rate in ((5.0, 1), (4.0, 1), (4.5, 0.5), (None, 0.5)):
@@ -184,7 +184,7 @@ def test_every_validation_is_heard(command):
     assert schedule.optimizer.get_lr() == 0.5
 
 
-def test_several_schedulers_do_not_make_it_hear_twice(command):
+def test_several_schedules_do_not_count_a_validation_twice(command):
     schedule, _ = scheduler(patience=2), scheduler()
     trainer = SimpleNamespace(lr_scheduler=schedule)
     command.losses = [5.0]

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from fairtale.errors import UserError
+from tests.criterion_helpers import smoothed_kl
 from tests.dialog_helpers import (
     batch_of,
     dialog_dataset,
@@ -17,7 +18,6 @@ from tests.dialog_helpers import (
     settled,
 )
 from tests.helpers import tiny_dictionary
-from user_dir.criterions.label_smoothed_kl import LabelSmoothedKLCriterion
 
 LINES = random_lines(6, seed=3)
 
@@ -34,7 +34,7 @@ def test_the_kind_of_an_update_repeats_and_has_its_share():
 def test_a_seq2seq_update_predicts_the_response_and_a_causal_one_everything():
     dictionary = dialog_dictionary()
     task, model = settled(dialog_task(dictionary), 1.0), dialog_model(dictionary)
-    criterion = LabelSmoothedKLCriterion(task)
+    criterion = smoothed_kl(task)
     optimizer = SimpleNamespace(backward=lambda loss: loss.backward())
     dataset = dialog_dataset(LINES, dictionary)
     batch = batch_of(dataset)

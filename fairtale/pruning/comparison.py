@@ -1,0 +1,238 @@
+"""Comparison of translation models on the same sentences: their sizes, translations and speed."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq import checkpoint_utils, tasks, utils
+from fairseq.data import encoders
+from fairseq.dataclass.configs import GenerationConfig
+
+from ..compat import read_checkpoint
+from ..errors import UserError
+from ..interfaces import HasPlainText
+from .checkpoint import check_dictionaries
+from .parts import type_of
+from .removal import gate_values, head_counts, unit_counts
+
+# Makes text of a sentence's tokens; its second argument stands for what is unknown.
+PlainText = Callable[[torch.Tensor, str], str]
+# Batches are arrays of sentence numbers.
+Batches = Sequence[Any]
+# What is unknown in a reference must not match what is unknown in a translation.
+UNKNOWN_REFERENCE, UNKNOWN_TRANSLATION = "UNKNOWNREF", "UNKNOWNHYP"
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How models translate."""
+
+    beam: int
+    lenpen: float
+    max_len_a: float  # a translation has at most max_len_a * source + max_len_b tokens
+    max_len_b: int
+
+
+@dataclass
+class Entrant:
+    """A model that takes part, and what was found about it."""
+
+    name: str
+    path: str
+    model: Any
+    generator: Any
+    heads: dict[str, int]  # those that are open, by type of attention
+    units: int  # of all feed-forward layers
+    parameters: int
+    megabytes: float  # of the file
+    bleu: float = 0.0
+    chrf: float = 0.0
+    seconds: list[float] = field(default_factory=list)  # of each round
+
+    def speed(self, num_sentences: int) -> float:
+        """Return sentences per second, the median over rounds of ``num_sentences``."""
+        return num_sentences / statistics.median(self.seconds)
+
+    def faster_than(self, other: Entrant) -> float:
+        """Return by what factor it is faster, the median over the rounds."""
+        pairs = zip(self.seconds, other.seconds, strict=True)
+        return statistics.median(theirs / own for own, theirs in pairs)
+
+
+# ---------------------------------------------------------------------- models and sentences
+
+
+def load_entrants(
+    paths: Mapping[str, str], data: str, search: SearchOptions, device: torch.device
+) -> tuple[Any, list[Entrant]]:
+    """Load models and the task of the first one, which all must share.
+
+    Args:
+        paths: of the checkpoints, by the names of the models.
+        data: folder of binarised data.
+
+    Raises:
+        UserError: a file is no checkpoint of a transformer, or its dictionary is not the data's.
+    """
+    # validation's own BLEU would need tokenizers that are of no use here
+    overrides = {"data": data, "eval_bleu": False, "eval_bleu_sentences": 0}
+    task, entrants = None, []
+    for name, path in paths.items():
+        weights = read_checkpoint(path)["model"]
+        if "encoder.embed_tokens.weight" not in weights:
+            raise UserError(f"{path}: no transformer with an encoder and a decoder")
+        if task is None:
+            state = checkpoint_utils.load_checkpoint_to_cpu(path, overrides)
+            task = tasks.setup_task(state["cfg"].task, from_checkpoint=True)
+        check_dictionaries(task, weights, path, data)
+        (model,), cfg, task = checkpoint_utils.load_model_ensemble_and_task([path], overrides, task)
+        entrants.append(_entrant(name, path, model.to(device).eval(), cfg, task, search))
+    return task, entrants
+
+
+def _entrant(
+    name: str, path: str, model: Any, cfg: Any, task: Any, search: SearchOptions
+) -> Entrant:
+    """Describe a model and prepare it for generation."""
+    gates, heads = gate_values(model), dict[str, int]()
+    for key, count in head_counts(model).items():
+        count = int((gates[key] > 0).sum()) if key in gates else count
+        heads[type_of(key)] = heads.get(type_of(key), 0) + count
+    units = sum(unit_counts(model).values())
+    parameters = sum(p.numel() for p in model.parameters())
+    model.prepare_for_inference_(cfg)
+    options = GenerationConfig(
+        beam=search.beam,
+        lenpen=search.lenpen,
+        max_len_a=search.max_len_a,
+        max_len_b=search.max_len_b,
+    )
+    generator = task.build_generator([model], options)
+    megabytes = os.path.getsize(path) / 1e6
+    return Entrant(name, path, model, generator, heads, units, parameters, megabytes)
+
+
+def check_lengths(dataset: Any, subset: str, task: Any, entrants: Sequence[Entrant]) -> None:
+    """Refuse sentences that a model cannot take.
+
+    Raises:
+        UserError: there is such a sentence.
+    """
+    longest = utils.resolve_max_positions(
+        task.max_positions(), *(entrant.model.max_positions() for entrant in entrants)
+    )
+    _, ignored = dataset.filter_indices_by_size(np.arange(len(dataset)), longest)
+    if len(ignored):
+        raise UserError(
+            f"--subset {subset}: sentence {ignored[0]} is longer than the models can take "
+            f"{longest}, and {len(ignored) - 1} others; use another subset"
+        )
+
+
+def batches_of(
+    dataset: Any, batch_size: int, num_chosen: int, seed: int
+) -> tuple[Batches, Batches]:
+    """Return batches of all sentences, and of some that are chosen at random.
+
+    Args:
+        batch_size: sentences of a batch, which are of about the same length.
+        num_chosen: most sentences that are chosen.
+        seed: of the choice.
+    """
+    indices = np.arange(len(dataset))
+    chosen = np.random.default_rng(seed).permutation(indices)[:num_chosen]
+
+    def cut(numbers: Any) -> Batches:
+        order = numbers[np.argsort(dataset.num_tokens_vec(numbers), kind="stable")]
+        return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+    return cut(indices), cut(chosen)
+
+
+# ------------------------------------------------------------------------------- text
+
+
+def plain_text_of(task: Any, remove_bpe: str | None, tokenizer: str | None) -> PlainText:
+    """Return a function that makes plain text of a sentence's tokens.
+
+    Args:
+        task: asked first, if it can do so by itself and neither of the others is given.
+        remove_bpe: how pieces are joined, as fairseq-generate takes it.
+        tokenizer: of fairseq, whose tokenisation is undone.
+    """
+    if isinstance(task, HasPlainText) and not (remove_bpe or tokenizer):
+        return task.plain_text
+    text: Any = None
+    if tokenizer:
+        languages = {"source_lang": task.cfg.source_lang, "target_lang": task.cfg.target_lang}
+        text = encoders.build_tokenizer(Namespace(tokenizer=tokenizer, **languages))
+
+    def plain_text(tokens: torch.Tensor, unknown: str) -> str:
+        dictionary = task.target_dictionary
+        line: str = dictionary.string(tokens.int().cpu(), remove_bpe, unk_string=unknown)
+        return line if text is None else text.decode(line)
+
+    return plain_text
+
+
+def references_of(dataset: Any, padding_idx: int, plain_text: PlainText) -> dict[int, str]:
+    """Return the references of a data set as plain text, by sentence number."""
+    rows = (utils.strip_pad(dataset.tgt[i], padding_idx) for i in range(len(dataset)))
+    return {i: plain_text(row, UNKNOWN_REFERENCE) for i, row in enumerate(rows)}
+
+
+# ------------------------------------------------------------------------- measurement
+
+
+def translate(
+    task: Any, entrant: Entrant, dataset: Any, batch: Any, device: torch.device
+) -> Iterator[tuple[int, Any]]:
+    """Return sentence numbers of a batch and the hypotheses of each, the best one first."""
+    sample = dataset.collater([dataset[int(i)] for i in batch])
+    if device.type == "cuda":
+        sample = utils.move_to_cuda(sample, device)
+    with torch.no_grad():
+        hypotheses = task.inference_step(entrant.generator, [entrant.model], sample)
+    return zip(sample["id"].tolist(), hypotheses, strict=True)
+
+
+def score(entrant: Entrant, translations: Mapping[int, str], references: Mapping[int, str]) -> None:
+    """Note BLEU and chrF of an entrant's translations, by sentence number."""
+    from sacrebleu.metrics import BLEU, CHRF
+
+    order = sorted(references)
+    candidates, wanted = [translations[i] for i in order], [[references[i] for i in order]]
+    entrant.bleu = BLEU().corpus_score(candidates, wanted).score
+    entrant.chrf = CHRF().corpus_score(candidates, wanted).score
+
+
+def time_round(
+    number: int, entrants: Sequence[Entrant], run: Callable[[Entrant], None], device: torch.device
+) -> None:
+    """Note the seconds of one round, in which each entrant runs once; warm them up before.
+
+    Args:
+        number: of the round, from 0. Another entrant begins in each, so that a drift of the
+            machine meets all of them.
+        run: what is timed.
+    """
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    turn = number % len(entrants)
+    for entrant in [*entrants[turn:], *entrants[:turn]]:
+        wait()
+        start = time.perf_counter()
+        run(entrant)
+        wait()
+        entrant.seconds.append(time.perf_counter() - start)

@@ -1,0 +1,68 @@
+"""Options of ``fairseq-train`` that rebuild a checkpoint's transformer, to train it with gates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..errors import UserError
+from .checkpoint import NOT_GATED, NOT_PRUNED, option_of, options_in_use, read_settings
+from .parts import HEAD_TYPES, SIDES
+
+# What every transformer with an encoder and a decoder has.
+_SHAPE = [
+    f"{side}_{name}"
+    for side in SIDES
+    for name in ("embed_dim", "ffn_embed_dim", "layers", "attention_heads")
+]
+VALUES = [
+    *_SHAPE,
+    "decoder_output_dim",
+    "activation_fn",
+    "max_source_positions",
+    "max_target_positions",
+    # of models that were pruned before
+    *(f"{kind}_layer_heads" for kind in HEAD_TYPES),
+    *(f"{side}_layer_ffn" for side in SIDES),
+]
+FLAGS = [
+    *(f"{side}_{name}" for side in SIDES for name in ("normalize_before", "learned_pos")),
+    "share_decoder_input_output_embed",
+    "share_all_embeddings",
+    "no_token_positional_embeddings",
+    "layernorm_embedding",
+    "no_scale_embedding",
+    "no_decoder_final_norm",
+]
+REFUSED = [*NOT_GATED, *NOT_PRUNED]
+
+
+def transformer_options(path: str) -> list[str]:
+    """Return the words for the command line.
+
+    Args:
+        path: of a checkpoint.
+
+    Raises:
+        UserError: the checkpoint is of no transformer that translates, or of one that cannot be
+            rebuilt; all reasons are named.
+    """
+    checkpoint = read_settings(path)
+    model = vars(checkpoint.settings)
+    missing = [name for name in _SHAPE if name not in model]
+    if missing:
+        raise UserError(f"{path}: no transformer with encoder and decoder ({missing[0]} not found)")
+    refused = options_in_use(checkpoint.settings, REFUSED)
+    if refused:
+        raise UserError(f"{path}: cannot be pruned, for it was trained with {' '.join(refused)}")
+    for side in SIDES:
+        if model.get(f"{side}_layers_to_keep"):  # the others are not in the checkpoint
+            model[f"{side}_layers"] = _num_layers(checkpoint.state["model"], side)
+    words = []
+    for name in VALUES:
+        if model.get(name) not in (None, ""):
+            words += [option_of(name), str(model[name])]
+    return words + options_in_use(checkpoint.settings, FLAGS)
+
+
+def _num_layers(names: Iterable[str], side: str) -> int:
+    return len({name.split(".")[2] for name in names if name.startswith(f"{side}.layers.")})
