@@ -135,7 +135,7 @@ class PrefixGenerator(SequenceGenerator):
     Args:
         models, tgt_dict: as fairseq's generator.
         processors: each is called with the log-probabilities [R, V], the tokens [R, 1 + t] and
-            the :class:`~fairtale.modules.prefix_encoder_decoder.PrefixOut`, and returns the former.
+            the ``PrefixEncoderOut``, and returns the former.
         max_new: most tokens that follow a prefix, without the end mark; None for as many as the
             model has positions for.
         kwargs: fairseq's options.

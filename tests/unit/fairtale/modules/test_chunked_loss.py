@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss
 
-from fairtale.modules import chunked_loss
+from fairtale.modules import chunked_loss, chunked_projection
 from fairtale.modules.chunked_loss import (
     chunk_rows,
     chunked_cross_entropy,
@@ -199,14 +199,14 @@ def test_number_of_rows_in_a_chunk():
 def test_logits_of_all_tokens_are_never_held(monkeypatch):
     """Every matrix product that yields logits has at most the rows of a chunk."""
     rows = []
-    product = chunked_loss._product
+    product = chunked_projection._product
 
     def spy(a, b, out, *args, **kwargs):
         if out.size(1) == 2000:
             rows.append(out.size(0))
         return product(a, b, out, *args, **kwargs)
 
-    monkeypatch.setattr(chunked_loss, "_product", spy)
+    monkeypatch.setattr(chunked_projection, "_product", spy)
     features, weight, target = make(1000, 2000, 16, torch.float32)
     chunked_cross_entropy(features, weight, target, chunk_mib=1).loss.backward()
     assert sum(rows) == 1000 and max(rows) == 128
@@ -236,7 +236,7 @@ def test_no_tokens():
 def test_without_gradient_only_the_loss(monkeypatch):
     calls = []
     monkeypatch.setattr(
-        chunked_loss,
+        chunked_projection,
         "_product",
         lambda a, b, out, *args, **kwargs: calls.append(1) or torch.mm(a, b, out=out),
     )

@@ -18,6 +18,7 @@ class Bare:
     def __init__(self, num_symbols, positions):
         self.dictionary = tiny_dictionary(num_symbols - 4)
         self.needed_positions = self.tokens_per_sample = positions
+        self.num_segments = 0
 
 
 def parse(*argv):
