@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .attention_keys import append_padding, as_bias, share_beams
 
-# fairseq's incremental state of one attention: prev_key, prev_value [B, H, S, D] and
-# prev_key_padding_mask [B, S], as its MultiheadAttention names them; beams is K, see forward
+# The state of one attention between steps: prev_key, prev_value [B, H, S, D] and
+# prev_key_padding_mask [B, S], as fairseq's MultiheadAttention names them, and beams: how many
+# rows share the keys of one.
 State = dict[str, Any]
-_STATE = "attn_state"
+_STATE = "attn_state"  # its key in fairseq's incremental state
 _FEW_QUERIES = 16  # up to here plain products are as fast as the fused kernel, or faster
 
 
@@ -217,8 +218,8 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return keys and values [B, H, S, D] and padding [B, S], with those of earlier steps.
 
-        Arguments are those of :meth:`forward`. B is the number of rows divided by K where the
-        beams of a sentence share them.
+        Arguments are those of :meth:`forward`. Where the K beams of a sentence share its keys, B
+        is the number of rows divided by K.
         """
         if incremental_state is None:
             return *self._project(query, key, value), key_padding_mask
@@ -292,10 +293,10 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
     # ---------------------------------------------------------------------- fairseq's hooks
 
     def set_beam_size(self, beam_size: int) -> None:
-        """Say how many rows in turn continue the same sentence, K, when a generation begins.
+        """Set K, the number of consecutive rows that are beams of one sentence in generation.
 
-        It only saves memory and time: rows that differ are not taken for beams, whatever the
-        number says. fairseq's generator says it to models that have a method of this name.
+        It saves memory and time only: rows whose keys differ are never treated as beams of one
+        sentence, so a number that does not fit is harmless.
         """
         self.beam_size = beam_size
 
@@ -314,7 +315,7 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
             need_attn: an alignment is to be printed (--print-alignment).
             retain_dropout: keep dropout.
             retain_dropout_modules: names of the classes that keep it; default all.
-            others: what fairseq says to other modules.
+            others: arguments for other kinds of modules.
         """
         own = {type(self).__name__, "MultiheadAttention"}
         wanted = retain_dropout_modules is None or not own.isdisjoint(retain_dropout_modules)

@@ -134,10 +134,10 @@ class TransformerHCGModel(TransformerModel):
     # ----------------------------------------------------------------- generation
 
     def set_beam_size(self, beam_size: int) -> None:
-        """Tell pruned attentions how many rows in turn are beams of one sentence.
+        """Let the beams of a sentence share keys and values in pruned attentions.
 
-        fairseq's generator calls it when it is built. Attentions of fairseq's own class stay as
-        they are: they take any rows for beams, also those of a later generator with other beams.
+        fairseq's generator calls this when it is built. fairseq's own attentions are left alone:
+        they would treat rows as beams without a look at them, also those of another generator.
         """
         for attention in self.attentions().values():
             if isinstance(attention, NarrowAttention):
