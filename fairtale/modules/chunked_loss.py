@@ -73,7 +73,7 @@ def _project_plainly(
     settings: ProjectionSettings,
     wanted: tuple[bool, bool],
 ) -> Projected:
-    """Call ``project`` in exactly the precision of ``settings``, whatever autocast says.
+    """Call ``project`` in exactly the precision of ``settings``, regardless of autocast.
 
     Args:
         wanted: whether a gradient by the features and one by the weight are asked for.

@@ -15,7 +15,7 @@ FP16_SCALE = 2.0**14
 
 
 class ProjectionSettings(NamedTuple):
-    """What is computed, and how; the letters are those of ``chunked_cross_entropy``."""
+    """What is computed, and how; see ``chunked_cross_entropy``."""
 
     eps: float
     padding_idx: int | None

@@ -107,8 +107,8 @@ def choose_fast_fp32_products() -> None:
     """Compute all fp32 products of this process, gradients included, as the block above does.
 
     It changes a setting of the whole process, so a command that trains or decodes calls it
-    once, at its start; no module calls it. On AMD's processors with AVX-512, where MKL is slow,
-    every linear layer then runs at twice the rate. Elsewhere nothing changes.
+    once, at its start; building a model does not. On AMD's processors with AVX-512, where MKL is
+    slow, every linear layer then runs at twice the rate. Elsewhere nothing changes.
     """
     if use_onednn():
         _set_precision("bf16")

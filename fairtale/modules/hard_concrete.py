@@ -41,13 +41,14 @@ class HardConcreteGate(KeepsFP32):
 
     ``log_alpha`` [H] is a parameter times ``lr_scale``: with Adam, whose steps do not
     depend on the size of gradients, gates so move ``lr_scale`` times faster than weights.
-    Checkpoints hold ``log_alpha`` itself. Computed in fp32 also where weights are halves.
+    Checkpoints hold ``log_alpha`` itself. Gates are computed in fp32 where weights are in half
+    precision, too.
 
     Args:
         num_heads: H, at least 0.
-        temperature: above 0; the smaller, the closer to a coin.
-        low: below 0, where the stretched s begins.
-        high: above 1, where it ends.
+        temperature: above 0; the smaller, the more often a gate is exactly 0 or 1.
+        low: lower end of the stretched s, below 0.
+        high: its upper end, above 1.
         init_log_alpha: of every head; from 2.4 on a gate is exactly 1 in evaluation.
         lr_scale: above 0; a power of two keeps checkpoints exact.
     """
