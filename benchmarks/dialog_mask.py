@@ -34,7 +34,7 @@ class DenseRows:
         self.mask = (mask | both).unsqueeze(1)
 
     def attend(self, attention, qkv):
-        from fairtale.modules.attention import repack
+        from fairtale.modules.attention_masks import repack
 
         x = repack(qkv[0], self.cells, self.unpad_index).view(self.rows, -1, qkv.size(-1))
         q, k, v = attention.split(x)
@@ -85,16 +85,19 @@ def main():
     device = common.settle(args)
     rounds = args.rounds or 12
     common.import_user_dir()
-    from fairtale.modules.attention import PackedRows
+    from fairtale.modules.attention_masks import CausalRows, unilm_rows
     from fairtale.modules.chunked_loss import chunked_cross_entropy
-    from fairtale.modules.prefix_transformer import PrefixTransformer
-    from fairtale.modules.rows import prefix_rows
+    from fairtale.modules.prefix_transformer import (
+        DropoutRates,
+        PrefixTransformer,
+        TransformerShape,
+    )
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[args.precision]
     width = args.embed_dim
-    model = PrefixTransformer(
-        args.vocab, 1, width, args.layers, width // 64, 4 * width, 256, num_segments=4, dropout=0.1
-    ).to(device, dtype)
+    shape = TransformerShape(width, args.layers, num_heads=width // 64, ffn_dim=4 * width)
+    model = PrefixTransformer(args.vocab, 1, 256, shape, DropoutRates(0.1), num_segments=4)
+    model.to(device, dtype)
     batches = make_batches(4, args.max_tokens, args.vocab, args.seed)
     tokens = sum(b["ntokens"] for b in batches)
 
@@ -106,12 +109,10 @@ def main():
 
     def rows_of(kind, net):
         if kind == "causal":
-            return PackedRows(**net["packing"])
+            return CausalRows(**net["packing"])
         if kind == "blocks":
             sides = net["sides"]
-            return prefix_rows(
-                sides["prefix_lengths"], sides["response_lengths"], *sides["longest"]
-            )
+            return unilm_rows(sides["prefix_lengths"], sides["response_lengths"], *sides["longest"])
         return DenseRows(**net["packing"], prefix_lengths=net["sides"]["prefix_lengths"])
 
     def step(kind):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Packing(TypedDict):
-    """Where the sequences of one row without padding stand; see ``modules/rows.py``."""
+    """Where the sequences of one row without padding stand; see ``modules/attention_masks.py``."""
 
     pad_index: Tensor  # int64 [M, T]: for each cell of M padded rows the token copied there
     unpad_index: Tensor  # int64 [N]: for each token its cell in the flattened [M * T]

@@ -9,8 +9,7 @@ from fairseq.data import Dictionary
 from fairtale.data.corpus.vocabulary import token_bytes
 from fairtale.data.dialog.dataset import DialogDataset
 from fairtale.data.dialog.format import CTX, NUM_SEGMENTS, SEP, DialogLimits
-from fairtale.modules.prefix_transformer import PrefixTransformer
-from tests.helpers import SHAPE, randomize
+from tests.helpers import build_transformer, randomize
 from user_dir.models.gpt import GPTModel
 from user_dir.models.unilm_seq2seq import UniLMSeq2SeqModel
 from user_dir.tasks.dialog_lm import DialogLMConfig, DialogLMTask
@@ -69,13 +68,13 @@ def dialog_task(dictionary=None, **options):
 def dialog_model(dictionary=None, unilm=True, seed=0, **options):
     """Return a random model with segment embeddings, in eval mode."""
     dictionary = dictionary or dialog_dictionary()
-    transformer = PrefixTransformer(
+    transformer = build_transformer(
         len(dictionary),
         dictionary.pad(),
         max_positions=40,
         num_segments=NUM_SEGMENTS,
         bidirectional_prefix=unilm,
-        **{**SHAPE, **options},
+        **options,
     )
     cls = UniLMSeq2SeqModel if unilm else GPTModel
     return cls(dictionary, randomize(transformer, seed=seed)).eval()

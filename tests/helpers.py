@@ -1,12 +1,13 @@
 """Tiny dictionaries, models and tasks that tests are built from."""
 
 from argparse import Namespace
+from dataclasses import fields
 
 import sentencepiece
 import torch
 from fairseq.data import Dictionary, indexed_dataset
 
-from fairtale.modules.prefix_transformer import PrefixTransformer
+from fairtale.modules.prefix_transformer import DropoutRates, PrefixTransformer, TransformerShape
 from user_dir.models.gpt import GPTModel
 from user_dir.tasks.story_lm import StoryLMConfig, StoryLMTask
 
@@ -34,10 +35,27 @@ def randomize(module, scale=0.4, seed=0):
     return module
 
 
+def build_transformer(
+    vocab_size,
+    padding_idx,
+    max_positions,
+    dropout=0.0,
+    attention_dropout=0.0,
+    activation_dropout=0.0,
+    **options,
+):
+    """Return a :class:`PrefixTransformer` of ``SHAPE``, except where ``options`` say otherwise."""
+    options = {**SHAPE, **options}
+    shape = {f.name: options.pop(f.name) for f in fields(TransformerShape) if f.name in options}
+    rates = DropoutRates(dropout, attention_dropout, activation_dropout)
+    return PrefixTransformer(
+        vocab_size, padding_idx, max_positions, TransformerShape(**shape), rates, **options
+    )
+
+
 def tiny_transformer(vocab_size=24, max_positions=16, seed=0, **options):
     """Return a random :class:`PrefixTransformer` in eval mode."""
-    shape = {**SHAPE, **options}
-    transformer = PrefixTransformer(vocab_size, 1, max_positions=max_positions, **shape)
+    transformer = build_transformer(vocab_size, 1, max_positions, **options)
     return randomize(transformer, seed=seed).eval()
 
 

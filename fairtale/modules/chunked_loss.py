@@ -1,12 +1,29 @@
 """Vocabulary projection and label-smoothed cross-entropy in one step, chunk by chunk."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from .chunked_projection import (
+    Projected,
+    ProjectionSettings,
+    project,
+    smoothed_target_entropy,
+)
 from .fast_gemm import fast_fp32_products
+
+__all__ = [
+    "LossSums",
+    "chunk_rows",
+    "chunked_cross_entropy",
+    "smoothed_target_entropy",
+    "whole_cross_entropy",
+]
 
 # Measured (benchmarks/loss_memory.py): on a CPU larger chunks fall out of the cache and
 # of the allocator's heap; on a GPU small ones starve the matrix product.
@@ -16,8 +33,6 @@ MIN_AUTO_ROWS = 512
 MIN_CHUNK_ROWS = 128
 # Matrix kernels work in tiles of rows; a chunk that ends inside one wastes up to a third.
 ROW_TILE = 64
-# fp16 holds p - q down to 4e-12 after this scaling and overflows at 4 (|p - q| <= 1).
-FP16_SCALE = 2.0**14
 
 
 class LossSums(NamedTuple):
@@ -28,31 +43,6 @@ class LossSums(NamedTuple):
     nll: Tensor  # each token counted once and unsmoothed, fp64
     cross_entropy: Tensor  # H(q, p), each token counted once, fp64
     num_correct: Tensor | None  # int64: target has the largest logit; None if not asked
-
-
-class _Settings(NamedTuple):
-    eps: float
-    padding_idx: int | None
-    chunk_rows: int
-    operand_dtype: torch.dtype
-    sum_dtype: torch.dtype
-    count_correct: bool
-
-
-def smoothed_target_entropy(eps: float, num_symbols: int) -> tuple[float, float, float]:
-    """Describe the smoothed target q of ``chunked_cross_entropy``.
-
-    Args:
-        eps: probability taken from the target, in [0, 1).
-        num_symbols: V without padding, at least 2.
-
-    Returns:
-        q on the target, q on every other real symbol, and the entropy H(q) in nats.
-    """
-    on_target, elsewhere = 1.0 - eps, eps / (num_symbols - 1)
-    q = torch.tensor([on_target, elsewhere], dtype=torch.float64)
-    surprise = -torch.xlogy(q, q)  # 0 log 0 = 0
-    return on_target, elsewhere, (surprise[0] + (num_symbols - 1) * surprise[1]).item()
 
 
 def chunk_rows(num_rows: int, row_bytes: int, chunk_mib: int, min_rows: int) -> int:
@@ -75,144 +65,31 @@ def chunk_rows(num_rows: int, row_bytes: int, chunk_mib: int, min_rows: int) -> 
     return min(-(-even // ROW_TILE) * ROW_TILE, most)
 
 
-def _product(
-    a: Tensor,
-    b: Tensor,
-    out: Tensor,
-    accumulate: bool = False,
-    alpha: float = 1.0,
-    scratch: Tensor | None = None,
-) -> None:
-    """out = alpha * a b (+ out), for operands of ``out``'s or of half precision.
-
-    A GPU sums and stores half operands in fp32. A CPU sums in fp32 and rounds the product
-    once (into ``scratch``, if given), before it is converted or added.
-    """
-    if a.dtype == out.dtype:
-        torch.addmm(out, a, b, beta=float(accumulate), alpha=alpha, out=out)
-    elif a.is_cuda:
-        torch.addmm(out, a, b, out_dtype=out.dtype, beta=float(accumulate), alpha=alpha, out=out)
-    else:
-        assert alpha == 1.0  # only fp16 is scaled, which a CPU never sees (_operand_dtype)
-        rounded = torch.mm(a, b, out=scratch)
-        out.add_(rounded) if accumulate else out.copy_(rounded)
-
-
-def _project(
+def _project_plainly(
     features: Tensor,
     weight: Tensor,
     target: Tensor,
     token_weight: Tensor | None,
-    settings: _Settings,
-    features_grad: bool,
-    weight_grad: bool,
-):
-    """Compute nll [N], H(q, p) [N], the number correct, and the gradients asked for.
+    settings: ProjectionSettings,
+    wanted: tuple[bool, bool],
+) -> Projected:
+    """Call ``project`` in exactly the precision of ``settings``, regardless of autocast.
 
-    With e = q elsewhere and w the token weights, the gradient by the logits is
-    w (p - e + e [pad] - (1 - eps - e) [target]). Only p and the target's entry touch the
-    N x V matrix; the constant e is a product of rank one, added to the results, and w
-    scales rows of the narrow matrices. So smoothing costs no pass over the logits.
+    Args:
+        wanted: whether a gradient by the features and one by the weight are asked for.
     """
-    num_rows, num_symbols = features.size(0), weight.size(0)
-    dtype = settings.sum_dtype
-    h_all, w_all = features.to(settings.operand_dtype), weight.to(settings.operand_dtype)
-    half = h_all.dtype != dtype
-    scale = FP16_SCALE if h_all.dtype == torch.float16 else 1.0
-    pad = settings.padding_idx
-    num_real = num_symbols - (pad is not None)
-    on_target, elsewhere, _ = smoothed_target_entropy(settings.eps, num_real)
-
-    weight_sum = None
-    if elsewhere:
-        if pad is None:
-            weight_sum = w_all.sum(0, dtype=dtype)
-        else:
-            weight_sum = w_all[:pad].sum(0, dtype=dtype) + w_all[pad + 1 :].sum(0, dtype=dtype)
-
-    nll = features.new_empty(num_rows, dtype=dtype)
-    cross_entropy = torch.empty_like(nll) if elsewhere else nll
-    num_correct = target.new_zeros(()) if settings.count_correct else None
-    grad_features = torch.empty_like(features, dtype=dtype) if features_grad else None
-    grad_weight = None
-    if weight_grad:
-        grad_weight = torch.empty_like(weight, dtype=dtype)
-        if num_rows == 0:
-            grad_weight.zero_()
-        elif elsewhere:
-            if token_weight is None:
-                h_sum = h_all.sum(0, dtype=dtype)
-            else:
-                h_sum = token_weight.to(dtype) @ h_all.to(dtype)
-            grad_weight.copy_(h_sum.mul_(-elsewhere))
-            if pad is not None:
-                grad_weight[pad] = 0
-
-    rows = settings.chunk_rows
-    logits_buffer = features.new_empty(min(rows, num_rows), num_symbols, dtype=dtype)
-    half_buffer = torch.empty_like(logits_buffer, dtype=h_all.dtype) if half else None
-    weight_scratch = torch.empty_like(w_all) if half and weight_grad and not w_all.is_cuda else None
-    for start in range(0, num_rows, rows):
-        chunk = slice(start, min(start + rows, num_rows))
-        h, t = h_all[chunk], target[chunk].unsqueeze(1)
-        logits = logits_buffer[: h.size(0)]  # [n, V]
-        in_half = half_buffer[: h.size(0)] if half else None
-        _product(h, w_all.t(), logits, scratch=in_half)
-
-        at_target = logits.gather(1, t)
-        guess = None
-        if settings.count_correct or logits.is_cuda:
-            peak, guess = logits.max(1, keepdim=True)
-        else:
-            # on a CPU two maxima cost less than one with its index
-            peak = logits.amax(1, keepdim=True)
-        if settings.count_correct:
-            num_correct += (guess == t).sum()
-
-        # in place: the kernels read a whole row before they write it
-        p = torch.softmax(logits, 1, out=logits)
-        p_peak = p.amax(1, keepdim=True) if guess is None else p.gather(1, guess)
-        # p at the peak is at least 1 / V, so its logarithm is exact where p's at the
-        # target may have underflowed
-        log_z = p_peak.log().neg_()  # logsumexp - peak
-        nll[chunk] = (peak - at_target + log_z).squeeze(1)
-        if elsewhere:
-            total = h.to(dtype) @ weight_sum  # of all real logits
-            log_z = (log_z + peak).squeeze(1)
-            cross_entropy[chunk] = (on_target - elsewhere) * nll[chunk] + elsewhere * (
-                num_real * log_z - total
-            )
-        if not (features_grad or weight_grad):
-            continue
-
-        p.scatter_(1, t, p.gather(1, t).sub_(on_target - elsewhere))
-        if half:
-            p = in_half.copy_(p.mul_(scale) if scale != 1.0 else p)
-        if features_grad:
-            _product(p, w_all, grad_features[chunk], alpha=1.0 / scale)
-        if weight_grad:
-            if token_weight is not None:
-                # rounded once, after the product: a rounded weight would be a bias
-                h = (h * token_weight[chunk].unsqueeze(1).to(dtype)).to(h.dtype)
-            started = elsewhere > 0 or start > 0
-            _product(p.t(), h, grad_weight, started, alpha=1.0 / scale, scratch=weight_scratch)
-
-    if features_grad:
-        if elsewhere:
-            grad_features.sub_(weight_sum, alpha=elsewhere)
-        if token_weight is not None:
-            grad_features.mul_(token_weight.unsqueeze(1))
-    return nll, cross_entropy, num_correct, grad_features, grad_weight
-
-
-def _project_plainly(tensors, settings: _Settings, features_grad: bool, weight_grad: bool):
-    """``_project`` in exactly the precision of ``settings``, whatever autocast says."""
-    device = tensors[0].device.type
+    device = features.device.type
     with torch.no_grad(), torch.autocast(device, enabled=False), fast_fp32_products():
-        return _project(*tensors, settings, features_grad, weight_grad)
+        return project(features, weight, target, token_weight, settings, *wanted)
 
 
-def _sums(loss, nll, cross_entropy, token_weight, num_correct) -> LossSums:
+def _sums(
+    loss: Tensor,
+    nll: Tensor,
+    cross_entropy: Tensor,
+    token_weight: Tensor | None,
+    num_correct: Tensor | None,
+) -> LossSums:
     weighted = nll if token_weight is None else nll * token_weight
     return LossSums(
         loss=loss,
@@ -224,14 +101,24 @@ def _sums(loss, nll, cross_entropy, token_weight, num_correct) -> LossSums:
 
 
 class _ChunkedCrossEntropy(Function):
+    """Compute the gradients together with the loss, and hand them out in the backward pass."""
+
     @staticmethod
-    def forward(ctx, features, weight, target, token_weight, settings, with_grad):
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        target: Tensor,
+        token_weight: Tensor | None,
+        settings: ProjectionSettings,
+        with_grad: bool,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         ctx.wanted = tuple(with_grad and needed for needed in ctx.needs_input_grad[:2])
         ctx.settings = settings
         ctx.save_for_backward(features, weight, target, token_weight)
         ctx.set_materialize_grads(False)
         nll, cross_entropy, num_correct, *ctx.grads = _project_plainly(
-            (features, weight, target, token_weight), settings, *ctx.wanted
+            features, weight, target, token_weight, settings, ctx.wanted
         )
         loss = cross_entropy if token_weight is None else cross_entropy * token_weight
         cross_entropy = cross_entropy.clone() if cross_entropy is nll else cross_entropy
@@ -240,7 +127,7 @@ class _ChunkedCrossEntropy(Function):
         return loss.sum(), nll, cross_entropy, num_correct
 
     @staticmethod
-    def backward(ctx, grad_loss, *_):
+    def backward(ctx: Any, grad_loss: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if grad_loss is None:
             return (None,) * 6
         if torch.is_grad_enabled():
@@ -251,11 +138,10 @@ class _ChunkedCrossEntropy(Function):
             )
         grads, ctx.grads = ctx.grads, None
         if grads is None:
-            # a second backward through a retained graph: the first gave the tensors away
-            *_, grad_features, grad_weight = _project_plainly(
-                ctx.saved_tensors, ctx.settings, *ctx.wanted
-            )
-            grads = grad_features, grad_weight
+            # the first backward through a retained graph has scaled and given away the tensors
+            saved: tuple[Tensor, Tensor, Tensor, Tensor | None] = ctx.saved_tensors
+            projected = _project_plainly(*saved, settings=ctx.settings, wanted=ctx.wanted)
+            grads = projected.grad_features, projected.grad_weight
         # scaled in place while still in fp32: fp16's loss scale may be large
         results = [
             None if grad is None else grad.mul_(grad_loss).to(like.dtype)
@@ -295,7 +181,7 @@ def chunked_cross_entropy(
 
     Source: the idea of computing this gradient in the forward pass is Liger Kernel's
     ("fused linear cross entropy", Hsu et al. 2024, section 3.2). Deviations: the smoothing
-    is exact and of rank one (``_project``), token weights, plain torch operations.
+    is exact and of rank one (``project``), token weights, plain torch operations.
     Smoothing: Szegedy et al. 2016, section 7, with padding outside the symbols: with V'
     real symbols, q is 1 - eps on the target, eps / (V' - 1) on the others, 0 on padding.
     p is the softmax over all V.
@@ -339,7 +225,7 @@ def chunked_cross_entropy(
         mib, min_rows = chunk_mib, MIN_CHUNK_ROWS
     else:
         mib, min_rows = (GPU_CHUNK_MIB if features.is_cuda else CPU_CHUNK_MIB), MIN_AUTO_ROWS
-    settings = _Settings(
+    settings = ProjectionSettings(
         eps=eps,
         padding_idx=padding_idx,
         chunk_rows=chunk_rows(features.size(0), weight.size(0) * sum_dtype.itemsize, mib, min_rows),
@@ -347,7 +233,8 @@ def chunked_cross_entropy(
         sum_dtype=sum_dtype,
         count_correct=count_correct,
     )
-    loss, nll, cross_entropy, num_correct = _ChunkedCrossEntropy.apply(
+    apply: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor | None]] = _ChunkedCrossEntropy.apply
+    loss, nll, cross_entropy, num_correct = apply(
         features, weight, target, token_weight, settings, torch.is_grad_enabled()
     )
     return _sums(loss, nll, cross_entropy, token_weight, num_correct)
@@ -364,7 +251,8 @@ def whole_cross_entropy(
 ) -> LossSums:
     """Compute the sums of ``chunked_cross_entropy`` from log-probabilities [N, V].
 
-    For models that do not show their output embedding. Arguments as there.
+    It is for models that do not show their output embedding. The other arguments are those of
+    :func:`chunked_cross_entropy`.
     """
     pad = padding_idx
     on_target, elsewhere, _ = smoothed_target_entropy(eps, lprobs.size(1) - (pad is not None))

@@ -1,5 +1,7 @@
 """Dropout that is not slower than the matrix products around it on a CPU."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -8,14 +10,14 @@ from torch import Tensor
 _LEVELS = 1 << 16
 
 
-def dropout_scale(shape, p: float, dtype: torch.dtype) -> Tensor:
+def dropout_scale(shape: Sequence[int], p: float, dtype: torch.dtype) -> Tensor:
     """Return a CPU tensor that is 0 with probability ``p`` and 1 / (1 - p) elsewhere.
 
     torch draws its CPU masks one after the other from a Mersenne twister: 5 ns a number,
     more than a third of a small model's training step. Here one 64-bit draw of SFC64 gives
-    four numbers of 16 bits, so ``p`` is rounded to a multiple of 2**-16 (and the scale is
-    that of the rounded ``p``, so the mean stays exact). The stream is seeded by torch's own
-    generator: ``torch.manual_seed`` repeats it, activation checkpointing replays it.
+    four numbers of 16 bits, so ``p`` is rounded to a multiple of 2**-16; the scale is
+    that of the rounded ``p``, so the mean stays exact. torch's own generator gives the seed:
+    ``torch.manual_seed`` repeats the mask, and so does activation checkpointing.
     """
     threshold = min(round(p * _LEVELS), _LEVELS - 1)
     count = 1
@@ -28,7 +30,7 @@ def dropout_scale(shape, p: float, dtype: torch.dtype) -> Tensor:
 
 
 def _is_for_torch(x: Tensor, p: float) -> bool:
-    """Whether torch's own dropout is to be used; a compiler could not look into ours."""
+    """Return whether to use torch's own dropout, as under a compiler, which cannot trace ours."""
     return x.device.type != "cpu" or p >= 1.0 or torch.compiler.is_compiling()
 
 
@@ -42,7 +44,7 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
 
 
 def dropout_add(residual: Tensor, x: Tensor, p: float, training: bool) -> Tensor:
-    """Return ``residual + dropout(x)``, in one pass where possible."""
+    """Return ``residual + dropout(x)``, in one pass on a CPU."""
     if not training or p == 0.0:
         return residual + x
     if _is_for_torch(x, p):

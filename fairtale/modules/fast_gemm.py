@@ -6,6 +6,7 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.backends import mkldnn
@@ -16,7 +17,7 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def is_slow_mkl_processor(cpuinfo: str) -> bool:
-    """Whether MKL is slow, and oneDNN both fast and exact, on the processor described.
+    """Return whether MKL is slow, and oneDNN both fast and exact, on the processor described.
 
     MKL picks its AVX-512 kernels on Intel's processors only; elsewhere its fp32 products
     run at less than half the rate of oneDNN's. Where the processor has AMX, the setting
@@ -36,6 +37,14 @@ def is_slow_mkl_processor(cpuinfo: str) -> bool:
     return bool(vendors) and "GenuineIntel" not in vendors and "avx512bw" in flags and not amx
 
 
+def _set_precision(value: str) -> str:
+    """Set what oneDNN may do to the operands of fp32 products; return what it might before."""
+    settings: Any = mkldnn.matmul  # type: ignore[attr-defined]  # torch adds it when it starts
+    before: str = settings.fp32_precision
+    settings.fp32_precision = value
+    return before
+
+
 @contextmanager
 def _through_onednn() -> Iterator[None]:
     """Send fp32 products to oneDNN.
@@ -43,17 +52,16 @@ def _through_onednn() -> Iterator[None]:
     "bf16" only *allows* oneDNN to round its operands; without AMX it has no such kernel
     and computes in fp32 (its log says ``brg_matmul:avx512_core, src:f32 wei:f32``).
     """
-    before = mkldnn.matmul.fp32_precision
-    mkldnn.matmul.fp32_precision = "bf16"
+    before = _set_precision("bf16")
     try:
         yield
     finally:
-        mkldnn.matmul.fp32_precision = before
+        _set_precision(before)
 
 
 def _product_is_exact() -> bool:
-    """Whether integers that fp32 holds, and bf16 does not, are multiplied without rounding."""
-    # "cpu" by name: a model may be built under `with torch.device(...)`
+    """Return whether integers that fp32 holds, and bf16 does not, are multiplied exactly."""
+    # "cpu" by name, since the caller may have set another default device
     generator = torch.Generator("cpu").manual_seed(0)
     wide = torch.randint(-4095, 4096, (128, 256), generator=generator, device="cpu")
     narrow = torch.randint(-3, 4, (256, 512), generator=generator, device="cpu")
@@ -65,10 +73,14 @@ def _product_is_exact() -> bool:
     return torch.equal(left.long(), expected) and torch.equal(right.t().long(), expected)
 
 
+def _has_onednn() -> bool:
+    return bool(mkldnn.is_available())  # type: ignore[no-untyped-call]  # torch's own
+
+
 @functools.cache
 def use_onednn() -> bool:
-    """Whether fp32 products of this process are to go through oneDNN (decided once)."""
-    if platform.system() != "Linux" or not mkldnn.is_available() or not CPUINFO.exists():
+    """Return whether fp32 products of this process are to go through oneDNN (decided once)."""
+    if platform.system() != "Linux" or not _has_onednn() or not CPUINFO.exists():
         return False
     if not is_slow_mkl_processor(CPUINFO.read_text()):
         return False
@@ -81,8 +93,8 @@ def use_onednn() -> bool:
 def fast_fp32_products() -> Iterator[None]:
     """Within this block, run fp32 products on the CPU through oneDNN where that is faster.
 
-    The arithmetic stays fp32; only the order of summation differs from MKL's. It does
-    nothing on Intel's processors, without AVX-512, off Linux, or on a GPU.
+    The arithmetic stays fp32; only the order of summation differs from MKL's. Nothing
+    changes on Intel's processors, without AVX-512, off Linux, or on a GPU.
     """
     if not use_onednn():
         yield
@@ -91,11 +103,12 @@ def fast_fp32_products() -> Iterator[None]:
         yield
 
 
-def choose_fast_fp32_products():
-    """Run all fp32 products of this process, gradients included, as the block above does.
+def choose_fast_fp32_products() -> None:
+    """Compute all fp32 products of this process, gradients included, as the block above does.
 
-    A model calls this when it is built: twice the rate for every linear layer on AMD's
-    processors with AVX-512, where MKL is slow.
+    It changes a setting of the whole process, so a command that trains or decodes calls it
+    once, at its start; building a model does not. On AMD's processors with AVX-512, where MKL is
+    slow, every linear layer then runs at twice the rate. Elsewhere nothing changes.
     """
     if use_onednn():
-        mkldnn.matmul.fp32_precision = "bf16"
+        _set_precision("bf16")

@@ -1,6 +1,10 @@
 """fairseq's attention with a gate for each head."""
 
+from __future__ import annotations
+
 import contextlib
+from collections.abc import Iterator
+from typing import Any, cast
 
 from fairseq.modules import MultiheadAttention
 from torch import Tensor, nn
@@ -9,52 +13,44 @@ from .hard_concrete import HardConcreteGate
 from .narrow_attention import NarrowAttention
 
 
-class GatedProjection(nn.Linear):
-    """A projection of concatenated heads whose weight can be seen scaled, head by head.
+@contextlib.contextmanager
+def scaled_heads(projection: nn.Linear, gates: Tensor) -> Iterator[None]:
+    """Within this block, multiply what each head gives to an output projection by its gate.
 
-    Within :meth:`scaled`, ``weight`` [C, H * D] has its columns multiplied by the gates of
-    their heads, wherever it is read: in this module's forward, or by
-    ``F.multi_head_attention_forward``, which is given ``out_proj.weight``. With gates of
-    exactly 1 it is the same weight, bit for bit.
+    The gates go into the weight, since fairseq gives ``out_proj.weight`` to torch's
+    ``F.multi_head_attention_forward`` in one of its ways, and calls ``out_proj`` in the other. The
+    attribute ``weight`` of the instance is the scaled weight for the length of the block, and
+    hides the parameter of the same name; gradients flow to that parameter and to the gates. With
+    gates of exactly 1 it is the same weight, bit for bit.
+
+    Args:
+        projection: of the heads' outputs one after another, weight [C, H * D].
+        gates: [H].
     """
-
-    @contextlib.contextmanager
-    def scaled(self, gates: Tensor):
-        """Scale the weight by ``gates`` [H] for a while."""
-        columns = gates.repeat_interleave(self.in_features // gates.numel())
-        self.__dict__["_columns"] = columns.to(super().__getattr__("weight").dtype)
-        try:
-            yield
-        finally:
-            del self.__dict__["_columns"]
-
-    def __getattr__(self, name):
-        # parameters are found here, being no ordinary attributes
-        value = super().__getattr__(name)
-        if name == "weight" and "_columns" in self.__dict__:
-            return value * self._columns
-        return value
+    columns = gates.repeat_interleave(projection.in_features // gates.numel())
+    # vars, since torch lets nothing but a parameter be assigned to the name of a parameter
+    vars(projection)["weight"] = projection.weight * columns.to(projection.weight.dtype)
+    try:
+        yield
+    finally:
+        del vars(projection)["weight"]
 
 
-class _Gated:
-    """An attention that multiplies each head's output by its gate; drawn once a call."""
+class _Gated(nn.Module):
+    """An attention that multiplies each head's output by its gate, drawn once a call."""
 
-    def _add_gate(self, gate: HardConcreteGate) -> None:
-        plain = self.out_proj
-        # on no device: it takes over the parameters, and draws no random numbers
-        self.out_proj = GatedProjection(plain.in_features, plain.out_features, device="meta")
-        self.out_proj.weight, self.out_proj.bias = plain.weight, plain.bias
-        self.gate = gate
+    gate: HardConcreteGate
 
-    def forward(self, *args, **kwargs):
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """Attend with gates drawn or fixed; arguments and results are the parent's."""
-        with self.out_proj.scaled(self.gate()):
+        with scaled_heads(cast(nn.Linear, self.out_proj), self.gate()):
             return super().forward(*args, **kwargs)
 
-    def upgrade_state_dict_named(self, state_dict, name):
+    def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> None:
         """Add gates, open, to a state dict that has none."""
-        if hasattr(super(), "upgrade_state_dict_named"):
-            super().upgrade_state_dict_named(state_dict, name)
+        parent = super()
+        if hasattr(parent, "upgrade_state_dict_named"):
+            parent.upgrade_state_dict_named(state_dict, name)
         prefix = f"{name}.gate." if name else "gate."
         if prefix + "log_alpha" not in state_dict:
             fresh = HardConcreteGate(self.gate.num_heads, init_log_alpha=self.gate.init_log_alpha)
@@ -65,8 +61,8 @@ class _Gated:
 class GatedAttention(_Gated, MultiheadAttention):
     """fairseq's multi-head attention with a gate for each head.
 
-    Source: Voita et al. 2019, section 5.1. Computes just as fairseq does, in each of its
-    ways (full and incremental, with weights and without).
+    Source: Voita et al. 2019, section 5.1. It computes as fairseq does, in each of its ways
+    (full and incremental, with weights and without).
 
     Args:
         embed_dim: C.
@@ -76,9 +72,11 @@ class GatedAttention(_Gated, MultiheadAttention):
             noise.
     """
 
-    def __init__(self, embed_dim: int, num_heads: int, gate: HardConcreteGate, **options):
+    def __init__(
+        self, embed_dim: int, num_heads: int, gate: HardConcreteGate, **options: Any
+    ) -> None:
         super().__init__(embed_dim, num_heads, **options)
-        self._add_gate(gate)
+        self.gate = gate
 
 
 class GatedNarrowAttention(_Gated, NarrowAttention):
@@ -93,7 +91,7 @@ class GatedNarrowAttention(_Gated, NarrowAttention):
     """
 
     def __init__(
-        self, embed_dim: int, num_heads: int, head_dim: int, gate: HardConcreteGate, **options
-    ):
+        self, embed_dim: int, num_heads: int, head_dim: int, gate: HardConcreteGate, **options: Any
+    ) -> None:
         super().__init__(embed_dim, num_heads, head_dim, **options)
-        self._add_gate(gate)
+        self.gate = gate

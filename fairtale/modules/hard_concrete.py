@@ -1,6 +1,10 @@
 """Hard concrete gates: one for each attention head, to be learned, fixed or left open."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -11,19 +15,19 @@ from ..errors import UserError
 LEARNED, CLOSED, OPEN, UNTOUCHED = -1, 0, 1, 2
 
 
-class KeepsFP32:
+class KeepsFP32(nn.Module):
     """A module whose numbers stay in fp32 where ``--fp16`` and ``--bf16`` halve the others."""
 
-    def _apply(self, fn, recurse=True):
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         def keep_fp32(x: Tensor) -> Tensor:
             y = fn(x)
             halved = y.dtype in (torch.float16, torch.bfloat16)
             return x.to(device=y.device, dtype=torch.float32) if halved else y
 
-        return super()._apply(keep_fp32, recurse)
+        return super()._apply(keep_fp32, recurse)  # type: ignore[no-untyped-call]  # torch's own
 
 
-class HardConcreteGate(KeepsFP32, nn.Module):
+class HardConcreteGate(KeepsFP32):
     """Gates in [0, 1], one a head, that are exactly 0 or 1 with positive probability.
 
     In training a gate is ``min(1, max(0, s * (high - low) + low))`` with
@@ -37,16 +41,19 @@ class HardConcreteGate(KeepsFP32, nn.Module):
 
     ``log_alpha`` [H] is a parameter times ``lr_scale``: with Adam, whose steps do not
     depend on the size of gradients, gates so move ``lr_scale`` times faster than weights.
-    Checkpoints hold ``log_alpha`` itself. Computed in fp32 also where weights are halves.
+    Checkpoints hold ``log_alpha`` itself. Gates are computed in fp32 where weights are in half
+    precision, too.
 
     Args:
         num_heads: H, at least 0.
-        temperature: above 0; the smaller, the closer to a coin.
-        low: below 0, where the stretched s begins.
-        high: above 1, where it ends.
+        temperature: above 0; the smaller, the more often a gate is exactly 0 or 1.
+        low: lower end of the stretched s, below 0.
+        high: its upper end, above 1.
         init_log_alpha: of every head; from 2.4 on a gate is exactly 1 in evaluation.
         lr_scale: above 0; a power of two keeps checkpoints exact.
     """
+
+    fixed: Tensor
 
     def __init__(
         self,
@@ -56,7 +63,7 @@ class HardConcreteGate(KeepsFP32, nn.Module):
         high: float = 1.1,
         init_log_alpha: float = 2.5,
         lr_scale: float = 1.0,
-    ):
+    ) -> None:
         super().__init__()
         if not temperature > 0:
             raise UserError(f"--gate-temperature {temperature}: must be above 0; 0.33 is usual")
@@ -75,19 +82,19 @@ class HardConcreteGate(KeepsFP32, nn.Module):
         self.init_log_alpha, self.lr_scale = init_log_alpha, lr_scale
         self.scaled_log_alpha = nn.Parameter(torch.full((num_heads,), init_log_alpha / lr_scale))
         self.register_buffer("fixed", torch.full((num_heads,), LEARNED, dtype=torch.int8))
-        self._state = "learned"  # the buffer, without waiting for a GPU to tell
-        self.pull = None  # see fairtale.modules.gate_budget.competing
+        self._state = "learned"  # what the buffer says, known without waiting for a GPU
+        self.pull: Tensor | None = None  # see fairtale.modules.gate_budget.competing
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"{self.num_heads}, {self.state}, temperature={self.temperature}"
 
     @property
     def log_alpha(self) -> Tensor:
-        """The location of the distribution [H]; see :meth:`set_log_alpha`."""
+        """Return the location of the distribution [H]; see :meth:`set_log_alpha`."""
         return self.scaled_log_alpha * self.lr_scale
 
     @torch.no_grad()
-    def set_log_alpha(self, value) -> None:
+    def set_log_alpha(self, value: float | Tensor) -> None:
         """Set ``log_alpha`` to a number, or to one for each head [H]."""
         own = self.scaled_log_alpha
         value = torch.as_tensor(value, dtype=own.dtype, device=own.device)
@@ -97,15 +104,16 @@ class HardConcreteGate(KeepsFP32, nn.Module):
 
     @property
     def state(self) -> str:
-        """``learned``, ``fixed`` or ``untouched``."""
+        """Return ``learned``, ``fixed`` or ``untouched``."""
         return self._state
 
     @property
     def is_fixed(self) -> bool:
+        """Whether the gates are fixed to 0 or 1."""
         return self._state == "fixed"
 
     @torch.no_grad()
-    def fix(self, mask) -> None:
+    def fix(self, mask: Tensor | list[bool]) -> None:
         """Fix the gates: ``mask`` bool [H], True = open."""
         mask = torch.as_tensor(mask, device=self.fixed.device)
         self.fixed.copy_(mask.bool().to(torch.int8))
@@ -124,9 +132,9 @@ class HardConcreteGate(KeepsFP32, nn.Module):
     # ------------------------------------------------------------------------ values
 
     def forward(self) -> Tensor:
-        """Return the gates [H] in fp32: drawn in training, the same ever again in evaluation."""
+        """Return the gates [H] in fp32: drawn in training, always the same in evaluation."""
         if self._state != "learned":
-            # The zero gives the parameter a gradient, which DistributedDataParallel waits for.
+            # the zero gives the parameter a gradient, which DistributedDataParallel waits for
             return self.value() + 0 * self.scaled_log_alpha
         if not self.training:
             return self.value()
@@ -149,7 +157,7 @@ class HardConcreteGate(KeepsFP32, nn.Module):
 
     @property
     def closing_log_alpha(self) -> float:
-        """Where P(open) is one half."""
+        """Return the ``log_alpha`` at which P(open) is one half."""
         return self.temperature * math.log(-self.low / self.high)
 
     def _stretch(self, s: Tensor) -> Tensor:
@@ -157,16 +165,27 @@ class HardConcreteGate(KeepsFP32, nn.Module):
 
     # ------------------------------------------------------------------- checkpoints
 
-    def _save_to_state_dict(self, destination, prefix, keep_vars):
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
         log_alpha = self.log_alpha
         destination[prefix + "log_alpha"] = log_alpha if keep_vars else log_alpha.detach()
         destination[prefix + "fixed"] = self.fixed
 
-    def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, *errors):
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
         for name, set_value in (("log_alpha", self.set_log_alpha), ("fixed", self._set_fixed)):
             value = state_dict.get(prefix + name)
             if value is None:
-                missing.append(prefix + name)
+                missing_keys.append(prefix + name)
             elif value.shape != self.fixed.shape:
                 raise UserError(
                     f"the checkpoint has {value.numel()} gates at {prefix}{name}, the model has "
@@ -175,11 +194,10 @@ class HardConcreteGate(KeepsFP32, nn.Module):
             else:
                 set_value(value)
         known = {prefix + "log_alpha", prefix + "fixed"}
-        unexpected = errors[0]
-        unexpected += [k for k in state_dict if k.startswith(prefix) and k not in known]
+        unexpected_keys += [k for k in state_dict if k.startswith(prefix) and k not in known]
 
     @torch.no_grad()
-    def _set_fixed(self, value):
+    def _set_fixed(self, value: Tensor) -> None:
         self.fixed.copy_(value)
         if bool((value == LEARNED).all()):
             self._state = "learned"

@@ -1,7 +1,9 @@
 """Attention of a pruned layer: any number of heads, also none."""
 
+from __future__ import annotations
+
 import math
-from typing import Optional
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,35 +11,40 @@ from fairseq.incremental_decoding_utils import FairseqIncrementalState
 from torch import Tensor, nn
 
 from ..errors import UserError
+from .attention_keys import append_padding, as_bias, share_beams
 
-_STATE = "attn_state"  # as fairseq's MultiheadAttention names it
+# The state of one attention between steps: prev_key, prev_value [B, H, S, D] and
+# prev_key_padding_mask [B, S], as fairseq's MultiheadAttention names them, and beams: how many
+# rows share the keys of one.
+State = dict[str, Any]
+_STATE = "attn_state"  # its key in fairseq's incremental state
 _FEW_QUERIES = 16  # up to here plain products are as fast as the fused kernel, or faster
 
 
 class BiasOnly(nn.Module):
-    """What is left of a linear layer without inputs: its bias, whatever comes in.
+    """Return a bias whatever comes in: what is left of a linear layer without inputs.
 
     Args:
         out_features: channels of the bias.
     """
 
-    def __init__(self, out_features: int):
+    def __init__(self, out_features: int) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(out_features))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., any] -> [..., out_features]."""
+        """Repeat the bias, [..., any] -> [..., out_features]."""
         return self.bias.expand(*x.shape[:-1], -1).type_as(x)
 
 
 class NarrowAttention(FairseqIncrementalState, nn.Module):
     """Multi-head attention with ``num_heads * head_dim`` channels inside, C outside.
 
-    Called as fairseq's ``MultiheadAttention``, with the same names of parameters and of the
-    incremental state. Differences: attention weights, also those of each head, are given only
+    It is called as fairseq's ``MultiheadAttention`` and has the same names of parameters and of
+    the incremental state. Differences: attention weights, also those of each head, are given only
     if asked for; without heads there are none (None), and asking for them with
-    ``--print-alignment`` is an error. The rows of a batch whose keys are equal
-    (the beams of a sentence) share one copy of them in the incremental state.
+    ``--print-alignment`` is an error. The beams of a sentence share one copy of the keys and
+    values of its source in the incremental state, see :meth:`set_beam_size`.
 
     Args:
         embed_dim: C, of queries and output.
@@ -59,10 +66,10 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
         dropout: float = 0.0,
         self_attention: bool = False,
         encoder_decoder_attention: bool = False,
-        kdim: Optional[int] = None,
-        vdim: Optional[int] = None,
+        kdim: int | None = None,
+        vdim: int | None = None,
         bias: bool = True,
-    ):
+    ) -> None:
         super().__init__()
         self.embed_dim = embed_dim
         self.num_heads = num_heads
@@ -72,24 +79,26 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
         self.dropout = dropout
         self.self_attention = self_attention
         self.encoder_decoder_attention = encoder_decoder_attention
+        self.beam_size = 1
         self._dropout_stays = False
         self._aligns = False
         inner = num_heads * head_dim
+        self.out_proj: nn.Linear | BiasOnly
         if inner == 0:
             self.out_proj = BiasOnly(embed_dim)
             return
         self.q_proj = nn.Linear(embed_dim, inner, bias=bias)
         self.k_proj = nn.Linear(self.kdim, inner, bias=bias)
         self.v_proj = nn.Linear(self.vdim, inner, bias=bias)
-        self.out_proj = nn.Linear(inner, embed_dim, bias=bias)
+        self.out_proj = output = nn.Linear(inner, embed_dim, bias=bias)
         gain = 1 / math.sqrt(2) if self.kdim == self.vdim == embed_dim else 1.0
         for projection in (self.q_proj, self.k_proj, self.v_proj):
             nn.init.xavier_uniform_(projection.weight, gain=gain)
-        nn.init.xavier_uniform_(self.out_proj.weight)
+        nn.init.xavier_uniform_(output.weight)
         if bias:
-            nn.init.zeros_(self.out_proj.bias)
+            nn.init.zeros_(output.bias)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"num_heads={self.num_heads}, head_dim={self.head_dim}"
 
     # ------------------------------------------------------------------------- forward
@@ -97,16 +106,16 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
     def forward(
         self,
         query: Tensor,
-        key: Optional[Tensor],
-        value: Optional[Tensor],
-        key_padding_mask: Optional[Tensor] = None,
-        incremental_state: Optional[dict] = None,
+        key: Tensor | None,
+        value: Tensor | None,
+        key_padding_mask: Tensor | None = None,
+        incremental_state: dict[str, Any] | None = None,
         need_weights: bool = True,
         static_kv: bool = False,
-        attn_mask: Optional[Tensor] = None,
+        attn_mask: Tensor | None = None,
         before_softmax: bool = False,
         need_head_weights: bool = False,
-    ) -> tuple[Tensor, Optional[Tensor]]:
+    ) -> tuple[Tensor, Tensor | None]:
         """Attend from ``query`` [T, B, C] to ``key`` and ``value`` [S, B, kdim or vdim].
 
         Args:
@@ -125,7 +134,7 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
             UserError: an alignment is to be printed, and this attention has no heads.
         """
         if self.num_heads == 0:
-            # the weights of each head are asked for where the alignment is taken from
+            # fairseq asks for the weights of each head in the layer that gives the alignment
             if self._aligns and need_head_weights:
                 raise UserError(
                     "--print-alignment: the attention to the encoder that the alignment is taken "
@@ -134,27 +143,16 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
                 )
             return self.out_proj(query), None
         t, b, _ = query.shape
-        state = None
-        if incremental_state is not None:
-            state = self._get_input_buffer(incremental_state)
-        if state and static_kv and "prev_key" in state:
-            q = self._split(self.q_proj(query))
-            k, v = state["prev_key"], state["prev_value"]
-            key_padding_mask = state.get("prev_key_padding_mask")
-        else:
-            if state is not None and static_kv:
-                key, value, key_padding_mask = share_equal_rows(key, value, key_padding_mask)
-                state["beams"] = b // key.size(1)
-            q, k, v = self._project(query, key, value)
-            if state is not None:
-                k, v, key_padding_mask = self._remember(state, k, v, key_padding_mask, static_kv)
-                self._set_input_buffer(incremental_state, state)
+        q = self._split(self.q_proj(query))
+        k, v, key_padding_mask = self._keys_and_values(
+            query, key, value, key_padding_mask, incremental_state, static_kv
+        )
         # [B, H, T, D]; where K rows share their keys, these are K * T queries of them
         rows = k.size(0)
         beams = b // rows
         if beams > 1:
             q = self._group(q, beams)
-        mask = _as_bias(key_padding_mask, attn_mask, q.dtype)
+        mask = as_bias(key_padding_mask, attn_mask, q.dtype)
         if beams > 1 and mask is not None and mask.size(2) > 1:
             mask = mask.repeat(1, 1, beams, 1)
         if before_softmax:
@@ -169,12 +167,15 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
         y = y.permute(2, 0, 1, 3).reshape(t, b, self.num_heads * self.head_dim)
         return self.out_proj(y), weights
 
-    def attend(self, q, k, v, mask: Optional[Tensor], need_weights: bool):
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, need_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
         """Return what heads gather [B, H, T, D] and, if needed, their weights [B, H, T, S].
 
         Args:
             q, k, v: [B, H, T or S, D].
             mask: added to the scores [B, H, T, S].
+            need_weights: return the weights too.
         """
         p = self.dropout if self.training or self._dropout_stays else 0.0
         if not need_weights and q.size(2) > _FEW_QUERIES:
@@ -183,52 +184,82 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
         y = F.dropout(weights.type_as(q), p, p > 0) @ v
         return y, weights if need_weights else None
 
-    def _scores(self, q, k, mask):
+    def _scores(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
         scores = (q * self.head_dim**-0.5) @ k.transpose(2, 3)
         return scores if mask is None else scores + mask
 
-    def _split(self, x):
-        """[T, B, H * D] -> [B, H, T, D], a view."""
+    def _split(self, x: Tensor) -> Tensor:
+        """Separate the heads, [T, B, H * D] -> [B, H, T, D], as a view."""
         t, b, _ = x.shape
         return x.view(t, b, self.num_heads, self.head_dim).permute(1, 2, 0, 3)
 
-    def _group(self, x, beams):
-        """[B * K, H, T, D] -> [B, H, K * T, D]."""
+    def _group(self, x: Tensor, beams: int) -> Tensor:
+        """Make the beams of a sentence queries of one row, [B * K, H, T, D] -> [B, H, K * T, D]."""
         r, h, t, d = x.shape
         x = x.reshape(r // beams, beams, h, t, d).transpose(1, 2)
         return x.reshape(r // beams, h, beams * t, d)
 
-    def _ungroup(self, x, beams):
-        """[B, H, K * T, any] -> [B * K, H, T, any]."""
+    def _ungroup(self, x: Tensor, beams: int) -> Tensor:
+        """Give each beam a row again, [B, H, K * T, any] -> [B * K, H, T, any]."""
         b, h, n, d = x.shape
         x = x.view(b, h, beams, n // beams, d).transpose(1, 2)
         return x.reshape(b * beams, h, n // beams, d)
 
-    def _project(self, query, key, value):
-        if self.self_attention:
-            key = value = query
-        elif self.encoder_decoder_attention:
-            value = key
-        pairs = (self.q_proj, query), (self.k_proj, key), (self.v_proj, value)
-        return [self._split(projection(x)) for projection, x in pairs]
-
     # -------------------------------------------------------------------- keys and values
 
-    def _remember(self, state, k, v, key_padding_mask, static_kv):
-        """Add keys and values to the state; return all there are, and their padding."""
+    def _keys_and_values(
+        self,
+        query: Tensor,
+        key: Tensor | None,
+        value: Tensor | None,
+        key_padding_mask: Tensor | None,
+        incremental_state: dict[str, Any] | None,
+        static_kv: bool,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return keys and values [B, H, S, D] and padding [B, S], with those of earlier steps.
+
+        Arguments are those of :meth:`forward`. Where the K beams of a sentence share its keys, B
+        is the number of rows divided by K.
+        """
+        if incremental_state is None:
+            return *self._project(query, key, value), key_padding_mask
+        state = self._get_input_buffer(incremental_state)
+        if static_kv and "prev_key" in state:
+            return state["prev_key"], state["prev_value"], state.get("prev_key_padding_mask")
         if static_kv:
-            k, v = k.contiguous(), v.contiguous()  # once, they are read in every step
+            assert key is not None and value is not None, (
+                "the first step gives the encoder's output"
+            )
+            rows = key.size(1)
+            key, value, key_padding_mask = share_beams(key, value, key_padding_mask, self.beam_size)
+            state["beams"] = rows // key.size(1)
+        k, v = self._project(query, key, value)
+        if static_kv:
+            k, v = k.contiguous(), v.contiguous()  # once, since every step reads them
         elif "prev_key" in state:
             past = state["prev_key"].size(2)
-            key_padding_mask = _append_padding(
+            key_padding_mask = append_padding(
                 state.get("prev_key_padding_mask"), key_padding_mask, k.size(0), past, k.size(2)
             )
             k = torch.cat([state["prev_key"], k], 2)
             v = torch.cat([state["prev_value"], v], 2)
         state.update(prev_key=k, prev_value=v, prev_key_padding_mask=key_padding_mask)
+        self._set_input_buffer(incremental_state, state)
         return k, v, key_padding_mask
 
-    def reorder_incremental_state(self, incremental_state: dict, new_order: Tensor):
+    def _project(
+        self, query: Tensor, key: Tensor | None, value: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return new keys and values [B, H, S, D]."""
+        if self.self_attention:
+            key = value = query
+        elif self.encoder_decoder_attention:
+            value = key
+        return self._split(self.k_proj(key)), self._split(self.v_proj(value))
+
+    def reorder_incremental_state(
+        self, incremental_state: dict[str, Any], new_order: Tensor
+    ) -> dict[str, Any]:
         """Let row i continue old row ``new_order[i]``."""
         state = self._get_input_buffer(incremental_state)
         if not state:
@@ -251,86 +282,42 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
                 state[name] = state[name].index_select(0, source)
         return self._set_input_buffer(incremental_state, state)
 
-    def _get_input_buffer(self, incremental_state):
-        return self.get_incremental_state(incremental_state, _STATE) or {}
+    def _get_input_buffer(self, incremental_state: dict[str, Any]) -> State:
+        return FairseqIncrementalState.get_incremental_state(self, incremental_state, _STATE) or {}
 
-    def _set_input_buffer(self, incremental_state, buffer):
-        return self.set_incremental_state(incremental_state, _STATE, buffer)
+    def _set_input_buffer(self, incremental_state: dict[str, Any], buffer: State) -> dict[str, Any]:
+        return FairseqIncrementalState.set_incremental_state(
+            self, incremental_state, _STATE, buffer
+        )
 
     # ---------------------------------------------------------------------- fairseq's hooks
 
+    def set_beam_size(self, beam_size: int) -> None:
+        """Set K, the number of consecutive rows that are beams of one sentence in generation.
+
+        It saves memory and time only: rows whose keys differ are never treated as beams of one
+        sentence, so a number that does not fit is harmless.
+        """
+        self.beam_size = beam_size
+
     def make_generation_fast_(
         self,
-        name="",
-        need_attn=False,
-        retain_dropout=False,
-        retain_dropout_modules=None,
-        **unused,
-    ):
+        name: str = "",
+        need_attn: Any = False,
+        retain_dropout: bool = False,
+        retain_dropout_modules: list[str] | None = None,
+        **others: Any,
+    ) -> None:
         """Keep dropout in generation, if that is asked for of this kind of module.
 
         Args:
+            name: of this module in the model.
             need_attn: an alignment is to be printed (--print-alignment).
+            retain_dropout: keep dropout.
+            retain_dropout_modules: names of the classes that keep it; default all.
+            others: arguments for other kinds of modules.
         """
-        kind = type(self).__name__
-        wanted = retain_dropout_modules is None or {kind, "MultiheadAttention"} & set(
-            retain_dropout_modules
-        )
+        own = {type(self).__name__, "MultiheadAttention"}
+        wanted = retain_dropout_modules is None or not own.isdisjoint(retain_dropout_modules)
         self._dropout_stays = bool(retain_dropout and wanted)
         self._aligns = bool(need_attn)
-
-
-def share_equal_rows(key: Tensor, value: Tensor, key_padding_mask: Optional[Tensor]):
-    """Keep one of each K rows in turn that are equal, as the beams of a sentence are.
-
-    Args:
-        key, value: [S, B * K, any]; K is found here, and may be 1. The values of equal keys
-            must be equal.
-        key_padding_mask: [B * K, S] or None.
-
-    Returns:
-        key, value [S, B, any] and mask [B, S], the same objects where K = 1.
-    """
-    rows = key.size(1)
-    if rows == 1:
-        return key, value, key_padding_mask
-    changes = (key[:, 1:] != key[:, :-1]).any(2).any(0)  # [B * K - 1]
-    if key_padding_mask is not None:
-        changes |= (key_padding_mask[1:] != key_padding_mask[:-1]).any(1)
-    starts = changes.nonzero().squeeze(1) + 1
-    # neighbours that happen to be equal are no harm: they only leave a start out
-    beams = math.gcd(rows, *starts.tolist())
-    if beams == 1:
-        return key, value, key_padding_mask
-    if key_padding_mask is not None:
-        key_padding_mask = key_padding_mask[::beams]
-    return key[:, ::beams], value[:, ::beams], key_padding_mask
-
-
-def _append_padding(old, new, rows, past, count):
-    """Padding [B, past + count] of keys seen before and of new ones; None is no padding."""
-    if old is None and new is None:
-        return None
-    like = new if old is None else old
-    mask = torch.zeros(rows, past + count, dtype=torch.bool, device=like.device)
-    if old is not None:
-        mask[:, :past] = old.bool()
-    if new is not None:
-        mask[:, past + count - new.size(1) :] = new.bool()
-    return mask
-
-
-def _as_bias(key_padding_mask, attn_mask, dtype):
-    """What is added to scores [B, H, T, S]: [B, 1, 1 or T, S] or [T, S]; None is nothing."""
-
-    def to_bias(mask):
-        if mask.dtype not in (torch.bool, torch.uint8):
-            return mask.to(dtype)
-        zeros = torch.zeros_like(mask, dtype=dtype)
-        return zeros.masked_fill(mask.bool(), -torch.inf)
-
-    bias = None if attn_mask is None else to_bias(attn_mask)
-    if key_padding_mask is None:
-        return None if bias is None else bias[None, None]
-    padding = to_bias(key_padding_mask.bool())[:, None, None]
-    return padding if bias is None else padding + bias

@@ -1,125 +1,144 @@
-"""The two faces a prefix language model shows to fairseq's generator.
+"""The encoder and the decoder that a prefix language model shows to fairseq's generator.
 
-An ``encoder`` that reads the prefixes once, and an incremental ``decoder`` that continues
-from what it read. They own no parameters: both speak for one :class:`PrefixTransformer`.
+fairseq's generator knows models of two parts. Here the encoder reads the prefixes once, and the
+incremental decoder continues them. Both use one :class:`PrefixTransformer`, which belongs to
+the model: they own no parameters.
 """
 
-from typing import NamedTuple, Optional
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
+from fairseq.data import Dictionary
 from fairseq.models import FairseqEncoder, FairseqIncrementalDecoder
 from torch import Tensor
 
-from .attention import PrefixCache
+from .attention import LayerCache
 from .prefix_transformer import PrefixState, PrefixTransformer
 
-_FIRST_ROOM = 32  # generated tokens a cache has room for at first; it doubles when full
-_STATE = "prefix_decoder.past"
+_FIRST_ROOM = 32  # generated tokens that a cache has room for at first; it doubles when full
+_STATE = "prefix_decoder.cache"  # the key in fairseq's incremental state
 
 
-class PrefixOut(NamedTuple):
-    """What the encoder hands over. Rows of the generator are beams: R = B * K."""
+class PrefixEncoderOut(NamedTuple):
+    """What the encoder gives to the decoder: B prefixes, each continued by K beams (R = B * K)."""
 
     tokens: Tensor  # int64 [B, S], padded at the right
     state: PrefixState  # of B prefixes
     lengths: Tensor  # int64 [B]
     next_positions: Tensor  # int64 [B]: position of the first token after each prefix
-    next_segments: Optional[Tensor]  # int64 [B], or None without segments
+    next_segments: Tensor | None  # int64 [B], or None without segments
     beams: int  # K
 
     @property
     def num_rows(self) -> int:
+        """Return R, the number of rows that the generator extends."""
         return self.next_positions.numel() * self.beams
 
     def per_row(self, x: Tensor) -> Tensor:
-        """[B, ...] -> [R, ...]."""
+        """Repeat what belongs to prefixes for their beams, [B, ...] -> [R, ...]."""
         return x if self.beams == 1 else x.repeat_interleave(self.beams, 0)
 
 
-class Past:
-    """Keys and values of the generated tokens, preallocated."""
+class DecoderCache:
+    """Keys and values of the generated tokens in all layers, allocated ahead.
 
-    def __init__(self, like: PrefixOut):
-        keys = like.state.caches[0].keys
-        shape = (like.num_rows, keys.size(1), _FIRST_ROOM, keys.size(3))
-        self.caches = [
-            PrefixCache(keys.new_empty(shape), keys.new_empty(shape)) for _ in like.state.caches
+    Args:
+        encoder_out: the prefixes that are continued.
+    """
+
+    def __init__(self, encoder_out: PrefixEncoderOut) -> None:
+        keys = encoder_out.state.caches[0].keys
+        shape = (encoder_out.num_rows, keys.size(1), _FIRST_ROOM, keys.size(3))
+        self.layers = [
+            LayerCache(keys.new_empty(shape), keys.new_empty(shape))
+            for _ in encoder_out.state.caches
         ]
-        self.length = 0
+        self.length = 0  # generated tokens that are held
 
-    def make_room(self, length: int):
-        room = self.caches[0].keys.size(2)
+    def make_room(self, length: int) -> None:
+        """Allocate anew, and copy, if ``length`` tokens do not fit."""
+        room = self.layers[0].keys.size(2)
         if length <= room:
             return
         while room < length:
             room *= 2
 
-        def grow(x):
+        def grow(x: Tensor) -> Tensor:
             y = x.new_empty(x.size(0), x.size(1), room, x.size(3))
             y[:, :, : self.length] = x[:, :, : self.length]
             return y
 
-        self.caches = [PrefixCache(grow(c.keys), grow(c.values)) for c in self.caches]
+        self._replace(grow)
 
-    def reorder(self, new_order: Tensor):
+    def reorder(self, new_order: Tensor) -> None:
         """Let row i continue old row ``new_order[i]``; rows that stay are not copied."""
-        same = new_order.numel() == self.caches[0].keys.size(0)
-        if same:
-            place = torch.arange(new_order.numel(), device=new_order.device)
-            moved = (new_order != place).nonzero().squeeze(1)
-            if moved.numel() == 0:
-                return
-            source = new_order[moved]
-
-            def select(x):
+        if new_order.numel() != self.layers[0].keys.size(0):
+            self._replace(lambda x: x.index_select(0, new_order))
+            return
+        place = torch.arange(new_order.numel(), device=new_order.device)
+        moved = (new_order != place).nonzero().squeeze(1)
+        if moved.numel() == 0:
+            return
+        source = new_order[moved]
+        for cache in self.layers:
+            for x in cache:
                 x[moved, :, : self.length] = x[source, :, : self.length]
-                return x
-        else:
 
-            def select(x):
-                return x.index_select(0, new_order)
-
-        self.caches = [PrefixCache(select(c.keys), select(c.values)) for c in self.caches]
+    def _replace(self, change: Callable[[Tensor], Tensor]) -> None:
+        self.layers = [LayerCache(change(c.keys), change(c.values)) for c in self.layers]
 
 
 class PrefixEncoder(FairseqEncoder):
-    """Reads whole prefixes in one pass.
+    """Read whole prefixes in one pass.
 
     Args:
         dictionary: fairseq's.
         transformer: shared with the decoder, owned by the model.
     """
 
-    def __init__(self, dictionary, transformer: PrefixTransformer):
+    def __init__(self, dictionary: Dictionary, transformer: PrefixTransformer) -> None:
         super().__init__(dictionary)
-        self._shared = [transformer]  # in a list: the model owns the parameters
+        # The list keeps torch from registering the model's parameters a second time.
+        self._shared = [transformer]
 
     def forward(
         self,
         src_tokens: Tensor,
         src_lengths: Tensor,
-        positions: Optional[Tensor] = None,
-        segments: Optional[Tensor] = None,
-        next_positions: Optional[Tensor] = None,
-        next_segments: Optional[Tensor] = None,
-        bidirectional: Optional[bool] = None,
-    ) -> PrefixOut:
-        """Read prefixes [B, S], padded at the right; what follows goes on at ``next_*``.
+        positions: Tensor | None = None,
+        segments: Tensor | None = None,
+        next_positions: Tensor | None = None,
+        next_segments: Tensor | None = None,
+        bidirectional: bool | None = None,
+    ) -> PrefixEncoderOut:
+        """Read prefixes of different lengths.
 
-        ``bidirectional`` says otherwise than the model how a prefix is read.
+        Args:
+            src_tokens: int64 [B, S], padding at the right.
+            src_lengths: int64 [B], each at least 1.
+            positions: int64 [B, S]; default 0 to S - 1.
+            segments: int64 [B, S], or None without segments.
+            next_positions: int64 [B], of the first generated token; default ``src_lengths``.
+            next_segments: int64 [B], of all generated tokens.
+            bidirectional: the tokens of a prefix see all of it; default as the model was built.
         """
         state = self._shared[0].read_prefix(
             src_tokens, src_lengths, positions, segments, bidirectional
         )
         if next_positions is None:
             next_positions = src_lengths
-        return PrefixOut(src_tokens, state, src_lengths, next_positions, next_segments, beams=1)
+        return PrefixEncoderOut(
+            src_tokens, state, src_lengths, next_positions, next_segments, beams=1
+        )
 
-    def reorder_encoder_out(self, out: PrefixOut, new_order: Tensor) -> PrefixOut:
-        """Follow the generator's rows.
+    def reorder_encoder_out(self, out: PrefixEncoderOut, new_order: Tensor) -> PrefixEncoderOut:
+        """Let row i of the generator continue old row ``new_order[i]``.
 
-        The prefixes are not copied for the beams of a sentence, nor when beams change places
-        within it; only when sentences leave the batch.
+        Prefixes are copied only when sentences leave the batch or change places, neither for the
+        beams of a sentence nor when beams change places within it.
         """
         num_prefixes = out.next_positions.numel()
         source = new_order // out.beams  # [R'], the prefix of each row
@@ -136,87 +155,95 @@ class PrefixEncoder(FairseqEncoder):
         if torch.equal(kept, torch.arange(num_prefixes, device=kept.device)):
             return out._replace(beams=beams)
 
-        def select(x):
-            return None if x is None else x.index_select(0, kept)
+        def select(x: Tensor) -> Tensor:
+            return x.index_select(0, kept)
 
         state = PrefixState(
             select(out.state.features),
-            [PrefixCache(select(c.keys), select(c.values)) for c in out.state.caches],
+            [LayerCache(select(cache.keys), select(cache.values)) for cache in out.state.caches],
             select(out.state.bias),
         )
-        return PrefixOut(
+        return PrefixEncoderOut(
             select(out.tokens),
             state,
             select(out.lengths),
             select(out.next_positions),
-            select(out.next_segments),
+            None if out.next_segments is None else select(out.next_segments),
             beams,
         )
 
-    def max_positions(self):
+    def max_positions(self) -> int:
+        """Return the length of the longest row."""
         return self._shared[0].max_positions
 
 
 class PrefixDecoder(FairseqIncrementalDecoder):
-    """Continues prefixes.
+    """Continue prefixes.
 
     ``prev_output_tokens[:, 0]`` stands for the last token of the prefix, which the encoder
-    has read already: it is not looked at, and the first step costs one projection.
+    has read already: its value is ignored, and the first step costs one projection.
+
+    Args:
+        dictionary: fairseq's.
+        transformer: shared with the encoder, owned by the model.
     """
 
-    def __init__(self, dictionary, transformer: PrefixTransformer):
+    def __init__(self, dictionary: Dictionary, transformer: PrefixTransformer) -> None:
         super().__init__(dictionary)
         self._shared = [transformer]
 
     def forward(
         self,
         prev_output_tokens: Tensor,
-        encoder_out: PrefixOut,
-        incremental_state: Optional[dict] = None,
+        encoder_out: PrefixEncoderOut,
+        incremental_state: dict[str, Any] | None = None,
         features_only: bool = False,
-    ):
+    ) -> tuple[Tensor, None]:
         """Return logits (or features) and None, as fairseq's decoders do.
 
         Args:
             prev_output_tokens: int64 [R, t].
             incremental_state: with it, logits of the tokens not seen before [R, t', V];
                 without, of all [R, t, V].
+            features_only: leave out the projection to the vocabulary.
         """
         transformer = self._shared[0]
-        past = None if incremental_state is None else incremental_state.get(_STATE)
-        fresh = past is None
-        if fresh:
-            past = Past(encoder_out)
-            if incremental_state is not None:
-                incremental_state[_STATE] = past
-        new = prev_output_tokens[:, 1 + past.length :]
+        cache = None if incremental_state is None else incremental_state.get(_STATE)
         features = []
-        if fresh:
+        if cache is None:
+            cache = DecoderCache(encoder_out)
+            if incremental_state is not None:
+                incremental_state[_STATE] = cache
             features.append(encoder_out.per_row(encoder_out.state.features).unsqueeze(1))
+        new = prev_output_tokens[:, 1 + cache.length :]
         if new.size(1) > 0:
-            features.append(self._continue(transformer, new, encoder_out, past))
+            features.append(self._continue(new, encoder_out, cache))
         x = torch.cat(features, 1) if len(features) > 1 else features[0]
         return (x if features_only else transformer.logits(x)), None
 
-    @staticmethod
-    def _continue(transformer, new, out, past):
-        count = new.size(1)
-        past.make_room(past.length + count)
-        steps = torch.arange(past.length, past.length + count, device=new.device)
+    def _continue(self, new: Tensor, out: PrefixEncoderOut, cache: DecoderCache) -> Tensor:
+        """Read new tokens [R, t], add them to the cache, and return their features [R, t, C]."""
+        end = cache.length + new.size(1)
+        cache.make_room(end)
+        steps = torch.arange(cache.length, end, device=new.device)
         positions = out.per_row(out.next_positions).unsqueeze(1) + steps  # [R, t]
         segments = out.next_segments
         if segments is not None:
             segments = out.per_row(segments).unsqueeze(1).expand_as(positions)
-        x = transformer.continue_prefix(
-            new, positions, segments, out.state, past.caches, past.length
+        x = self._shared[0].continue_prefix(
+            new, positions, segments, out.state, cache.layers, cache.length
         )
-        past.length += count
+        cache.length = end
         return x
 
-    def reorder_incremental_state(self, incremental_state, new_order):
-        past = incremental_state.get(_STATE)
-        if past is not None:
-            past.reorder(new_order)
+    def reorder_incremental_state(
+        self, incremental_state: dict[str, Any], new_order: Tensor
+    ) -> None:
+        """Let row i of the generator continue old row ``new_order[i]``."""
+        cache = incremental_state.get(_STATE)
+        if cache is not None:
+            cache.reorder(new_order)
 
-    def max_positions(self):
+    def max_positions(self) -> int:
+        """Return the length of the longest row."""
         return self._shared[0].max_positions

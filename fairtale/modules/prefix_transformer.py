@@ -1,7 +1,11 @@
 """The decoder-only transformer behind ``gpt`` and ``unilm_seq2seq``."""
 
+from __future__ import annotations
+
 import math
-from typing import Callable, NamedTuple, Optional
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import UserError
-from .attention import PackedRows, PrefixCache, PrefixLayout, SelfAttention, packing_index
+from .attention import LayerCache, SelfAttention
+from .attention_masks import PackedRows, PrefixLayout, lay_out_prefixes
 from .dropout import dropout, dropout_add
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -21,72 +26,75 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@dataclass(frozen=True)
+class TransformerShape:
+    """Sizes of a transformer, and how its layers are built."""
+
+    embed_dim: int  # C
+    num_layers: int  # L
+    num_heads: int  # H, divides C
+    ffn_dim: int  # F
+    activation_fn: str = "gelu_accurate"  # a key of ACTIVATIONS
+    normalize_before: bool = True  # LayerNorm before each sub-layer and at the end, else after it
+
+
+@dataclass(frozen=True)
+class DropoutRates:
+    """Probabilities of dropout in training, 0 to 1."""
+
+    sublayer: float = 0.0  # on the embeddings and on what each sub-layer adds
+    attention: float = 0.0  # on attention weights
+    activation: float = 0.0  # inside the FFN
+
+
+NO_DROPOUT = DropoutRates()
+
+
 class PrefixState(NamedTuple):
-    """Prefixes, read: what is needed to continue them."""
+    """What the transformer keeps of prefixes that it has read, to continue them."""
 
     features: Tensor  # [B, C] of the last prefix token, after the final norm
-    caches: list[PrefixCache]  # one a layer
+    caches: list[LayerCache]  # one a layer
     bias: Tensor  # [B, 1, 1, S], 0 on real tokens and -inf on padding
-
-
-_FULL = 0.9  # share of real tokens above which leaving the padding out is not worth two copies
-
-
-def _lay_out(width: int, lengths: Tensor, bidirectional: bool) -> PrefixLayout:
-    """Say where the tokens of prefixes of these ``lengths``, padded to ``width``, stand."""
-    real = torch.arange(width, device=lengths.device) < lengths.unsqueeze(1)  # [B, S]
-    ends = lengths - 1
-    if int(lengths.sum()) > _FULL * real.numel():
-        rows, last = None, torch.arange(len(lengths), device=lengths.device) * width + ends
-    else:
-        rows, last = packing_index(lengths, width), lengths.cumsum(0) - 1
-    real = real[:, None, None, :]
-    # causality already hides the padding, which stands at the right
-    return PrefixLayout(real, real if bidirectional else None, rows, ends, last)
 
 
 class TransformerLayer(nn.Module):
     """Self-attention and feed-forward, each with a residual connection."""
 
-    def __init__(
-        self,
-        embed_dim: int,
-        num_heads: int,
-        ffn_dim: int,
-        dropout: float,
-        attention_dropout: float,
-        activation_dropout: float,
-        activation_fn: str,
-        normalize_before: bool,
-    ):
+    def __init__(self, shape: TransformerShape, rates: DropoutRates) -> None:
         super().__init__()
-        self.self_attn = SelfAttention(embed_dim, num_heads, attention_dropout)
-        self.self_attn_layer_norm = nn.LayerNorm(embed_dim)
-        self.fc1 = nn.Linear(embed_dim, ffn_dim)
-        self.fc2 = nn.Linear(ffn_dim, embed_dim)
-        self.final_layer_norm = nn.LayerNorm(embed_dim)
-        self.dropout = dropout
-        self.activation_dropout = activation_dropout
-        self.activation = ACTIVATIONS[activation_fn]
-        self.normalize_before = normalize_before
+        width = shape.embed_dim
+        self.self_attn = SelfAttention(width, shape.num_heads, rates.attention)
+        self.self_attn_layer_norm = nn.LayerNorm(width)
+        self.fc1 = nn.Linear(width, shape.ffn_dim)
+        self.fc2 = nn.Linear(shape.ffn_dim, width)
+        self.final_layer_norm = nn.LayerNorm(width)
+        self.dropout = rates.sublayer
+        self.activation_dropout = rates.activation
+        self.activation = ACTIVATIONS[shape.activation_fn]
+        self.normalize_before = shape.normalize_before
 
     def _ffn(self, x: Tensor) -> Tensor:
         x = self.activation(self.fc1(x))
         return self.fc2(dropout(x, self.activation_dropout, self.training))
 
-    def _around(self, x: Tensor, norm: nn.LayerNorm, sublayer):
-        """Residual connection around ``sublayer``."""
+    def _around(
+        self, x: Tensor, norm: nn.LayerNorm, sublayer: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Apply ``sublayer`` with its norm, and add what it was given."""
         y = sublayer(norm(x) if self.normalize_before else x)
         x = dropout_add(x, y, self.dropout, self.training)
         return x if self.normalize_before else norm(x)
 
-    def forward(self, x: Tensor, packed: Optional[PackedRows] = None) -> Tensor:
+    def forward(self, x: Tensor, packed: PackedRows | None = None) -> Tensor:
+        """Read whole rows; see :meth:`SelfAttention.forward`."""
         x = self._around(x, self.self_attn_layer_norm, lambda h: self.self_attn(h, packed))
         return self._around(x, self.final_layer_norm, self._ffn)
 
     def read_prefix(
         self, x: Tensor, layout: PrefixLayout, only_last: bool = False
-    ) -> tuple[Tensor, PrefixCache]:
+    ) -> tuple[Tensor, LayerCache]:
+        """Read prefixes; see :meth:`SelfAttention.read_prefix`."""
         h = self.self_attn_layer_norm(x) if self.normalize_before else x
         y, cache = self.self_attn.read_prefix(h, layout, only_last)
         if only_last:
@@ -95,9 +103,20 @@ class TransformerLayer(nn.Module):
         x = x if self.normalize_before else self.self_attn_layer_norm(x)
         return self._around(x, self.final_layer_norm, self._ffn), cache
 
-    def continue_prefix(self, x: Tensor, *memory) -> Tensor:
+    def continue_prefix(
+        self,
+        x: Tensor,
+        prefix: LayerCache,
+        prefix_bias: Tensor,
+        generated: LayerCache,
+        num_generated: int,
+    ) -> Tensor:
+        """Read tokens after prefixes; see :meth:`SelfAttention.continue_prefix`."""
+        attend = self.self_attn.continue_prefix
         x = self._around(
-            x, self.self_attn_layer_norm, lambda h: self.self_attn.continue_prefix(h, *memory)
+            x,
+            self.self_attn_layer_norm,
+            lambda h: attend(h, prefix, prefix_bias, generated, num_generated),
         )
         return self._around(x, self.final_layer_norm, self._ffn)
 
@@ -112,13 +131,10 @@ class PrefixTransformer(nn.Module):
     Args:
         vocab_size: V.
         padding_idx: its embedding stays zero.
-        embed_dim, num_layers, num_heads, ffn_dim: C, L, H, F.
         max_positions: rows are at most this long.
+        shape: sizes and layout of the layers.
+        rates: probabilities of dropout.
         num_segments: size of the segment table, 0 for none.
-        dropout: on the embeddings and on what each sub-layer adds.
-        attention_dropout, activation_dropout: on attention weights, inside the FFN.
-        activation_fn: a key of :data:`ACTIVATIONS`.
-        normalize_before: LayerNorm before each sub-layer and at the end; else after each.
         checkpoint_activations: compute each layer again in the backward pass.
         bidirectional_prefix: attend in both directions over a prefix.
     """
@@ -127,65 +143,51 @@ class PrefixTransformer(nn.Module):
         self,
         vocab_size: int,
         padding_idx: int,
-        embed_dim: int,
-        num_layers: int,
-        num_heads: int,
-        ffn_dim: int,
         max_positions: int,
+        shape: TransformerShape,
+        rates: DropoutRates = NO_DROPOUT,
+        *,
         num_segments: int = 0,
-        dropout: float = 0.0,
-        attention_dropout: float = 0.0,
-        activation_dropout: float = 0.0,
-        activation_fn: str = "gelu_accurate",
-        normalize_before: bool = True,
         checkpoint_activations: bool = False,
         bidirectional_prefix: bool = False,
-    ):
+    ) -> None:
         super().__init__()
+        width = shape.embed_dim
+        self.padding_idx = padding_idx
         self.max_positions = max_positions
-        self.dropout = dropout
+        self.dropout = rates.sublayer
         self.checkpoint_activations = checkpoint_activations
         self.bidirectional_prefix = bidirectional_prefix
-        self.embed_tokens = nn.Embedding(vocab_size, embed_dim, padding_idx)
-        self.embed_positions = nn.Embedding(max_positions, embed_dim)
-        self.embed_segments = nn.Embedding(num_segments, embed_dim) if num_segments else None
-        self.layers = nn.ModuleList(
-            TransformerLayer(
-                embed_dim,
-                num_heads,
-                ffn_dim,
-                dropout,
-                attention_dropout,
-                activation_dropout,
-                activation_fn,
-                normalize_before,
-            )
-            for _ in range(num_layers)
-        )
-        self.layer_norm = nn.LayerNorm(embed_dim) if normalize_before else None
+        self.embed_tokens = nn.Embedding(vocab_size, width, padding_idx)
+        self.embed_positions = nn.Embedding(max_positions, width)
+        self.embed_segments = nn.Embedding(num_segments, width) if num_segments else None
+        layers = nn.ModuleList(TransformerLayer(shape, rates) for _ in range(shape.num_layers))
+        self.layers = cast("Sequence[TransformerLayer]", layers)
+        self.layer_norm = nn.LayerNorm(width) if shape.normalize_before else None
         self.reset_parameters()
 
-    def reset_parameters(self):
-        """Draw GPT-2's initial weights."""
+    def reset_parameters(self) -> None:
+        """Draw initial weights as GPT-2 does."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
             elif isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
-        nn.init.zeros_(self.embed_tokens.weight[self.embed_tokens.padding_idx])
+        nn.init.zeros_(self.embed_tokens.weight[self.padding_idx])
         for layer in self.layers:
             for projection in (layer.self_attn.out_proj, layer.fc2):
                 nn.init.normal_(projection.weight, std=0.02 / math.sqrt(2 * len(self.layers)))
 
-    def embed(self, tokens: Tensor, positions: Tensor, segments: Optional[Tensor]) -> Tensor:
+    def embed(self, tokens: Tensor, positions: Tensor, segments: Tensor | None) -> Tensor:
         """Sum the embeddings [B, T, C] of tokens, positions (broadcast) and segments."""
         x = self.embed_tokens(tokens) + self.embed_positions(positions)
         if segments is not None:
+            assert self.embed_segments is not None, "the model was built without segments"
             x = x + self.embed_segments(segments)
         return dropout(x, self.dropout, self.training)
 
-    def _check_length(self, length: int):
+    def _check_length(self, length: int) -> None:
         if length > self.max_positions:
             raise UserError(
                 f"a row of {length} tokens is longer than the model's {self.max_positions} "
@@ -198,9 +200,9 @@ class PrefixTransformer(nn.Module):
     def forward(
         self,
         tokens: Tensor,
-        positions: Optional[Tensor] = None,
-        segments: Optional[Tensor] = None,
-        packed: Optional[PackedRows] = None,
+        positions: Tensor | None = None,
+        segments: Tensor | None = None,
+        packed: PackedRows | None = None,
     ) -> Tensor:
         """Return the features [B, T, C] of whole rows.
 
@@ -208,7 +210,7 @@ class PrefixTransformer(nn.Module):
             tokens: int64 [B, T], padding at the right; with ``packed`` [1, N].
             positions: int64 [B, T]; default 0 to T - 1. Packed rows must give theirs.
             segments: int64 [B, T].
-            packed: sequences stand in one row without padding and do not see each other.
+            packed: how the sequences lie in one row without padding, and their mask.
 
         Raises:
             UserError: a row longer than the positions there are.
@@ -228,9 +230,9 @@ class PrefixTransformer(nn.Module):
         self,
         tokens: Tensor,
         lengths: Tensor,
-        positions: Optional[Tensor] = None,
-        segments: Optional[Tensor] = None,
-        bidirectional: Optional[bool] = None,
+        positions: Tensor | None = None,
+        segments: Tensor | None = None,
+        bidirectional: bool | None = None,
     ) -> PrefixState:
         """Read prefixes of different lengths in one pass.
 
@@ -245,7 +247,7 @@ class PrefixTransformer(nn.Module):
         if positions is None:
             self._check_length(tokens.size(1))
             positions = torch.arange(tokens.size(1), device=tokens.device)
-        layout = _lay_out(tokens.size(1), lengths, bidirectional)
+        layout = lay_out_prefixes(tokens.size(1), lengths, bidirectional)
         if layout.rows is not None:
             unpad = layout.rows.unpad_index
             positions = positions.expand(tokens.shape).reshape(-1)[unpad].unsqueeze(0)
@@ -254,7 +256,7 @@ class PrefixTransformer(nn.Module):
         x = self.embed(tokens, positions, segments)
         caches = []
         for number, layer in enumerate(self.layers, start=1):
-            # of the last layer, nothing but each prefix's last token is looked at
+            # nothing reads the last layer's output except at each prefix's last token
             x, cache = layer.read_prefix(x, layout, only_last=number == len(self.layers))
             caches.append(cache)
         bias = torch.zeros_like(layout.real, dtype=x.dtype)
@@ -265,22 +267,22 @@ class PrefixTransformer(nn.Module):
         self,
         tokens: Tensor,
         positions: Tensor,
-        segments: Optional[Tensor],
+        segments: Tensor | None,
         prefix: PrefixState,
-        past: list[PrefixCache],
-        past_length: int,
+        generated: list[LayerCache],
+        num_generated: int,
     ) -> Tensor:
         """Return the features [R, T, C] of tokens that follow the prefixes.
 
         Args:
             tokens: the new tokens [R, T], R = B * K.
             positions, segments: int64 [R, T].
-            past: one a layer, [R, H, P, D] with P >= past_length + T; filled further here.
-            past_length: how many generated tokens ``past`` already holds.
+            generated: one a layer, [R, H, P, D]; the new tokens are written into them.
+            num_generated: how many tokens they hold before, at most P - T.
         """
         x = self.embed(tokens, positions, segments)
-        for layer, cache, own in zip(self.layers, prefix.caches, past):
-            x = layer.continue_prefix(x, cache, prefix.bias, own.keys, own.values, past_length)
+        for layer, cache, own in zip(self.layers, prefix.caches, generated):
+            x = layer.continue_prefix(x, cache, prefix.bias, own, num_generated)
         return self._norm(x)
 
     def logits(self, features: Tensor) -> Tensor:

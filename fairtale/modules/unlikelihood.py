@@ -1,13 +1,11 @@
 """Penalty on the probability of tokens that a text has already used."""
 
-from typing import Optional
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-# A chunk's logits and probabilities are held at a time, and computed again for the gradient.
+# The logits of so many tokens are held at a time, and computed again for the gradient.
 CHUNK_ROWS = 512
 
 
@@ -16,8 +14,8 @@ def earlier_tokens(target: Tensor, owner: Tensor, pad: int) -> Tensor:
 
     Args:
         target: int64 [N], texts one after another.
-        owner: int64 [N], which text a token is of; those of a text stand together.
-        pad: fills the rows, and never counts.
+        owner: int64 [N], which text a token is of; the tokens of a text stand together.
+        pad: fills up the rows; it is never a candidate.
 
     Returns:
         int64 [N, W], W the length of the longest text; the token itself is left out of its
@@ -40,7 +38,7 @@ def unlikelihood(
     weight: Tensor,
     negatives: Tensor,
     pad: int,
-    token_weight: Optional[Tensor] = None,
+    token_weight: Tensor | None = None,
 ) -> Tensor:
     """Sum -log(1 - p(c)) over each token's distinct negative candidates c.
 
@@ -57,7 +55,7 @@ def unlikelihood(
         fp32 scalar, with gradients by ``features`` and ``weight``.
     """
 
-    def of_chunk(h, w, candidates, factor):
+    def of_chunk(h: Tensor, w: Tensor, candidates: Tensor, factor: Tensor | None) -> Tensor:
         log_p = F.linear(h, w).float().log_softmax(-1)  # [n, V]
         chosen = torch.zeros_like(log_p, dtype=torch.bool).scatter_(1, candidates, True)
         chosen[:, pad] = False
@@ -89,7 +87,7 @@ def repeated_ngram_tokens(tokens: Tensor, owner: Tensor, size: int) -> Tensor:
     """
     marked = torch.zeros(tokens.numel(), dtype=torch.bool)
     values, owners = tokens.tolist(), owner.tolist()
-    seen: set = set()
+    seen: set[tuple[int, ...]] = set()
     for i in range(len(values) - size + 1):
         if owners[i] != owners[i + size - 1]:
             continue

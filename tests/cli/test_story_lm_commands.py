@@ -44,7 +44,7 @@ def test_train_validates_saves_and_writes_samples(fairseq, stories, tmp_path):
 
 
 def test_train_as_a_module(fairseq, stories, tmp_path):
-    """``python -m fairseq_cli.train`` is ``__main__``; the schedule follows validations there too."""
+    """``python -m fairseq_cli.train`` is ``__main__``; schedules follow validations there too."""
     words = fairseq.tiny(stories.bin, tmp_path, "--batch-size", 32, "--max-update", 4)
     words += "--lr-scheduler reduce_lr_on_validation --lr-threshold 0.99 --lr-shrink 0.5".split()
     words += ["--validate-interval-updates", 1, "--no-save", "--user-dir", fairseq.user_dir]

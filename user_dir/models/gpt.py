@@ -1,24 +1,30 @@
 """``gpt``: a decoder-only language model that continues a prompt."""
 
+from argparse import Namespace
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import Any, Optional, Self
 
-import torch
+from fairseq.data import Dictionary
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
+from torch import Tensor
 
 from fairtale.errors import UserError
-from fairtale.interfaces import DialogSides, Packing
-from fairtale.modules.attention import PackedRows
-from fairtale.modules.fast_gemm import choose_fast_fp32_products
+from fairtale.interfaces import DialogSides, Packing, PrefixTask
+from fairtale.modules.attention_masks import CausalRows, PackedRows, unilm_rows
 from fairtale.modules.prefix_encoder_decoder import PrefixDecoder, PrefixEncoder
-from fairtale.modules.prefix_transformer import ACTIVATIONS, PrefixTransformer
-from fairtale.modules.rows import prefix_rows
+from fairtale.modules.prefix_transformer import (
+    ACTIVATIONS,
+    DropoutRates,
+    PrefixTransformer,
+    TransformerShape,
+)
 
 
 @dataclass
 class GPTConfig(FairseqDataclass):
-    activation_fn: ChoiceEnum(list(ACTIVATIONS)) = field(
+    # fairseq reads the choices of an option from its annotation
+    activation_fn: ChoiceEnum(list(ACTIVATIONS)) = field(  # type: ignore[valid-type]
         default="gelu_accurate",
         metadata={"help": "activation of the FFN; gelu_accurate is GPT-2's tanh form"},
     )
@@ -52,7 +58,10 @@ class GPTConfig(FairseqDataclass):
 
 @register_model("gpt", dataclass=GPTConfig)
 class GPTModel(BaseFairseqModel):
-    """GPT-2's layout (Radford et al. 2019) with fairseq's two faces for generation.
+    """A language model of GPT-2's layout (Radford et al. 2019).
+
+    Training reads whole rows by :meth:`forward`. Generation goes through ``encoder`` and
+    ``decoder``, the two parts that fairseq's generator asks for.
 
     Args:
         dictionary: fairseq's; its size is V.
@@ -61,7 +70,7 @@ class GPTModel(BaseFairseqModel):
 
     bidirectional_prefix = False
 
-    def __init__(self, dictionary, transformer: PrefixTransformer):
+    def __init__(self, dictionary: Dictionary, transformer: PrefixTransformer) -> None:
         super().__init__()
         self.dictionary = dictionary
         self.transformer = transformer
@@ -70,28 +79,35 @@ class GPTModel(BaseFairseqModel):
         self.supported_targets = {"future"}
 
     @classmethod
-    def build_model(cls, cfg: GPTConfig, task):
-        """Build the model; positions default to what the task needs."""
+    def build_model(cls, cfg: GPTConfig, task: PrefixTask) -> Self:
+        """Build the model; positions default to what the task needs.
+
+        Raises:
+            UserError: the heads do not divide the width.
+        """
         if cfg.decoder_embed_dim % cfg.decoder_attention_heads:
             raise UserError(
                 f"--decoder-embed-dim {cfg.decoder_embed_dim} is not divisible by "
                 f"--decoder-attention-heads {cfg.decoder_attention_heads}"
             )
-        choose_fast_fp32_products()
         transformer = PrefixTransformer(
-            vocab_size=len(task.dictionary),
-            padding_idx=task.dictionary.pad(),
-            embed_dim=cfg.decoder_embed_dim,
-            num_layers=cfg.decoder_layers,
-            num_heads=cfg.decoder_attention_heads,
-            ffn_dim=cfg.decoder_ffn_embed_dim,
-            max_positions=cfg.max_target_positions or task.needed_positions,
-            num_segments=getattr(task, "num_segments", 0),
-            dropout=cfg.dropout,
-            attention_dropout=cfg.attention_dropout,
-            activation_dropout=cfg.activation_dropout,
-            activation_fn=str(cfg.activation_fn),
-            normalize_before=not cfg.decoder_normalize_after,
+            len(task.dictionary),
+            task.dictionary.pad(),
+            cfg.max_target_positions or task.needed_positions,
+            TransformerShape(
+                embed_dim=cfg.decoder_embed_dim,
+                num_layers=cfg.decoder_layers,
+                num_heads=cfg.decoder_attention_heads,
+                ffn_dim=cfg.decoder_ffn_embed_dim,
+                activation_fn=str(cfg.activation_fn),
+                normalize_before=not cfg.decoder_normalize_after,
+            ),
+            DropoutRates(
+                sublayer=cfg.dropout,
+                attention=cfg.attention_dropout,
+                activation=cfg.activation_dropout,
+            ),
+            num_segments=task.num_segments,
             checkpoint_activations=cfg.checkpoint_activations,
             bidirectional_prefix=cls.bidirectional_prefix,
         )
@@ -102,57 +118,72 @@ class GPTModel(BaseFairseqModel):
 
     def forward(
         self,
-        src_tokens,
-        src_lengths=None,
-        positions=None,
-        segments=None,
-        packing: Optional[Packing] = None,
-        sides: Optional[DialogSides] = None,
+        src_tokens: Tensor,
+        src_lengths: Tensor | None = None,
+        positions: Tensor | None = None,
+        segments: Tensor | None = None,
+        packing: Packing | None = None,
+        sides: DialogSides | None = None,
         seq2seq: bool = False,
         features_only: bool = False,
-    ):
+    ) -> tuple[Tensor, None]:
         """Read whole rows and predict each next token.
 
         Args:
-            src_tokens: int64 [B, T], padding at the right, or packed [1, N] together with
-                ``positions`` [1, N] and ``packing`` (see
-                :func:`~fairtale.modules.attention.packing_index`).
+            src_tokens: int64 [B, T], padding at the right, or packed [1, N].
+            src_lengths: not used; fairseq's criterions and tools give it.
+            positions: int64, the shape of ``src_tokens``; default 0 to T - 1. Packed rows must
+                give theirs.
+            segments: int64, the shape of ``src_tokens``, or None without segments.
+            packing: where the sequences of a packed row stand (see
+                :func:`~fairtale.modules.attention_masks.packing_index`).
+            sides: lengths of the two sides of packed dialogs.
             seq2seq: read the prefixes of packed dialogs in both directions; needs ``sides``.
             features_only: leave out the projection to the vocabulary.
 
         Returns:
             logits [B, T, V] or features [B, T, C], and None.
         """
+        packed: PackedRows | None = None
         if seq2seq:
-            packed = prefix_rows(
+            assert sides is not None, "seq2seq needs the lengths of the sides"
+            packed = unilm_rows(
                 sides["prefix_lengths"], sides["response_lengths"], *sides["longest"]
             )
-        else:
-            packed = None if packing is None else PackedRows(**packing)
+        elif packing is not None:
+            packed = CausalRows(**packing)
         x = self.transformer(src_tokens, positions, segments, packed)
         return (x if features_only else self.transformer.logits(x)), None
 
-    def extract_features(self, src_tokens, **net_input):
+    def extract_features(self, src_tokens: Tensor, **net_input: Any) -> tuple[Tensor, None]:
         """Return the features [B, T, C] before the projection, and None."""
         return self(src_tokens, **net_input, features_only=True)
 
-    def output_weight(self) -> torch.Tensor:
+    def output_weight(self) -> Tensor:
         """Return the projection to the vocabulary [V, C], which is the embedding."""
         return self.transformer.embed_tokens.weight
 
-    def get_normalized_probs(self, net_output, log_probs, sample=None):
+    def get_normalized_probs(
+        self, net_output: tuple[Tensor, None], log_probs: bool, sample: Any = None
+    ) -> Tensor:
         """Return fp32 (log-)probabilities [B, T, V]."""
         logits = net_output[0].float()
         return logits.log_softmax(-1) if log_probs else logits.softmax(-1)
 
-    def max_positions(self):
+    def max_positions(self) -> int:
+        """Return the length of the longest row."""
         return self.transformer.max_positions
 
-    def max_decoder_positions(self):
+    def max_decoder_positions(self) -> int:
+        """Return the length of the longest row, prefix included."""
         return self.transformer.max_positions
 
-    def upgrade_state_dict(self, state_dict):
-        """Check that the checkpoint fits this dictionary and these positions."""
+    def upgrade_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Check that the checkpoint fits this dictionary and these positions.
+
+        Raises:
+            UserError: it has another number of dictionary entries or positions.
+        """
         super().upgrade_state_dict(state_dict)
         for key, own, what, remedy in (
             (
@@ -174,49 +205,51 @@ class GPTModel(BaseFairseqModel):
                 )
 
 
-def _defaults(args, **values):
-    for name, value in values.items():
+def shape_architecture(
+    args: Namespace, embed_dim: int, layers: int, heads: int, **values: Any
+) -> None:
+    """Give an architecture its shape, with an FFN four times as wide, where no option does.
+
+    Args:
+        args: the options; those that are None, or missing, are set.
+        values: further options of the architecture.
+    """
+    shape = {
+        "decoder_embed_dim": embed_dim,
+        "decoder_layers": layers,
+        "decoder_attention_heads": heads,
+        "decoder_ffn_embed_dim": 4 * embed_dim,
+    }
+    for name, value in (shape | values).items():
         if getattr(args, name, None) is None:
             setattr(args, name, value)
 
 
-def shape_architecture(args, embed_dim, layers, heads, **values):
-    """Give an architecture its shape, with an FFN four times as wide, where no option does."""
-    _defaults(
-        args,
-        decoder_embed_dim=embed_dim,
-        decoder_layers=layers,
-        decoder_attention_heads=heads,
-        decoder_ffn_embed_dim=4 * embed_dim,
-        **values,
-    )
-
-
 @register_model_architecture("gpt", "gpt_tiny")
-def gpt_tiny(args):
-    """For tests and for the quickstart: 0.8M parameters besides the embeddings."""
+def gpt_tiny(args: Namespace) -> None:
+    """Set the shape for tests and for the quickstart: 0.8M parameters besides the embeddings."""
     shape_architecture(args, 128, 4, 4, attention_dropout=0.0)
 
 
 @register_model_architecture("gpt", "gpt_story_24m")
-def gpt_story_24m(args):
-    """Stories: 512 wide, 6 layers, 8 heads; 22M parameters with 5,120 entries."""
+def gpt_story_24m(args: Namespace) -> None:
+    """Set the shape for stories: 512 wide, 6 layers, 8 heads; 22M parameters with 5,120 entries."""
     shape_architecture(args, 512, 6, 8, attention_dropout=0.0)
 
 
 @register_model_architecture("gpt", "gpt_112m_half")
-def gpt_112m_half(args):
-    """Half the layers of ``gpt_112m``, with heads twice as wide."""
+def gpt_112m_half(args: Namespace) -> None:
+    """Set half the layers of ``gpt_112m``, with heads twice as wide."""
     shape_architecture(args, 768, 6, 6)
 
 
 @register_model_architecture("gpt", "gpt_112m")
-def gpt_112m(args):
-    """GPT-2 small."""
+def gpt_112m(args: Namespace) -> None:
+    """Set the shape of GPT-2 small."""
     shape_architecture(args, 768, 12, 12)
 
 
 @register_model_architecture("gpt", "gpt_345m")
-def gpt_345m(args):
-    """GPT-2 medium."""
+def gpt_345m(args: Namespace) -> None:
+    """Set the shape of GPT-2 medium."""
     shape_architecture(args, 1024, 24, 16)

@@ -1,194 +1,31 @@
-"""``transformer_hcg``: fairseq's transformer with gates on heads, and shapes of pruned models."""
+"""``transformer_hcg``: fairseq's transformer with gates on heads, and shapes of pruned models.
 
+Its options are in :mod:`fairtale.pruning.transformer_hcg_config`, its encoder and decoder in
+:mod:`fairtale.pruning.transformer_hcg_layers`.
+"""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from dataclasses import fields
+from typing import Any, Self
 
-import torch
+from fairseq.data import Dictionary
 from fairseq.dataclass.utils import gen_parser_from_dataclass
-from fairseq.distributed import fsdp_wrap
 from fairseq.models import register_model, register_model_architecture
-from fairseq.models.transformer import (
-    TransformerConfig,
-    TransformerDecoderBase,
-    TransformerEncoderBase,
-    TransformerModel,
-    transformer_legacy,
-)
-from fairseq.modules.checkpoint_activations import checkpoint_wrapper
-from fairseq.modules.transformer_layer import (
-    TransformerDecoderLayerBase,
-    TransformerEncoderLayerBase,
-)
+from fairseq.models.transformer import TransformerConfig, TransformerModel, transformer_legacy
 from torch import nn
 
 from fairtale.errors import UserError
-from fairtale.modules.gated_attention import GatedAttention, GatedNarrowAttention
 from fairtale.modules.hard_concrete import HardConcreteGate
-from fairtale.modules.narrow_attention import BiasOnly, NarrowAttention
-from fairtale.pruning.parts import HEAD_TYPES, SIDES, attentions, feed_forwards
-from fairtale.pruning.transformer_config import (
+from fairtale.modules.narrow_attention import NarrowAttention
+from fairtale.pruning.parts import SIDES, attentions, feed_forwards
+from fairtale.pruning.transformer_hcg_config import (
     TransformerHCGConfig,
     check_config,
-    counts_of,
-    ffn_units,
-    head_lists,
+    layer_shapes,
     names_of,
 )
-
-
-def _build_attention(kind: str, layer: int, embed_dim: int, cfg, **options):
-    """Build the attention of a layer: fairseq's, gated, pruned, or both.
-
-    Args:
-        kind: encoder, decoder or cross.
-        options: of fairseq's attention that the others know too.
-    """
-    text, config = {k: (text, config) for k, text, config in head_lists(cfg)}[kind]
-    num_heads, head_dim = config.attention_heads, embed_dim // config.attention_heads
-    counts = counts_of(f"--{kind}-layer-heads", text, config.layers)
-    heads = counts[layer] if counts else num_heads
-    gate = None
-    if heads and kind in names_of("--gated-attention", cfg.gated_attention, HEAD_TYPES):
-        gate = HardConcreteGate(
-            heads,
-            temperature=cfg.gate_temperature,
-            low=cfg.gate_low,
-            high=cfg.gate_high,
-            init_log_alpha=cfg.gate_init_log_alpha,
-            lr_scale=cfg.gate_lr_scale,
-        )
-    if counts and gate:
-        return GatedNarrowAttention(embed_dim, heads, head_dim, gate, **options)
-    if counts:
-        return NarrowAttention(embed_dim, heads, head_dim, **options)
-    return GatedAttention(embed_dim, num_heads, gate, **options) if gate else None
-
-
-# ------------------------------------------------------------------------- the parts
-
-
-class HCGEncoderLayer(TransformerEncoderLayerBase):
-    """fairseq's encoder layer; its heads may have gates, its sub-layers may be pruned.
-
-    Args:
-        layer: which one, from 0.
-    """
-
-    def __init__(self, cfg, layer: int, return_fc=False):
-        self.layer = layer
-        self.hcg_cfg = cfg
-        super().__init__(cfg, return_fc)
-
-    def build_self_attention(self, embed_dim, cfg):
-        attention = _build_attention(
-            "encoder",
-            self.layer,
-            embed_dim,
-            cfg,
-            dropout=cfg.attention_dropout,
-            self_attention=True,
-        )
-        return attention or super().build_self_attention(embed_dim, cfg)
-
-    def build_fc1(self, input_dim, output_dim, *quant_noise):
-        units = ffn_units("--encoder-layer-ffn", self.hcg_cfg.encoder, self.layer, output_dim)
-        return super().build_fc1(input_dim, units, *quant_noise) if units else nn.Identity()
-
-    def build_fc2(self, input_dim, output_dim, *quant_noise):
-        units = ffn_units("--encoder-layer-ffn", self.hcg_cfg.encoder, self.layer, input_dim)
-        return super().build_fc2(units, output_dim, *quant_noise) if units else BiasOnly(output_dim)
-
-
-class HCGDecoderLayer(TransformerDecoderLayerBase):
-    """fairseq's decoder layer; its heads may have gates, its sub-layers may be pruned.
-
-    Args:
-        layer: which one, from 0.
-    """
-
-    def __init__(self, cfg, layer: int, no_encoder_attn=False):
-        self.layer = layer
-        self.hcg_cfg = cfg
-        super().__init__(cfg, no_encoder_attn)
-
-    def build_self_attention(self, embed_dim, cfg, add_bias_kv=False, add_zero_attn=False):
-        attention = _build_attention(
-            "decoder",
-            self.layer,
-            embed_dim,
-            cfg,
-            dropout=cfg.attention_dropout,
-            self_attention=not cfg.cross_self_attention,
-        )
-        return attention or super().build_self_attention(embed_dim, cfg, add_bias_kv, add_zero_attn)
-
-    def build_encoder_attention(self, embed_dim, cfg):
-        attention = _build_attention(
-            "cross",
-            self.layer,
-            embed_dim,
-            cfg,
-            dropout=cfg.attention_dropout,
-            encoder_decoder_attention=True,
-            kdim=cfg.encoder.embed_dim,
-            vdim=cfg.encoder.embed_dim,
-        )
-        return attention or super().build_encoder_attention(embed_dim, cfg)
-
-    def build_fc1(self, input_dim, output_dim, *quant_noise):
-        units = ffn_units("--decoder-layer-ffn", self.hcg_cfg.decoder, self.layer, output_dim)
-        return super().build_fc1(input_dim, units, *quant_noise) if units else nn.Identity()
-
-    def build_fc2(self, input_dim, output_dim, *quant_noise):
-        units = ffn_units("--decoder-layer-ffn", self.hcg_cfg.decoder, self.layer, input_dim)
-        return super().build_fc2(units, output_dim, *quant_noise) if units else BiasOnly(output_dim)
-
-
-def _wrapped(layer, cfg):
-    """What fairseq does with each layer that it builds."""
-    if cfg.checkpoint_activations:
-        layer = checkpoint_wrapper(layer, offload_to_cpu=cfg.offload_activations)
-    # a checkpointed layer is always a unit of fully sharded training
-    return fsdp_wrap(
-        layer, min_num_params=0 if cfg.checkpoint_activations else cfg.min_params_to_wrap
-    )
-
-
-class HCGEncoder(TransformerEncoderBase):
-    """fairseq's encoder, of layers that know which one they are."""
-
-    def __init__(self, cfg, *args, **kwargs):
-        self.num_built = 0
-        super().__init__(cfg, *args, **kwargs)
-
-    def build_encoder_layer(self, cfg):
-        layer = HCGEncoderLayer(cfg, self.num_built, return_fc=self.return_fc)
-        self.num_built += 1
-        return _wrapped(layer, cfg)
-
-
-class HCGDecoder(TransformerDecoderBase):
-    """fairseq's decoder, of layers that know which one they are."""
-
-    def __init__(self, cfg, *args, **kwargs):
-        self.num_built = 0
-        super().__init__(cfg, *args, **kwargs)
-
-    def extract_features(self, *args, **kwargs):
-        """As fairseq's, with features [B, T, C] that lie in this order.
-
-        fairseq transposes them. Projected by a weight that needs no gradient (--freeze), such
-        features would make torch multiply with one copy of the weight for each row.
-        """
-        features, extra = super().extract_features(*args, **kwargs)
-        return features.clone(memory_format=torch.contiguous_format), extra
-
-    def build_decoder_layer(self, cfg, no_encoder_attn=False):
-        layer = HCGDecoderLayer(cfg, self.num_built, no_encoder_attn)
-        self.num_built += 1
-        return _wrapped(layer, cfg)
-
-
-# ------------------------------------------------------------------------- the model
+from fairtale.pruning.transformer_hcg_layers import HCGDecoder, HCGEncoder
 
 
 @register_model("transformer_hcg")
@@ -197,11 +34,11 @@ class TransformerHCGModel(TransformerModel):
 
     Source: Voita et al. 2019. Without gates, or with all of them open, it is fairseq's
     ``transformer``, parameter for parameter, and loads its checkpoints; gates are added open.
-    Registered as ``transformer`` is, by arguments and not by dataclass: fairseq loses the
+    It is registered as ``transformer`` is, by arguments and not by dataclass: fairseq loses the
     options of a nested dataclass that are given on the command line.
     """
 
-    def __init__(self, cfg, encoder, decoder):
+    def __init__(self, cfg: TransformerHCGConfig, encoder: HCGEncoder, decoder: HCGDecoder) -> None:
         super().__init__(cfg, encoder, decoder)
         self.num_updates = 0
         self._attention_unseen = False
@@ -212,19 +49,26 @@ class TransformerHCGModel(TransformerModel):
                 parameter.requires_grad = id(parameter) in gates
 
     @classmethod
-    def hub_models(cls):
+    def hub_models(cls) -> dict[str, Any]:
+        """Return no models: fairseq's pretrained ones are of other classes."""
         return {}
 
     @classmethod
-    def add_args(cls, parser):
+    def add_args(cls, parser: ArgumentParser) -> None:
+        """Add the options to fairseq's parser."""
         # without defaults, so that architectures can give them
         gen_parser_from_dataclass(
             parser, TransformerHCGConfig(), delete_default=True, with_prefix=""
         )
 
     @classmethod
-    def build_model(cls, args, task):
-        transformer_hcg(args)  # what older checkpoints do not say
+    def build_model(cls, args: Namespace, task: Any) -> Self:
+        """Build the model.
+
+        Raises:
+            UserError: options that contradict each other.
+        """
+        transformer_hcg(args)  # options that older checkpoints do not have get their defaults
         cfg = TransformerHCGConfig.from_namespace(args)
         for part in (cfg.encoder, cfg.decoder):
             if part.layers_to_keep:
@@ -233,12 +77,19 @@ class TransformerHCGModel(TransformerModel):
         return super().build_model(cfg, task)
 
     @classmethod
-    def build_encoder(cls, cfg, src_dict, embed_tokens):
-        return HCGEncoder(cfg, src_dict, embed_tokens)
+    def build_encoder(
+        cls, cfg: TransformerHCGConfig, src_dict: Dictionary, embed_tokens: nn.Embedding
+    ) -> HCGEncoder:
+        """Build the encoder."""
+        return HCGEncoder(cfg, src_dict, embed_tokens, layer_shapes(cfg, "encoder"))
 
     @classmethod
-    def build_decoder(cls, cfg, tgt_dict, embed_tokens):
-        return HCGDecoder(cfg, tgt_dict, embed_tokens, no_encoder_attn=cfg.no_cross_attention)
+    def build_decoder(
+        cls, cfg: TransformerHCGConfig, tgt_dict: Dictionary, embed_tokens: nn.Embedding
+    ) -> HCGDecoder:
+        """Build the decoder."""
+        shapes = layer_shapes(cfg, "decoder")
+        return HCGDecoder(cfg, tgt_dict, embed_tokens, shapes, cfg.no_cross_attention)
 
     # -------------------------------------------------------------- parts by name
 
@@ -248,7 +99,8 @@ class TransformerHCGModel(TransformerModel):
 
     def gates(self) -> dict[str, HardConcreteGate]:
         """Return all gates by the names of their attentions."""
-        return {k: a.gate for k, a in self.attentions().items() if hasattr(a, "gate")}
+        gates = {key: getattr(module, "gate", None) for key, module in self.attentions().items()}
+        return {key: gate for key, gate in gates.items() if gate is not None}
 
     def ffns(self) -> dict[str, tuple[nn.Module, nn.Module]]:
         """Return both layers of each FFN: ``encoder.0``, ``decoder.3``."""
@@ -256,14 +108,15 @@ class TransformerHCGModel(TransformerModel):
 
     # ------------------------------------------------------------------- training
 
-    def set_num_updates(self, num_updates):
+    def set_num_updates(self, num_updates: int) -> None:
+        """Remember how many updates have been done."""
         super().set_num_updates(num_updates)
         self.num_updates = num_updates
 
-    def _frozen_parts(self):
+    def _frozen_parts(self) -> list[nn.Module]:
         return [getattr(self, name) for name in self.frozen]
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> Self:
         """Set training mode, except that a frozen part stays as in evaluation."""
         super().train(mode)
         for part in self._frozen_parts():
@@ -271,17 +124,33 @@ class TransformerHCGModel(TransformerModel):
             for gate in _gates_in(part):
                 gate.train(mode)
         if "decoder" in self.frozen and mode != self._attention_unseen:
-            # in evaluation fairseq computes attention weights as well, which cost much and which
-            # training does not look at
+            # in evaluation fairseq computes attention weights as well; they cost much, and
+            # training does not use them
             for layer in self.decoder.layers:
                 layer.need_attn = not mode
             self._attention_unseen = mode
         return self
 
+    # ----------------------------------------------------------------- generation
+
+    def set_beam_size(self, beam_size: int) -> None:
+        """Let the beams of a sentence share keys and values in pruned attentions.
+
+        fairseq's generator calls this when it is built. fairseq's own attentions are left alone:
+        they would treat rows as beams without a look at them, also those of another generator.
+        """
+        for attention in self.attentions().values():
+            if isinstance(attention, NarrowAttention):
+                attention.set_beam_size(beam_size)
+
     # ---------------------------------------------------------------- checkpoints
 
-    def upgrade_state_dict_named(self, state_dict, name):
-        """Add open gates where there are none, and refuse gates that have no place here."""
+    def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> None:
+        """Add open gates where there are none, and refuse gates that have no place here.
+
+        Raises:
+            UserError: the checkpoint has gates that the model lacks.
+        """
         super().upgrade_state_dict_named(state_dict, name)
         own = self.state_dict()
         stray = [k for k in state_dict if k.endswith(".gate.log_alpha") and k not in own]
@@ -306,19 +175,19 @@ for _part in ("encoder", "decoder"):
 
 
 @register_model_architecture("transformer_hcg", "transformer_hcg")
-def transformer_hcg(args):
-    """Vaswani et al. 2017, base: 6 + 6 layers of 512, 8 heads, FFN 2,048."""
+def transformer_hcg(args: Namespace) -> None:
+    """Set the shape of Vaswani et al. 2017, base: 6 + 6 layers of 512, 8 heads, FFN 2,048."""
     transformer_legacy.base_architecture(args)
     for name, value in _DEFAULTS.items():
         if getattr(args, name, None) is None:
             setattr(args, name, value)
 
 
-def _mirror(name, shape):
+def _mirror(name: str, shape: Callable[[Namespace], None]) -> None:
     """Register ``transformer_hcg...`` with the shape of fairseq's ``transformer...``."""
 
     @register_model_architecture("transformer_hcg", name)
-    def architecture(args):
+    def architecture(args: Namespace) -> None:
         shape(args)
         transformer_hcg(args)
 
@@ -337,8 +206,8 @@ _mirror("transformer_hcg_wmt_en_de_big_t2t", transformer_legacy.transformer_wmt_
 
 
 @register_model_architecture("transformer_hcg", "transformer_hcg_small")
-def transformer_hcg_small(args):
-    """Two layers each of 512, 8 heads, FFN 2,048."""
+def transformer_hcg_small(args: Namespace) -> None:
+    """Set a small shape: 2 + 2 layers of 512, 8 heads, FFN 2,048."""
     for name in ("encoder_layers", "decoder_layers"):
         if getattr(args, name, None) is None:
             setattr(args, name, 2)

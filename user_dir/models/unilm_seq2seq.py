@@ -1,5 +1,6 @@
 """``unilm_seq2seq``: ``gpt`` whose prefix is read in both directions."""
 
+from argparse import Namespace
 from dataclasses import dataclass
 
 from fairseq.models import register_model, register_model_architecture
@@ -16,19 +17,20 @@ class UniLMSeq2SeqConfig(GPTConfig):
 class UniLMSeq2SeqModel(GPTModel):
     """UniLM's sequence-to-sequence language model (Dong et al. 2019) in one stack.
 
-    It has ``gpt``'s parameters and differs in one thing: prefix tokens see the whole prefix.
+    It has ``gpt``'s parameters and differs in one thing: prefix tokens see the whole prefix. The
+    mask is in :mod:`~fairtale.modules.attention_masks`.
     """
 
     bidirectional_prefix = True
 
 
 @register_model_architecture("unilm_seq2seq", "unilm_seq2seq_tiny")
-def unilm_seq2seq_tiny(args):
-    """For tests and small data on a CPU."""
+def unilm_seq2seq_tiny(args: Namespace) -> None:
+    """Set the shape for tests and for small data on a CPU."""
     shape_architecture(args, 128, 4, 4, attention_dropout=0.0)
 
 
 @register_model_architecture("unilm_seq2seq", "unilm_seq2seq_base")
-def unilm_seq2seq_base(args):
-    """The shape of BERT base and GPT-2 small."""
+def unilm_seq2seq_base(args: Namespace) -> None:
+    """Set the shape of BERT base and GPT-2 small."""
     shape_architecture(args, 768, 12, 12)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ...errors import UserError
-from ...modules.attention import packing_index
+from ...modules.attention_masks import packing_index
 from ..corpus.sized_dataset import SizedDataset, pad_rows
 
 logger = logging.getLogger(__name__)

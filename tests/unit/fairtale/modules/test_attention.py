@@ -5,13 +5,8 @@ import math
 import pytest
 import torch
 
-from fairtale.modules.attention import (
-    PrefixCache,
-    PrefixLayout,
-    SelfAttention,
-    packing_index,
-    repack,
-)
+from fairtale.modules.attention import LayerCache, SelfAttention
+from fairtale.modules.attention_masks import PrefixLayout, packing_index
 from tests.helpers import randomize
 
 C, H = 12, 3
@@ -84,13 +79,6 @@ def test_read_prefix_keeps_to_its_mask(attention, both_directions, packed):
     assert last.shape == (3, 1, C) and cache.values.isfinite().all()
 
 
-def test_packing_index_by_hand():
-    packed = packing_index([2, 3, 1])
-    assert packed.pad_index.tolist() == [[0, 1, 0], [2, 3, 4], [5, 5, 5]]
-    assert packing_index([2, 1], width=4).pad_index.tolist() == [[0, 1, 0, 0], [2, 2, 2, 2]]
-    assert packed.unpad_index.tolist() == [0, 1, 3, 4, 5, 6]
-
-
 @pytest.mark.parametrize("lengths", [[4], [3, 3], [1, 5, 2], [1, 1, 7, 1]])
 def test_packed_rows_equal_separate_rows_forward_and_backward(attention, lengths):
     rows = [torch.randn(1, n, C, requires_grad=True) for n in lengths]
@@ -107,17 +95,6 @@ def test_packed_rows_equal_separate_rows_forward_and_backward(attention, lengths
     found = list(line.grad.split(lengths, 1)) + [p.grad for p in attention.parameters()]
     for ours, theirs in zip(found, expected):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
-
-
-def test_repack_has_the_gradient_of_a_selection():
-    packed = packing_index([2, 4, 3])
-    cells, back = packed.pad_index.view(-1), packed.unpad_index
-    x = torch.randn(9, 2, requires_grad=True)
-    weight = torch.randn(9, 2)
-    (x.index_select(0, cells).sin().index_select(0, back) * weight).sum().backward()
-    expected, x.grad = x.grad, None
-    (repack(repack(x, cells, back).sin(), back, cells) * weight).sum().backward()
-    torch.testing.assert_close(x.grad, expected)
 
 
 @torch.no_grad()
@@ -144,11 +121,11 @@ def prefixes_and_rest(attention, lengths, beams, new):
 def test_continuing_equals_the_full_forward(attention, lengths, beams, steps):
     cache, bias, rest, expected = prefixes_and_rest(attention, lengths, beams, sum(steps))
     # room that is not written yet may hold anything
-    past = torch.full((2, len(rest), H, 9, D), torch.nan)
+    past = LayerCache(*torch.full((2, len(rest), H, 9, D), torch.nan))
     found, done = [], 0
     for step in steps:
         chunk = rest[:, done : done + step]
-        found.append(attention.continue_prefix(chunk, cache, bias, past[0], past[1], done))
+        found.append(attention.continue_prefix(chunk, cache, bias, past, done))
         done += step
     torch.testing.assert_close(torch.cat(found, 1), expected, atol=1e-5, rtol=1e-5)
 
@@ -158,17 +135,17 @@ def test_padding_of_a_prefix_is_not_seen(attention):
     cache, bias, rest, expected = prefixes_and_rest(attention, [2, 5], 2, 1)
     for x in cache:
         x[0, :, 2:] = 1e4
-    past = torch.empty(2, 4, H, 1, D)
-    found = attention.continue_prefix(rest, cache, bias, past[0], past[1], 0)
+    past = LayerCache(*torch.empty(2, 4, H, 1, D))
+    found = attention.continue_prefix(rest, cache, bias, past, 0)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
 def test_prefixes_are_not_written_to(attention):
     cache, bias, rest, _ = prefixes_and_rest(attention, [2, 5], 2, 3)
-    before = PrefixCache(cache.keys.clone(), cache.values.clone())
-    past = torch.empty(2, 4, H, 3, D)
-    attention.continue_prefix(rest, cache, bias, past[0], past[1], 0)
+    before = LayerCache(cache.keys.clone(), cache.values.clone())
+    past = LayerCache(*torch.empty(2, 4, H, 3, D))
+    attention.continue_prefix(rest, cache, bias, past, 0)
     assert torch.equal(cache.keys, before.keys) and torch.equal(cache.values, before.values)
 
 
@@ -177,9 +154,9 @@ def test_prefixes_are_not_written_to(attention):
 def test_continuing_in_half_precision(attention, dtype):
     cache, bias, rest, expected = prefixes_and_rest(attention, [3, 1, 6], 2, 4)
     attention.to(dtype)
-    cache = PrefixCache(cache.keys.to(dtype), cache.values.to(dtype))
-    past = torch.empty(2, 6, H, 4, D, dtype=dtype)
-    found = attention.continue_prefix(rest.to(dtype), cache, bias.to(dtype), past[0], past[1], 0)
+    cache = LayerCache(cache.keys.to(dtype), cache.values.to(dtype))
+    past = LayerCache(*torch.empty(2, 6, H, 4, D, dtype=dtype))
+    found = attention.continue_prefix(rest.to(dtype), cache, bias.to(dtype), past, 0)
     assert found.dtype == dtype
     torch.testing.assert_close(found.float(), expected, atol=0.06, rtol=0.06)
 

@@ -156,13 +156,6 @@ def test_cross_entropy_less_entropy_is_kl(small_chunks):
     torch.testing.assert_close(ours - len(target) * entropy, kl)
 
 
-def test_entropy_is_that_of_the_distribution():
-    q = smoothed(torch.tensor([4]), 9, 0.3)[0]
-    expected = torch.distributions.Categorical(probs=q).entropy().item()
-    assert smoothed_target_entropy(0.3, 8)[2] == pytest.approx(expected, rel=1e-12)
-    assert smoothed_target_entropy(0.0, 8) == (1.0, 0.0, 0.0)
-
-
 def test_no_gradient_at_the_optimum():
     """p = q where the logits are log q: the KL and its gradients vanish."""
     q = smoothed(torch.tensor([4]), 9, 0.3)
@@ -196,22 +189,6 @@ def test_number_of_rows_in_a_chunk():
     assert chunk_rows(0, 4, 1, 128) == 1
 
 
-def test_logits_of_all_tokens_are_never_held(monkeypatch):
-    """Every matrix product that yields logits has at most the rows of a chunk."""
-    rows = []
-    product = chunked_loss._product
-
-    def spy(a, b, out, *args, **kwargs):
-        if out.size(1) == 2000:
-            rows.append(out.size(0))
-        return product(a, b, out, *args, **kwargs)
-
-    monkeypatch.setattr(chunked_loss, "_product", spy)
-    features, weight, target = make(1000, 2000, 16, torch.float32)
-    chunked_cross_entropy(features, weight, target, chunk_mib=1).loss.backward()
-    assert sum(rows) == 1000 and max(rows) == 128
-
-
 def test_exact_where_the_target_is_hopeless():
     """p of the target underflows in fp32; nll does not become infinite."""
     features = torch.ones(1, 1, requires_grad=True)
@@ -231,21 +208,6 @@ def test_no_tokens():
     sums.loss.backward()
     assert sums.loss.item() == sums.nll.item() == sums.num_correct.item() == 0
     assert not weight.grad.any()
-
-
-def test_without_gradient_only_the_loss(monkeypatch):
-    calls = []
-    monkeypatch.setattr(
-        chunked_loss,
-        "_product",
-        lambda a, b, out, *args, **kwargs: calls.append(1) or torch.mm(a, b, out=out),
-    )
-    features, weight, target = make()
-    with torch.no_grad():
-        sums = chunked_cross_entropy(features, weight, target)
-    assert not sums.loss.requires_grad and len(calls) == 1
-    expected = plain_cross_entropy(features, weight, target, 0.0).sum().detach()
-    torch.testing.assert_close(sums.loss, expected)
 
 
 def test_gradient_of_one_input_only():

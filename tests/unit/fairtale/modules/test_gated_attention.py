@@ -6,7 +6,7 @@ import pytest
 import torch
 from fairseq.modules import MultiheadAttention
 
-from fairtale.modules.gated_attention import GatedAttention, GatedNarrowAttention
+from fairtale.modules.gated_attention import GatedAttention, GatedNarrowAttention, scaled_heads
 from fairtale.modules.hard_concrete import HardConcreteGate
 from fairtale.modules.narrow_attention import NarrowAttention
 
@@ -130,6 +130,25 @@ def test_weights_are_seen_unscaled_from_outside():
     assert torch.equal(gated.out_proj.weight, plain.out_proj.weight)
     state = {k for k in gated.state_dict() if not k.startswith("gate.")}
     assert state == set(plain.state_dict())
+
+
+def test_a_scaled_projection_is_itself_again_afterwards():
+    projection = torch.nn.Linear(6, 4)
+    own, before = projection.weight, projection.weight.detach().clone()
+    gates = torch.tensor([0.5, 0.0, 1.0], requires_grad=True)
+    x = torch.randn(2, 6)
+    with pytest.raises(KeyError), scaled_heads(projection, gates):
+        expected = before * torch.tensor([0.5, 0.5, 0.0, 0.0, 1.0, 1.0])
+        assert torch.equal(projection.weight, expected)
+        assert projection.state_dict()["weight"].data_ptr() == own.data_ptr()
+        assert list(projection.parameters())[0] is own
+        projection(x).sum().backward()
+        raise KeyError
+    assert projection.weight is own and torch.equal(own, before)
+    # both gradients are those of the product
+    columns = x.sum(0).expand(4, 6)
+    torch.testing.assert_close(own.grad, columns * expected.ne(0) * (expected / before))
+    torch.testing.assert_close(gates.grad, (columns * before).view(4, 3, 2).sum((0, 2)))
 
 
 def test_building_takes_the_same_random_numbers_as_fairseq():

@@ -5,7 +5,7 @@ import torch
 from fairseq.modules import MultiheadAttention
 
 from fairtale.errors import UserError
-from fairtale.modules.narrow_attention import BiasOnly, NarrowAttention, share_equal_rows
+from fairtale.modules.narrow_attention import BiasOnly, NarrowAttention
 from tests.helpers import randomize
 
 C, H, D, S, T = 32, 4, 8, 20, 20  # T is large enough for the fused kernel
@@ -118,6 +118,7 @@ MIXED = [[0, 1, 2, 3, 4, 5], [5, 0, 3, 1, 1, 2], [0, 1, 2, 3]]
 @pytest.mark.parametrize("cross, orders", [(False, BEAMS), (True, BEAMS), (False, MIXED)])
 def test_incremental(cross, orders):
     theirs, ours = pair(self_attention=not cross, encoder_decoder_attention=cross)
+    ours.set_beam_size(3)
     encoder = inputs(2, S, seed=9).repeat_interleave(3, 1)  # three beams each
     mask = padding(2).repeat_interleave(3, 0)
     expected = steps(theirs, encoder, mask, orders)
@@ -129,6 +130,7 @@ def test_incremental(cross, orders):
 def test_rows_that_change_their_sentence():
     """fairseq takes it that as many rows as before are of the same sentences; we look."""
     theirs, ours = pair(encoder_decoder_attention=True)
+    ours.set_beam_size(3)
     encoder, state = inputs(2, S, seed=9).repeat_interleave(3, 1), {}
     x, order = inputs(6, 1), torch.tensor([5, 0, 3, 1, 1, 2])
     ours(x, encoder, encoder, incremental_state=state, static_kv=True)
@@ -162,6 +164,7 @@ def test_padding_among_the_steps():
 
 def test_beams_share_the_keys_of_their_sentence():
     _, ours = pair(encoder_decoder_attention=True)
+    ours.set_beam_size(3)
     encoder, state = inputs(2, S).repeat_interleave(3, 1), {}
     ours(inputs(6, 1), encoder, encoder, incremental_state=state, static_kv=True)
     (buffer,) = state.values()
@@ -173,17 +176,18 @@ def test_beams_share_the_keys_of_their_sentence():
     assert buffer["prev_key"].shape == (1, H, S, D)
 
 
-def test_rows_that_are_equal_are_kept_once():
-    key = inputs(3, S).repeat_interleave(2, 1)
-    one, value, mask = share_equal_rows(key, key, None)
-    assert torch.equal(one, inputs(3, S)) and torch.equal(value, one) and mask is None
-    # two neighbouring sentences are the same: groups of two are still groups of two
-    twice = key[:, [0, 1, 0, 1, 2, 3]]
-    assert share_equal_rows(twice, twice, None)[0].size(1) == 3
-    # keys are equal, padding is not
-    pad = torch.zeros(6, S, dtype=torch.bool)
-    pad[1, -1] = True
-    assert share_equal_rows(key, key, pad)[0] is key
+def test_beams_of_another_number_than_was_said_are_not_shared():
+    """A generator may be used after another one with other beams was built."""
+    theirs, ours = pair(encoder_decoder_attention=True)
+    encoder, x = inputs(2, S, seed=9).repeat_interleave(3, 1), inputs(6, 1)
+    expected, _ = theirs(x, encoder, encoder, static_kv=True)
+    for number, rows in ((1, 6), (2, 6), (3, 2), (4, 6), (6, 6)):
+        ours.set_beam_size(number)
+        state = {}
+        found, _ = ours(x, encoder, encoder, incremental_state=state, static_kv=True)
+        torch.testing.assert_close(found, expected)
+        (buffer,) = state.values()
+        assert buffer["prev_key"].size(0) == rows
 
 
 @pytest.mark.parametrize("cross", [False, True])

@@ -1,4 +1,4 @@
-"""The encoder and the decoder that fairseq's generator sees: exact, and frugal with memory."""
+"""The encoder and the decoder that fairseq's generator sees: exact, with no needless copies."""
 
 import copy
 
@@ -163,8 +163,8 @@ def test_reordering_single_rows(model):
 
 
 def caches_of(state):
-    (past,) = state.values()
-    return [x for cache in past.caches for x in cache]
+    (cache,) = state.values()
+    return [x for layer in cache.layers for x in layer]
 
 
 def test_rows_that_stay_are_not_copied(model):
@@ -208,7 +208,7 @@ def test_parameters_are_owned_once(model):
     assert model.encoder.max_positions() == model.decoder.max_positions() == 100
 
 
-def test_a_copy_has_faces_of_its_own(model):
+def test_a_copy_has_an_encoder_and_a_decoder_of_its_own(model):
     other = copy.deepcopy(model)
     with torch.no_grad():
         for parameter in other.parameters():

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from fairtale.errors import UserError
-from fairtale.modules.attention import packing_index
-from fairtale.modules.prefix_transformer import ACTIVATIONS, PrefixTransformer
+from fairtale.modules.attention_masks import packing_index
+from fairtale.modules.prefix_transformer import ACTIVATIONS, PrefixTransformer, TransformerShape
 from tests.helpers import SHAPE, random_rows, randomize, tiny_transformer
 
 BOTH_NORMS = pytest.mark.parametrize("normalize_before", [True, False])
@@ -283,7 +283,8 @@ def test_layers_are_compiled_in_one_piece(pack):
 
 def test_initial_weights_are_gpt2s():
     layers = 6
-    transformer = PrefixTransformer(2000, PAD, 128, layers, 4, 512, 512, num_segments=64)
+    shape = TransformerShape(embed_dim=128, num_layers=layers, num_heads=4, ffn_dim=512)
+    transformer = PrefixTransformer(2000, PAD, 512, shape, num_segments=64)
     linear = {"qkv_proj": 0.02, "fc1": 0.02}
     linear |= dict.fromkeys(("out_proj", "fc2"), 0.02 / math.sqrt(2 * layers))
     for layer in transformer.layers:

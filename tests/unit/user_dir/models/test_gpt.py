@@ -8,6 +8,8 @@ from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
 from fairtale.errors import UserError
+from fairtale.interfaces import ShowsOutputWeight
+from fairtale.modules import fast_gemm
 from tests.helpers import random_rows, tiny_dictionary, tiny_model, tiny_task
 from user_dir.models.gpt import GPTConfig, GPTModel
 
@@ -18,6 +20,7 @@ class Bare:
     def __init__(self, num_symbols, positions):
         self.dictionary = tiny_dictionary(num_symbols - 4)
         self.needed_positions = self.tokens_per_sample = positions
+        self.num_segments = 0
 
 
 def parse(*argv):
@@ -149,6 +152,20 @@ def test_compiled_layers_compute_the_same():
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
+def test_building_a_model_leaves_the_precision_of_the_process_alone(monkeypatch):
+    monkeypatch.setattr(fast_gemm, "use_onednn", lambda: True)
+    monkeypatch.setattr(fast_gemm, "_set_precision", lambda value: pytest.fail("was set"))
+    built()
+
+
+def test_segments_are_those_of_the_task():
+    task = Bare(24, 16)
+    task.num_segments = 3
+    cfg = GPTConfig(decoder_embed_dim=16, decoder_layers=1, decoder_attention_heads=2)
+    assert GPTModel.build_model(cfg, task).transformer.embed_segments.num_embeddings == 3
+    assert built().transformer.embed_segments is None
+
+
 def test_heads_must_divide_the_width():
     with pytest.raises(UserError, match="--decoder-embed-dim 16 .* --decoder-attention-heads 3"):
         built(decoder_attention_heads=3)
@@ -166,6 +183,7 @@ def test_forward_returns_what_criterions_expect():
     assert torch.equal(features, model(tokens, features_only=True)[0])
     torch.testing.assert_close(features @ model.output_weight().t(), logits)
     assert model.output_weight() is model.transformer.embed_tokens.weight
+    assert isinstance(model, ShowsOutputWeight)
     target = torch.stack(random_rows([5, 5, 5], seed=1))
     assert model.get_targets({"target": target}, (logits, None)) is target
 

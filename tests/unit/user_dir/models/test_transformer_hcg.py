@@ -1,13 +1,16 @@
 """``transformer_hcg``: named parts, shapes of pruned models, freezing, checkpoints, bad options."""
 
+import copy
 from argparse import SUPPRESS, ArgumentParser, Namespace
 
 import pytest
 import torch
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
+from fairseq.sequence_generator import SequenceGenerator
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fairtale.errors import UserError
+from fairtale.interfaces import HasGates
 from fairtale.modules.narrow_attention import BiasOnly, NarrowAttention
 from tests.gate_helpers import ALL, gated_model, plain_model, translation_batch, translation_task
 from user_dir.models.transformer_hcg import TransformerHCGModel
@@ -22,6 +25,7 @@ def test_parts_have_names():
     assert model.gates()["encoder.1"] is model.encoder.layers[1].self_attn.gate
     assert model.ffns()["decoder.0"][1] is model.decoder.layers[0].fc2
     assert not gated_model(gated_attention="").gates()
+    assert isinstance(model, HasGates)
     assert list(gated_model().gates()) == ["encoder.0", "encoder.1"]  # the default
 
 
@@ -69,6 +73,20 @@ def test_layers_of_a_pruned_model_do_what_is_left_of_them():
     x = torch.randn(5, 2, 16)
     expected = x + layer.self_attn.out_proj.bias + layer.fc2.bias
     assert torch.allclose(layer(x, None), expected, atol=1e-6)
+
+
+def test_a_generator_sets_the_beams_of_pruned_attentions_only():
+    model = gated_model(gated_attention=ALL, cross_layer_heads="2,0").eval()
+    SequenceGenerator([model], model.decoder.dictionary, beam_size=3)
+    beams = {key: attention.beam_size for key, attention in model.attentions().items()}
+    expected = {key: 3 if key.startswith("cross") else 1 for key in beams}
+    assert beams == expected
+
+
+def test_a_copy_computes_the_same():
+    model = gated_model(gated_attention=ALL, encoder_layer_heads="2,0").eval()
+    net_input = translation_batch()["net_input"]
+    assert torch.equal(model(**net_input)[0], copy.deepcopy(model)(**net_input)[0])
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder", "encoder,decoder"])

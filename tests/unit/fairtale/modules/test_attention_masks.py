@@ -1,9 +1,14 @@
-"""UniLM's attention over packed dialogs: who sees whom, and that nothing else differs."""
+"""How sequences lie in rows; which token sees which, causally and with UniLM's mask."""
 
 import pytest
 import torch
 
-from fairtale.modules.rows import prefix_rows
+from fairtale.modules.attention_masks import (
+    lay_out_prefixes,
+    packing_index,
+    repack,
+    unilm_rows,
+)
 from tests.dialog_helpers import (
     batch_of,
     dialog_dataset,
@@ -19,6 +24,37 @@ LINES = random_lines(5, seed=4)
 @pytest.fixture(scope="module")
 def model():
     return dialog_model()
+
+
+def test_packing_index_by_hand():
+    packed = packing_index([2, 3, 1])
+    assert packed.pad_index.tolist() == [[0, 1, 0], [2, 3, 4], [5, 5, 5]]
+    assert packing_index([2, 1], width=4).pad_index.tolist() == [[0, 1, 0, 0], [2, 2, 2, 2]]
+    assert packed.unpad_index.tolist() == [0, 1, 3, 4, 5, 6]
+
+
+def test_repack_has_the_gradient_of_a_selection():
+    packed = packing_index([2, 4, 3])
+    cells, back = packed.pad_index.view(-1), packed.unpad_index
+    x = torch.randn(9, 2, requires_grad=True)
+    weight = torch.randn(9, 2)
+    (x.index_select(0, cells).sin().index_select(0, back) * weight).sum().backward()
+    expected, x.grad = x.grad, None
+    (repack(repack(x, cells, back).sin(), back, cells) * weight).sum().backward()
+    torch.testing.assert_close(x.grad, expected)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_prefixes_are_read_in_one_row_where_much_would_be_padding(bidirectional):
+    lengths = torch.tensor([5, 1, 2])
+    layout = lay_out_prefixes(5, lengths, bidirectional)
+    assert layout.real[:, 0, 0].tolist() == [[True] * n + [False] * (5 - n) for n in (5, 1, 2)]
+    assert layout.mask is (layout.real if bidirectional else None)
+    assert layout.rows is not None and layout.rows.pad_index.shape == (3, 5)
+    assert layout.ends.tolist() == [4, 0, 1] and layout.last.tolist() == [4, 5, 7]
+    full = lay_out_prefixes(5, torch.tensor([5, 5, 4]), bidirectional)
+    assert full.rows is None
+    assert full.ends.tolist() == [4, 4, 3] and full.last.tolist() == [4, 9, 13]
 
 
 def sides(batch):
@@ -83,7 +119,7 @@ def test_gradients_equal_those_of_a_dense_mask(model):
     """The two blocks against one scaled_dot_product_attention with the whole mask."""
     attention = model.transformer.layers[0].self_attn
     prefix, response = torch.tensor([3, 5]), torch.tensor([4, 1])
-    rows = prefix_rows(prefix, response, 5, 4)
+    rows = unilm_rows(prefix, response, 5, 4)
     qkv = torch.randn(1, 13, 48, requires_grad=True)
     ours = rows.attend(attention, qkv)
     dense = []
