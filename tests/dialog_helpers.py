@@ -5,8 +5,9 @@ import torch
 from fairseq.data import Dictionary
 
 from fairtale.data.corpus.vocabulary import token_bytes
+from fairtale.data.dialog.cutting import DialogLimits
 from fairtale.data.dialog.dataset import DialogDataset
-from fairtale.data.dialog.format import CTX, NUM_SEGMENTS, SEP, DialogLimits
+from fairtale.data.dialog.line_format import CTX, NUM_SEGMENTS, SEP
 from fairtale.modules.prefix_transformer import PrefixTransformer
 from tests.helpers import SHAPE, randomize
 from user_dir.models.gpt import GPTModel

@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 from ..data.corpus.text_lines import read_text_lines
-from ..data.dialog.format import MARKS, escape_marks, join_turns
-from ..data.dialog.sources import MAX_TURNS
+from ..data.dialog.line_format import MARKS, escape_marks, join_turns
+from ..data.dialog.text_formats import MAX_TURNS
 
 TURN_SEPARATOR = "\t"
 UNKNOWN_PIECE = "<unk>"  # fairseq's name for it, and SentencePiece's
@@ -31,7 +31,7 @@ def add_marks(entries):
 
     Args:
         entries: ``(piece, count)``. A piece that spells a mark is left out; see
-            :func:`~fairtale.data.dialog.format.escape_marks`.
+            :func:`~fairtale.data.dialog.line_format.escape_marks`.
     """
     return [(mark, 0) for mark in MARKS] + [(p, n) for p, n in entries if p not in MARKS]
 

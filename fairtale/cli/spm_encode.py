@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 
-from ..data.corpus.records import NUM_PLACES_NAMED
+from ..data.corpus.report import NUM_PLACES_NAMED
 from ..data.corpus.text_lines import decode_line, open_binary
 from ..errors import UserError
 from .spm_dialog import DialogEncoder, LeftOut

@@ -7,8 +7,9 @@ import torch
 from fairseq.dataclass import FairseqDataclass
 
 from ..data.corpus.vocabulary import token_bytes
+from ..data.dialog.cutting import DialogLimits
 from ..data.dialog.dataset import DialogDataset, report_dialog_dataset
-from ..data.dialog.format import CTX, SEP, DialogLimits, join_turns
+from ..data.dialog.line_format import CTX, SEP, join_turns
 from ..errors import UserError
 from .prefix_lm import PrefixLMTask
 

@@ -15,7 +15,7 @@ from omegaconf import II
 
 from fairtale.data.corpus.vocabulary import token_bytes
 from fairtale.data.dialog.dataset import DialogDataset, DialogPrefixDataset
-from fairtale.data.dialog.format import MARKS, NUM_SEGMENTS, QUERY, RESPONSE
+from fairtale.data.dialog.line_format import MARKS, NUM_SEGMENTS, QUERY, RESPONSE
 from fairtale.errors import UserError
 from fairtale.generation.mmi import MMIReranker
 from fairtale.generation.prefix_generator import PrefixGenerator

@@ -10,7 +10,7 @@ from fairseq.tasks import FairseqTask, register_task
 from fairseq.tasks.translation_lev import NOISE_CHOICES, TranslationLevenshteinTask
 from torch.utils.data import Dataset
 
-from fairtale.data.dialog.format import cut_prefix
+from fairtale.data.dialog.cutting import cut_prefix
 from fairtale.errors import UserError
 from fairtale.tasks.dialog import DialogDataConfig, DialogTask
 

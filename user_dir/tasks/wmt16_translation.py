@@ -26,7 +26,7 @@ from fairtale.data.parallel.dataset import (
     find_pieces,
     select_scored,
 )
-from fairtale.data.parallel.text import TextSettings, TranslationText, find_settings
+from fairtale.data.parallel.text import ParallelText, TextSettings, find_settings
 from fairtale.errors import UserError
 from fairtale.generation.sample_log import SampleWriter
 from fairtale.modules.fast_gemm import choose_fast_fp32_products
@@ -225,7 +225,7 @@ class WMT16TranslationTask(TranslationTask):
             return super().build_tokenizer(args)
         if self._settings is None:
             return None
-        return TranslationText(self.cfg.source_lang, self.cfg.target_lang, self._settings)
+        return ParallelText(self.cfg.source_lang, self.cfg.target_lang, self._settings)
 
     def build_bpe(self, args):
         """Build the pieces that ``--bpe`` names, else those beside the data."""

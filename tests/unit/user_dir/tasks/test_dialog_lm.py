@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fairtale.data.dialog.format import SEP
+from fairtale.data.dialog.line_format import SEP
 from fairtale.errors import UserError
 from fairtale.generation.mmi import MMIReranker
 from tests.dialog_helpers import (
