@@ -259,9 +259,10 @@ def test_training_on_a_part_of_the_lines(tmp_path):
 def test_a_killed_worker_is_an_error_and_not_a_wait(model, tmp_path):
     (tmp_path / "big.txt").write_text("\n".join(corpus(400_000)))
     process = subprocess.Popen(
-        [sys.executable, ROOT / "fairtale.py", "spm", "encode", "big.txt", "--model",
+        [sys.executable, "-m", "fairtale", "spm", "encode", "big.txt", "--model",
          model / "m.model", "--output", "out.txt", "--workers", "2"],
-        cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     children = f"/proc/{process.pid}/task/{process.pid}/children"
     if not os.path.exists(children):
