@@ -277,3 +277,17 @@ def test_a_killed_worker_is_an_error_and_not_a_wait(model, tmp_path):
     assert process.returncode == 2, error
     assert error.strip().splitlines()[-1].startswith("error: a worker process died")
     assert [path.name for path in tmp_path.iterdir()] == ["big.txt"]
+
+
+@pytest.mark.parametrize("verb", ["dialogs", "spm train", "spm encode", "score-dialog"])
+def test_verbs_of_texts_import_neither_torch_nor_fairseq(verb):
+    code = (
+        "import sys; from fairtale.cli.main import main\n"
+        f"try: main({verb.split() + ['--help']})\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'fairseq') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
