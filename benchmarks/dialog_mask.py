@@ -51,8 +51,9 @@ def make_batches(count, max_tokens, vocab_size, seed):
     """
     from fairseq.data import Dictionary
 
+    from fairtale.data.dialog.cutting import DialogLimits
     from fairtale.data.dialog.dataset import DialogDataset
-    from fairtale.data.dialog.format import CTX, SEP, DialogLimits
+    from fairtale.data.dialog.line_format import CTX, SEP
 
     dictionary = Dictionary()
     for i in range(vocab_size - dictionary.nspecial - 2):

@@ -92,6 +92,12 @@ class DialogBatch(Batch, total=False):
     response_nbytes: int
 
 
+class ParallelBatch(Batch, total=False):
+    """A batch of sentence pairs for validation."""
+
+    scored: Tensor  # bool [B], True for a pair whose translation is scored
+
+
 # --------------------------------------------------------- what is asked of a model
 
 

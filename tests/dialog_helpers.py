@@ -7,8 +7,9 @@ import torch
 from fairseq.data import Dictionary
 
 from fairtale.data.corpus.vocabulary import token_bytes
+from fairtale.data.dialog.cutting import DialogLimits
 from fairtale.data.dialog.dataset import DialogDataset
-from fairtale.data.dialog.format import CTX, NUM_SEGMENTS, SEP, DialogLimits
+from fairtale.data.dialog.line_format import CTX, NUM_SEGMENTS, SEP
 from tests.helpers import build_transformer, randomize
 from user_dir.models.gpt import GPTModel
 from user_dir.models.unilm_seq2seq import UniLMSeq2SeqModel

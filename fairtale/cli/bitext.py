@@ -9,32 +9,50 @@ not fit, both sides are the same text, the pair occurred before, or valid or tes
 Validation and test sets stay whole and in their order. DIR/raw holds them as they were.
 """
 
-import collections
-import concurrent.futures
+import argparse
 import contextlib
 import itertools
 import json
 import os
 import re
-import signal
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
-from ..data.parallel.cleaning import DUPLICATE, HELD_OUT, HeldOut, PairCleaner, PairIndex, choose
-from ..data.parallel.files import find_parallel
+from ..data.corpus.arrays import Bools
+from ..data.corpus.report import DUPLICATE
+from ..data.parallel.cleaning import (
+    HELD_OUT,
+    Choice,
+    CleanPair,
+    HeldOut,
+    PairCleaner,
+    PairIndex,
+    choose,
+)
+from ..data.parallel.files import ParallelFiles, find_parallel
 from ..data.parallel.text import TOKENIZERS, LanguageText, TextSettings, write_settings
 from ..errors import UserError
 from .argument_types import positive_int
+from .corpus_output import summary, write_json
 from .devices import usable_cpus
 from .files import whole_file
 from .progress import progress_bar
+from .workers import worker_pool
 
 DEFAULT_VALID_SIZE = 2000
 _TASK_PAIRS = 1000  # long enough to make the transport cheap, short enough to share
-_TASKS_PER_WORKER = 4
+
+Lines = tuple[str, str]  # of source and target
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this verb."""
     parser.add_argument(
-        "--source", action="append", required=True, metavar="PREFIX", help="training corpus; repeat"
+        "--source",
+        action="append",
+        required=True,
+        metavar="PREFIX",
+        help="training corpus; may be repeated",
     )
     parser.add_argument("--valid", metavar="PREFIX", help="validation set")
     parser.add_argument(
@@ -45,10 +63,14 @@ def add_arguments(parser):
         f"(default: {DEFAULT_VALID_SIZE})",
     )
     parser.add_argument(
-        "--test", action="append", default=[], metavar="PREFIX", help="test set; repeat"
+        "--test", action="append", default=[], metavar="PREFIX", help="test set; may be repeated"
     )
-    parser.add_argument("-s", "--source-lang", default="en", help="(default: %(default)s)")
-    parser.add_argument("-t", "--target-lang", default="ru", help="(default: %(default)s)")
+    parser.add_argument(
+        "-s", "--source-lang", default="en", help="source language (default: %(default)s)"
+    )
+    parser.add_argument(
+        "-t", "--target-lang", default="ru", help="target language (default: %(default)s)"
+    )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
     parser.add_argument(
         "--max-words",
@@ -63,7 +85,10 @@ def add_arguments(parser):
         help="tokens of the longer side for one of the shorter at most (default: %(default)s)",
     )
     parser.add_argument(
-        "--tokenizer", choices=TOKENIZERS, default="moses", help="(default: %(default)s)"
+        "--tokenizer",
+        choices=TOKENIZERS,
+        default="moses",
+        help="how lines become tokens (default: %(default)s)",
     )
     parser.add_argument(
         "--no-normalize", action="store_true", help="keep quotes and dashes as they are"
@@ -73,28 +98,33 @@ def add_arguments(parser):
         action="store_true",
         help="write XML entities as Moses does by default; SentencePiece needs four pieces for one",
     )
-    parser.add_argument("--keep-duplicates", action="store_true", help="of training pairs")
-    parser.add_argument("--seed", type=int, default=1, help="of --valid-size (default: 1)")
+    parser.add_argument(
+        "--keep-duplicates", action="store_true", help="keep repeated training pairs"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, help="random seed of --valid-size (default: 1)"
+    )
     parser.add_argument(
         "--workers", type=positive_int, default=usable_cpus(), help="processes (default: all CPUs)"
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
+    """Run the verb."""
     corpora, held = _find_files(args)
     settings = TextSettings(args.tokenizer, normalize=not args.no_normalize, escape=args.escape)
-    languages = [LanguageText(name, settings) for name in (args.source_lang, args.target_lang)]
+    source, target = (LanguageText(name, settings) for name in _languages(args))
     raw = os.path.join(args.output, "raw")
     os.makedirs(raw, exist_ok=True)
     for folder in (args.output, raw):
         _remove_old(folder, args)
-    held_out, sizes = HeldOut(), {}
+    held_out, held_sizes = HeldOut(), {}
     for subset, files in held.items():
-        sizes[subset] = _write_held_out(subset, files, languages, held_out, args)
-    cleaner = PairCleaner(*languages, args.max_words, args.max_ratio)
+        held_sizes[subset] = _write_held_out(subset, files, (source, target), held_out, args)
+    cleaner = PairCleaner(source, target, args.max_words, args.max_ratio)
     counts, taken = _write_training(corpora, cleaner, held_out, args)
-    sizes = {"train": taken.pop("train"), **taken, **sizes}
+    sizes = {"train": taken.pop("train"), **taken, **held_sizes}
     write_settings(args.output, settings)
     names = {subset: os.path.basename(name) for subset, (name, _) in _held_names(args).items()}
     with whole_file(os.path.join(raw, "names.txt")) as stream:
@@ -102,30 +132,37 @@ def run(args):
     _report(args, counts, sizes, settings, names)
 
 
-def _remove_old(folder, args):
-    """A run with fewer sets shall leave none of the one before."""
-    languages = f"{re.escape(args.source_lang)}|{re.escape(args.target_lang)}"
+def _languages(args: argparse.Namespace) -> tuple[str, str]:
+    return args.source_lang, args.target_lang
+
+
+def _remove_old(folder: str, args: argparse.Namespace) -> None:
+    """Remove the sets of an earlier run, which may have had more of them."""
+    languages = "|".join(map(re.escape, _languages(args)))
     for name in os.listdir(folder):
         if re.fullmatch(rf"(train|valid|test\d*)\.({languages})", name):
             os.remove(os.path.join(folder, name))
 
 
-def _held_names(args):
+def _held_names(args: argparse.Namespace) -> dict[str, tuple[str, str]]:
+    """Return the names of validation and test sets as they were given, and by which option."""
     held = {"valid": (args.valid, "--valid")} if args.valid else {}
     for number, name in enumerate(args.test):
         held[f"test{number or ''}"] = (name, "--test")
     return held
 
 
-def _find_files(args):
-    """Everything is looked for before anything is read."""
+def _find_files(
+    args: argparse.Namespace,
+) -> tuple[dict[str, ParallelFiles], dict[str, ParallelFiles]]:
+    """Return the files of the training corpora and of the sets, before anything is read."""
     if args.source_lang == args.target_lang:
         raise UserError(f"-s {args.source_lang} -t {args.target_lang}: two languages are needed")
     if args.valid and args.valid_size:
         raise UserError("--valid and --valid-size: give one of them")
     if args.max_ratio < 1:
         raise UserError(f"--max-ratio {args.max_ratio}: at least 1")
-    pair = (args.source_lang, args.target_lang)
+    pair = _languages(args)
     corpora = {name: find_parallel(name, *pair, "--source") for name in args.source}
     if len(corpora) != len(args.source):
         raise UserError("--source: the same corpus is given twice")
@@ -133,9 +170,16 @@ def _find_files(args):
     return corpora, held
 
 
-def _write_held_out(subset, files, languages, held_out, args):
-    """Writes a set, whole and in its order; returns its number of pairs."""
-    names = [f"{subset}.{lang}" for lang in (args.source_lang, args.target_lang)]
+def _write_held_out(
+    subset: str,
+    files: ParallelFiles,
+    languages: tuple[LanguageText, LanguageText],
+    held_out: HeldOut,
+    args: argparse.Namespace,
+) -> int:
+    """Write a set, whole and in its order; return its number of pairs."""
+    names = [f"{subset}.{lang}" for lang in _languages(args)]
+    source, target = languages
     count = 0
     with contextlib.ExitStack() as stack:
         streams = [
@@ -144,7 +188,7 @@ def _write_held_out(subset, files, languages, held_out, args):
             for name in names
         ]
         for lines in files.read():
-            tokens = [language.tokenize(line) for language, line in zip(languages, lines)]
+            tokens = source.tokenize(lines[0]), target.tokenize(lines[1])
             held_out.add(*tokens)
             for stream, text in zip(streams, (*tokens, *lines)):
                 stream.write(text + "\n")
@@ -156,90 +200,90 @@ def _write_held_out(subset, files, languages, held_out, args):
 
 # ----------------------------------------------------------------------- training pairs
 
-_cleaner = None  # set once in each process
+_cleaner: PairCleaner | None = None  # set once in each process
 
 
-def _start_worker(cleaner):
+def _start_worker(cleaner: PairCleaner) -> None:
     global _cleaner
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool
     _cleaner = cleaner
 
 
-def _clean_task(pairs):
+def _clean_task(pairs: list[Lines]) -> list[CleanPair | str]:
+    assert _cleaner is not None  # _start_worker has set it
     return [_cleaner(*pair) for pair in pairs]
 
 
-def _cleaned(pairs, cleaner, pool, workers):
-    """The results of ``cleaner`` in order, from as many pairs ahead as keep the workers busy."""
+def _tasks(pairs: Iterable[Lines]) -> Iterator[list[Lines]]:
     pairs = iter(pairs)
-    if pool is None:
-        yield from itertools.starmap(cleaner, pairs)
-        return
-    under_way = collections.deque()
     while task := list(itertools.islice(pairs, _TASK_PAIRS)):
-        under_way.append(pool.submit(_clean_task, task))
-        if len(under_way) >= _TASKS_PER_WORKER * workers:
-            yield from under_way.popleft().result()
-    while under_way:
-        yield from under_way.popleft().result()
+        yield task
 
 
-def _write_training(corpora, cleaner, held_out, args):
-    """Writes train and, with --valid-size, valid; returns counts by corpus, and sizes."""
-    index, counts = PairIndex(), {}
+def _write_training(
+    corpora: dict[str, ParallelFiles],
+    cleaner: PairCleaner,
+    held_out: HeldOut,
+    args: argparse.Namespace,
+) -> tuple[dict[str, Counter[str]], dict[str, int]]:
+    """Write train and, with --valid-size, valid; return counts by corpus, and sizes."""
     temporary = os.path.join(args.output, ".cleaned.partial")
-    with contextlib.ExitStack() as stack:
-        stack.callback(lambda: os.path.exists(temporary) and os.remove(temporary))
-        pool = None
-        if args.workers > 1:
-            pool = stack.enter_context(
-                concurrent.futures.ProcessPoolExecutor(
-                    args.workers, initializer=_start_worker, initargs=(cleaner,)
-                )
-            )
-            pool.submit(int).result()  # forking is safe only before the bar's thread exists
-        bar = stack.enter_context(progress_bar(None, " pairs", "cleaning", disable=args.quiet))
-        with open(temporary, "w", encoding="utf-8", newline="\n") as stream:
-            for name, files in corpora.items():
-                counts[name] = collections.Counter()
-                for result in _cleaned(files.read(), cleaner, pool, args.workers):
+    try:
+        index, counts = _clean_corpora(corpora, cleaner, temporary, args)
+        if not index:
+            raise UserError(_nothing_left(args, counts))
+        num_valid = 0 if args.valid else args.valid_size or DEFAULT_VALID_SIZE
+        choice = choose(index, held_out, num_valid, args.seed)
+        if args.keep_duplicates:
+            choice.duplicate[:] = False
+        _count_later_losses(counts, choice)
+        if (choice.valid | choice.leaking | choice.duplicate).all():
+            raise UserError(_nothing_left(args, counts))
+        taken = _divide(temporary, choice.valid, choice.leaking | choice.duplicate, args)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+    return counts, taken
+
+
+def _clean_corpora(
+    corpora: dict[str, ParallelFiles], cleaner: PairCleaner, path: str, args: argparse.Namespace
+) -> tuple[PairIndex, dict[str, Counter[str]]]:
+    """Write what is kept of all corpora to ``path``; return its digests, and counts by corpus."""
+    index, counts = PairIndex(), dict[str, Counter[str]]()
+    with (
+        worker_pool(args.workers, _start_worker, cleaner) as pool,
+        progress_bar(None, " pairs", "cleaning", disable=args.quiet) as bar,
+        open(path, "w", encoding="utf-8", newline="\n") as stream,
+    ):
+        for name, files in corpora.items():
+            counts[name] = Counter()
+            for task, results in pool.map(_clean_task, _tasks(files.read())):
+                for result in results:
                     counts[name]["pairs"] += 1
                     if isinstance(result, str):
                         counts[name][result] += 1
                     else:
-                        index.add(*result[:2])
+                        index.add(result.source_tokens, result.target_tokens)
                         stream.write("\t".join(result) + "\n")
-                    bar.update(1)
-        if not index:
-            raise UserError(_nothing_left(args, counts))
-        num_valid = 0 if args.valid else args.valid_size or DEFAULT_VALID_SIZE
-        valid, leaking, duplicate = choose(index, held_out, num_valid, args.seed)
-        if args.keep_duplicates:
-            duplicate[:] = False
-        if (valid | leaking | duplicate).all():
-            _count_later_losses(counts, leaking, duplicate)
-            raise UserError(_nothing_left(args, counts))
-        taken = _divide(temporary, valid, leaking | duplicate, args)
-    _count_later_losses(counts, leaking, duplicate)
-    return counts, taken
+                bar.update(len(task))
+    return index, counts
 
 
-def _nothing_left(args, counts):
-    lost = sum(counts.values(), collections.Counter())
+def _nothing_left(args: argparse.Namespace, counts: dict[str, Counter[str]]) -> str:
+    lost: Counter[str] = sum(counts.values(), Counter())
     reasons = ", ".join(f"{reason} {count}" for reason, count in lost.items())
     return f"--source {' '.join(args.source)}: no pair is left to train on ({reasons})"
 
 
-def _divide(cleaned, valid, dropped, args):
-    """Copies the pairs that are kept to their files; returns their numbers."""
-    pair = (args.source_lang, args.target_lang)
+def _divide(cleaned: str, valid: Bools, dropped: Bools, args: argparse.Namespace) -> dict[str, int]:
+    """Copy the pairs that are kept to their files; return their numbers."""
     sizes = {"train": 0, "valid": 0} if valid.any() else {"train": 0}
     with contextlib.ExitStack() as stack:
         streams = {
             subset: [
                 stack.enter_context(whole_file(os.path.join(args.output, folder, f"{subset}.{x}")))
                 for folder in (("", "raw") if subset == "valid" else ("",))
-                for x in pair
+                for x in _languages(args)
             ]
             for subset in sizes
         }
@@ -254,24 +298,30 @@ def _divide(cleaned, valid, dropped, args):
     return sizes
 
 
-def _count_later_losses(counts, leaking, duplicate):
-    """Adds to each corpus what was lost after it had been cleaned."""
+def _count_later_losses(counts: dict[str, Counter[str]], choice: Choice) -> None:
+    """Add to each corpus what was lost after it had been cleaned."""
     start = 0
     for count in counts.values():
         end = start + count["pairs"] - sum(n for key, n in count.items() if key != "pairs")
-        count[HELD_OUT] = int(leaking[start:end].sum())
-        count[DUPLICATE] = int(duplicate[start:end].sum())
+        count[HELD_OUT] = int(choice.leaking[start:end].sum())
+        count[DUPLICATE] = int(choice.duplicate[start:end].sum())
         start = end
 
 
-def _report(args, counts, sizes, settings, names):
+def _report(
+    args: argparse.Namespace,
+    counts: dict[str, Counter[str]],
+    sizes: dict[str, int],
+    settings: TextSettings,
+    names: dict[str, str],
+) -> None:
     for name, count in counts.items():
         lost = ", ".join(f"{key} {n}" for key, n in count.items() if n and key != "pairs")
         print(f"{name}: {count['pairs']} pairs" + (f"; left out: {lost}" if lost else ""))
-    print(f"{', '.join(f'{name} {size}' for name, size in sizes.items())} -> {args.output}")
+    print(summary(sizes, args.output))
     options = ("max_words", "max_ratio", "seed", "keep_duplicates")
     report = {
-        "languages": [args.source_lang, args.target_lang],
+        "languages": list(_languages(args)),
         "corpora": counts,
         "sets": names,
         "pairs": sizes,
@@ -279,5 +329,4 @@ def _report(args, counts, sizes, settings, names):
         "settings": {name: getattr(args, name) for name in options},
     }
     with whole_file(os.path.join(args.output, "report.json")) as stream:
-        json.dump(report, stream, indent=1)
-        stream.write("\n")
+        write_json(report, stream)

@@ -10,31 +10,32 @@ All dialogs of one document, conversation, product or question go to the same su
 by a hash of the seed and that group.
 """
 
-import contextlib
-import json
-import os
+import argparse
+from collections.abc import Callable, Iterator
 
-from ..data.corpus.split import SUBSETS, StorySplitter
+from ..data.corpus.split import Splitter
 from ..data.dialog.cleaning import DEFAULT_MAX_CHARS, DEFAULT_MAX_CONTEXT_TURNS, Cleaning
+from ..data.dialog.formats import FORMATS, find_sources, read_dialogs, subset_by_name
 from ..data.dialog.records import DialogReport
-from ..data.dialog.sources import FORMATS, find_sources, read_dialogs, subset_by_name
 from ..errors import UserError
-from .argument_types import fraction, positive_int
-from .files import whole_file
-from .progress import progress_bar
+from .argument_types import positive_int
+from .corpus_output import CorpusOutput, add_source_arguments, add_split_arguments, write_corpus
+
+# What report.json says of the options.
+_SETTINGS = (
+    *("valid", "test", "seed", "split_by_name", "format", "max_context_turns", "dedupe"),
+    *("keep_asides", "keep_punctuation", "min_chars", "max_chars", "allow_equal"),
+)
 
 
-def _whole_number(text):
-    """An argparse type: 0, 1, 2, ..."""
+def _whole_number(text: str) -> int:
+    """Return an option's value; an argparse type for 0, 1, 2, ..."""
     return 0 if text == "0" else positive_int(text)
 
 
-def add_arguments(parser):
-    parser.add_argument("source", nargs="+", help="file or folder; several are read in this order")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
-    parser.add_argument(
-        "--format", choices=FORMATS, help="of every file, where recognition by itself goes wrong"
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this verb."""
+    add_source_arguments(parser, FORMATS)
     parser.add_argument(
         "--max-context-turns",
         type=_whole_number,
@@ -55,13 +56,14 @@ def add_arguments(parser):
         "--min-chars",
         type=positive_int,
         default=1,
-        help="of query and of response, after cleaning (default: %(default)s)",
+        help="fewest characters of query and of response, after cleaning (default: %(default)s)",
     )
     cleaning.add_argument(
         "--max-chars",
         type=positive_int,
         default=DEFAULT_MAX_CHARS,
-        help="of query and of response; context is cut at a longer turn (default: %(default)s)",
+        help="most characters of query and of response; context is cut at a longer turn "
+        "(default: %(default)s)",
     )
     cleaning.add_argument(
         "--allow-equal", action="store_true", help="keep responses that equal their query"
@@ -76,23 +78,18 @@ def add_arguments(parser):
         "not a counted loss",
     )
     split = parser.add_argument_group("split")
-    split.add_argument(
-        "--valid", type=fraction, default=0.005, help="share for valid.tsv (default: %(default)s)"
-    )
-    split.add_argument(
-        "--test", type=fraction, default=0.005, help="share for test.tsv (default: %(default)s)"
-    )
-    split.add_argument("--seed", type=int, default=1, help="of the split (default: %(default)s)")
+    add_split_arguments(split, "tsv")
     split.add_argument(
         "--split-by-name",
         action="store_true",
         help="a file named test* is test as a whole, valid* or dev* is valid; a subset that "
         "has such files gets no share of the others",
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
+    """Run the verb."""
     report = DialogReport(strict=args.strict)
     if args.min_chars > args.max_chars:
         raise UserError(f"--min-chars {args.min_chars}: not above --max-chars {args.max_chars}")
@@ -102,50 +99,34 @@ def run(args):
         min_chars=args.min_chars,
         max_chars=args.max_chars,
         allow_equal=args.allow_equal,
+        max_context_turns=args.max_context_turns,
     )
     paths = find_sources(args.source, report)
     shares, named = _shares(args, paths)
-    splitter = StorySplitter(args.seed, shares["valid"], shares["test"])
-    # A subset that is not wanted (share 0) is not written, and none is left from before.
-    wanted = [s for s in SUBSETS if s == "train" or shares[s] > 0 or s in named]
-    counts = dict.fromkeys(wanted, 0)
-    with contextlib.ExitStack() as stack:
-        # All files take their names together at the end, the report last.
-        report_file = stack.enter_context(whole_file(os.path.join(args.output, "report.json")))
-        files = {
-            name: stack.enter_context(whole_file(os.path.join(args.output, f"{name}.tsv")))
-            for name in wanted
-        }
-        total = sum(map(os.path.getsize, paths))
-        bar = stack.enter_context(
-            progress_bar(total, "B", "dialogs", unit_scale=True, disable=args.quiet)
-        )
+    splitter = Splitter(args.seed, shares["valid"], shares["test"])
+
+    def read(on_bytes: Callable[[int], object]) -> Iterator[tuple[str, str]]:
         dialogs = read_dialogs(
             paths,
             report,
             cleaning,
-            max_context_turns=args.max_context_turns,
             source_format=args.format,
             dedupe=args.dedupe,
-            on_bytes=bar.update,
+            on_bytes=on_bytes,
         )
         for dialog in dialogs:
-            subset = dialog.subset if dialog.subset in named else splitter.subset(dialog)
-            files[subset].write(dialog.text + "\n")
-            counts[subset] += 1
-        _check_counts(args, report, counts, named)
-        json.dump({**report.as_dict(), "subsets": counts, **_settings(args)}, report_file, indent=1)
-        report_file.write("\n")
-    for name in set(SUBSETS) - set(wanted):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(args.output, f"{name}.tsv"))
-    for line in report.lines():
-        print(line)
-    print(f"{', '.join(f'{name} {count}' for name, count in counts.items())} -> {args.output}")
+            subset = dialog.subset
+            if subset is None or subset not in named:
+                subset = splitter.subset(dialog)
+            yield subset, dialog.text
+
+    output = CorpusOutput(args.output, "dialog", "dialogs", "tsv", shares, named, args.quiet)
+    settings = {"settings": {name: getattr(args, name) for name in _SETTINGS}}
+    write_corpus(output, read, report, paths, {"sources": args.source, **settings})
 
 
-def _shares(args, paths):
-    """The shares of valid and test, and the subsets that have files of their own.
+def _shares(args: argparse.Namespace, paths: list[str]) -> tuple[dict[str, float], set[str]]:
+    """Return the shares of valid and test, and the subsets that have files of their own.
 
     Raises:
         UserError: with --split-by-name no file is named after valid or test.
@@ -153,38 +134,8 @@ def _shares(args, paths):
     shares = {"valid": args.valid, "test": args.test}
     if not args.split_by_name:
         return shares, set()
-    named = {subset_by_name(path) for path in paths} & set(shares)
+    subsets = map(subset_by_name, paths)
+    named = {subset for subset in subsets if subset is not None and subset in shares}
     if not named:
         raise UserError("--split-by-name: no file is named valid*, dev* or test*")
     return {name: 0.0 if name in named else share for name, share in shares.items()}, named
-
-
-def _settings(args):
-    names = (
-        *("valid", "test", "seed", "split_by_name", "format", "max_context_turns", "dedupe"),
-        *("keep_asides", "keep_punctuation", "min_chars", "max_chars", "allow_equal"),
-    )
-    return {"sources": args.source, "settings": {name: getattr(args, name) for name in names}}
-
-
-def _check_counts(args, report, counts, named):
-    """An empty subset would only be noticed much later, by fairseq, in other words."""
-    if not report.num_kept:
-        reasons = "; ".join(f"{kind}: {count}" for kind, count in report.skipped.items())
-        places = [place for named in report.places.values() for place in named]
-        first = f", first: {places[0]}" if places else ""
-        raise UserError(
-            f"no dialog found in {', '.join(args.source)} "
-            f"({reasons or 'the files are empty'}{first})"
-        )
-    for name, count in counts.items():
-        if count:
-            continue
-        if name in named:
-            raise UserError(f"--split-by-name: no dialog is left of the {name} files")
-        share = getattr(args, name, None)
-        asked = f"--{name} {share} of " if share is not None else "the rest of "
-        raise UserError(
-            f"{asked}{report.num_kept} dialogs came to 0 {name} dialogs; "
-            "raise the share, give more dialogs, or set the share to 0"
-        )

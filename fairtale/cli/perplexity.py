@@ -9,8 +9,10 @@ The model is read from disk alone: nothing is fetched, no code of the folder is 
 weights are safetensors or loaded weights-only.
 """
 
+import argparse
 import math
 import os
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..data.corpus.text_lines import read_text_lines
@@ -19,9 +21,13 @@ from .argument_types import positive_int
 from .devices import find_device
 from .optional import require, require_transformers
 from .progress import progress_bar
+from .tables import table
+
+RENAMED_OPTIONS = {"--device": "--cpu"}
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this verb."""
     parser.add_argument("text", nargs="+", help="UTF-8 files; - is standard input")
     parser.add_argument("--model", required=True, metavar="DIR", help="a Hugging Face model folder")
     parser.add_argument(
@@ -42,17 +48,21 @@ def add_arguments(parser):
         action="store_true",
         help="put no begin mark before a text; its first token is then not scored",
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cuda if there is one)")
+    parser.add_argument(
+        "--cpu",
+        action="store_true",
+        help="use the CPU even where there is a GPU (CUDA_VISIBLE_DEVICES chooses another GPU)",
+    )
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
-        help="(default: bfloat16 on cuda, float32 elsewhere)",
+        help="precision of the model (default: bfloat16 on a GPU, float32 elsewhere)",
     )
     parser.add_argument(
         "--batch-size", type=positive_int, default=8, help="windows at once (default: %(default)s)"
     )
     parser.add_argument("--table", action="store_true", help="print a Markdown table")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
 
 
 class Score(NamedTuple):
@@ -65,16 +75,19 @@ class Score(NamedTuple):
     num_empty: int
 
     @property
-    def perplexity(self):
+    def perplexity(self) -> float:
+        """Perplexity by token."""
         mean = self.nll / self.num_tokens
         return math.exp(mean) if mean < 700 else math.inf  # beyond, exp overflows
 
     @property
-    def bits_per_byte(self):
+    def bits_per_byte(self) -> float:
+        """Bits by byte of UTF-8."""
         return self.nll / math.log(2) / self.num_bytes
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
+    """Run the verb."""
     if not os.path.isdir(args.model):
         raise UserError(f"--model {args.model}: not a folder; models are read from disk only")
     # Before the slow imports: a missing text should not take ten seconds to be noticed.
@@ -89,8 +102,8 @@ def run(args):
     print(scorer.signature())
 
 
-def read_texts(path, separator):
-    """The texts of a file, white space at their ends removed; empty ones included.
+def read_texts(path: str, separator: str | None) -> list[str]:
+    """Return the texts of a file, white space at their ends removed; empty ones included.
 
     Raises:
         UserError: no text but white space in the file, or not UTF-8.
@@ -108,8 +121,8 @@ def read_texts(path, separator):
     return texts
 
 
-def windows(num_tokens, size, stride):
-    """Where the sliding windows lie over ``num_tokens`` tokens.
+def windows(num_tokens: int, size: int, stride: int) -> Iterator[tuple[int, int, int]]:
+    """Place sliding windows over ``num_tokens`` tokens.
 
     Yields:
         ``(begin, end, first_scored)``: tokens ``begin`` to ``end`` are seen, and those from
@@ -134,13 +147,13 @@ class Scorer:
         UserError: the folder holds no such model, or an option does not fit it.
     """
 
-    def __init__(self, args):
+    def __init__(self, args: argparse.Namespace) -> None:
         import torch
         import transformers
 
         self._torch = torch
         self._args = args
-        self._device = find_device(args.device, kinds=None)
+        self._device = find_device("cpu" if args.cpu else None)
         default = "bfloat16" if self._device.type == "cuda" else "float32"
         self._dtype = args.dtype or default
         transformers.utils.logging.set_verbosity_error()
@@ -166,7 +179,8 @@ class Scorer:
         self._set_window()
         self._begin = None if args.no_begin else self._tokenizer.bos_token_id
 
-    def _set_window(self):
+    def _set_window(self) -> None:
+        """Choose window and stride, as far as the model has positions."""
         args, config = self._args, self._model.config
         positions = getattr(config, "max_position_embeddings", None) or getattr(
             config, "n_positions", None
@@ -183,8 +197,8 @@ class Scorer:
         if self._stride >= self._window:
             raise UserError(f"--stride {self._stride}: below the window of {self._window} tokens")
 
-    def signature(self):
-        """The settings that change the figures, as one line."""
+    def signature(self) -> str:
+        """Return the settings that change the figures, as one line."""
         import transformers
 
         parts = {
@@ -201,8 +215,8 @@ class Scorer:
         }
         return "|".join(f"{name}:{value}" for name, value in parts.items())
 
-    def score(self, texts, name):
-        """The :class:`Score` of ``texts``.
+    def score(self, texts: list[str], name: str) -> Score:
+        """Score the texts of a file.
 
         Raises:
             UserError: not one token was scored, or the model gave no number.
@@ -231,9 +245,9 @@ class Scorer:
         num_empty = texts.count("")
         return Score(nll, num_tokens, num_bytes, len(texts) - num_empty, num_empty)
 
-    def _rows(self, texts):
-        """``([(token ids of a window, first scored index)], tokens scored)``."""
-        rows, num_tokens = [], 0
+    def _rows(self, texts: list[str]) -> tuple[list[tuple[list[int], int]], int]:
+        """Return ``([(token ids of a window, first scored index)], tokens scored)``."""
+        rows, num_tokens = list[tuple[list[int], int]](), 0
         for text in texts:
             if not text:
                 continue
@@ -247,18 +261,17 @@ class Scorer:
                 num_tokens += end - first
         return rows, num_tokens
 
-    def _batch_nll(self, batch):
-        """Negative log-likelihood in nats, summed over the scored tokens of a batch."""
+    def _batch_nll(self, batch: list[tuple[list[int], int]]) -> float:
+        """Return the negative log-likelihood in nats, summed over the scored tokens of a batch."""
         torch = self._torch
         length = max(len(ids) for ids, _ in batch)
         tokens = torch.zeros(len(batch), length, dtype=torch.long)  # [B, T], padded with id 0
         seen = torch.zeros_like(tokens)  # 1 is a real token
         targets = torch.full_like(tokens, -100)  # -100 is not scored
         for row, (ids, first) in enumerate(batch):
-            ids = torch.tensor(ids)
-            tokens[row, : len(ids)] = ids
+            tokens[row, : len(ids)] = torch.tensor(ids)
             seen[row, : len(ids)] = 1
-            targets[row, first : len(ids)] = ids[first:]
+            targets[row, first : len(ids)] = torch.tensor(ids[first:])
         tokens, seen, targets = (x.to(self._device) for x in (tokens, seen, targets))
         with torch.inference_mode():
             logits = self._model(input_ids=tokens, attention_mask=seen).logits  # [B, T, V]
@@ -271,7 +284,7 @@ class Scorer:
         return nll
 
 
-def _print_scores(scores, as_table):
+def _print_scores(scores: dict[str, Score], as_table: bool) -> None:
     heads = ("text", "texts", "tokens", "bytes", "perplexity", "bits/byte")
     rows = [
         (
@@ -284,24 +297,7 @@ def _print_scores(scores, as_table):
         )
         for path, score in scores.items()
     ]
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-
-    def line(cells):
-        padded = [
-            cell.ljust(width) if number == 0 else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return f"| {' | '.join(padded)} |" if as_table else "  ".join(padded)
-
-    print(line(heads))
-    if as_table:
-        dashes = [
-            "-" * width if number == 0 else "-" * (width - 1) + ":"
-            for number, width in enumerate(widths)
-        ]
-        print(line(dashes))
-    for row in rows:
-        print(line(row))
+    print(table(heads, rows, as_table))
     num_empty = sum(score.num_empty for score in scores.values())
     if num_empty:
         print(f"empty texts skipped: {num_empty}")

@@ -11,6 +11,8 @@ reference the one of highest F1, which is what a perfect re-ranking could choose
 Printed last: the settings that made the figures.
 """
 
+import argparse
+import functools
 import re
 import statistics
 from collections import Counter, defaultdict
@@ -19,19 +21,21 @@ from typing import NamedTuple
 from ..data.corpus.text_lines import read_text_lines
 from ..errors import UserError
 from .argument_types import positive_int
+from .tables import table
 
 _OUTPUT_LINE = re.compile(r"([HD])-(\d+)\t(\S+)\t(.*)", re.DOTALL)
 _GENERATED = re.compile(r"[SH]-\d+\t")
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this verb."""
     parser.add_argument("hyp", metavar="HYP", help="replies; - is standard input")
     parser.add_argument("ref", metavar="REF", help="responses that people wrote")
     parser.add_argument(
         "--nbest",
         type=positive_int,
         metavar="N",
-        help="candidates for each reference (default: 1; fairseq's output says it itself)",
+        help="candidates for each reference (default: as many as fairseq's output has, else 1)",
     )
     parser.add_argument(
         "--tokenize",
@@ -56,7 +60,8 @@ class Scores(NamedTuple):
 _HEADS = ("BLEU", "chrF", "distinct-1", "distinct-2", "length", "F1")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
+    """Run the verb."""
     references = [line.split("\t")[-1] for line in read_text_lines(args.ref)]
     if not references:
         raise UserError(f"{args.ref}: no reference in it")
@@ -73,7 +78,7 @@ def run(args):
         repeated = [reference for reference in references for _ in range(nbest)]
         rows[f"all {nbest}"] = scorer.score([c for group in candidates for c in group], repeated)
         best = [
-            max(group, key=lambda reply, r=reference: scorer.f1(reply, r))
+            max(group, key=functools.partial(scorer.f1, reference=reference))
             for group, reference in zip(candidates, references, strict=True)
         ]
         rows[f"best F1 of {nbest}"] = scorer.score(best, references)
@@ -83,8 +88,8 @@ def run(args):
     print(scorer.signature(nbest))
 
 
-def read_candidates(path, nbest):
-    """The candidates of each dialog, best first: ``[[reply, ...], ...]``.
+def read_candidates(path: str, nbest: int | None) -> list[list[str]]:
+    """Return the candidates of each dialog, best first.
 
     Raises:
         UserError: dialogs have different numbers of candidates, or one is missing.
@@ -100,9 +105,9 @@ def read_candidates(path, nbest):
     return [lines[i : i + nbest] for i in range(0, len(lines), nbest)]
 
 
-def _read_generated(lines, path, nbest):
-    """The replies in the output of fairseq-generate, which is not in the order of the data."""
-    found = {"H": defaultdict(list), "D": defaultdict(list)}
+def _read_generated(lines: list[str], path: str, nbest: int | None) -> list[list[str]]:
+    """Return the replies in the output of fairseq-generate, in the order of the data."""
+    found: dict[str, dict[int, list[str]]] = {"H": defaultdict(list), "D": defaultdict(list)}
     for line in lines:
         match = _OUTPUT_LINE.fullmatch(line)
         if match:
@@ -127,7 +132,7 @@ def _read_generated(lines, path, nbest):
 
 
 class DialogScorer:
-    """Corpus figures of replies.
+    """Compute corpus figures of replies.
 
     distinct-n is the number of different n-grams of words in all replies, divided by the
     number of n-grams (Li et al. 2016, who divide by the number of words). F1 is the harmonic
@@ -141,7 +146,7 @@ class DialogScorer:
         UserError: there is no such tokenizer, or it needs a package that is missing.
     """
 
-    def __init__(self, tokenize):
+    def __init__(self, tokenize: str) -> None:
         from sacrebleu.metrics import BLEU, CHRF
 
         if tokenize not in BLEU.TOKENIZERS:
@@ -151,33 +156,33 @@ class DialogScorer:
         except (ImportError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"--tokenize {tokenize}: {reason}") from None
-        self._words = {}
+        self._words: dict[str, list[str]] = {}
 
-    def words(self, text):
-        """The words of a reply."""
+    def words(self, text: str) -> list[str]:
+        """Return the words of a reply."""
         if text not in self._words:
             tokens = self._bleu.tokenizer(text.lower()).split()
             self._words[text] = [t for t in tokens if any(c.isalnum() for c in t)]
         return self._words[text]
 
-    def f1(self, reply, reference):
-        """Unigram F1, 0 to 1; two texts without words agree."""
+    def f1(self, reply: str, reference: str) -> float:
+        """Return unigram F1, 0 to 1; two texts without words agree."""
         hyp, ref = self.words(reply), self.words(reference)
         if not hyp and not ref:
             return 1.0
         common = (Counter(hyp) & Counter(ref)).total()
         return 2 * common / (len(hyp) + len(ref))
 
-    def distinct(self, replies, n):
-        """Different n-grams of words over all n-grams, 0 to 1."""
-        grams = Counter()
+    def distinct(self, replies: list[str], n: int) -> float:
+        """Return the different n-grams of words over all n-grams, 0 to 1."""
+        grams: Counter[tuple[str, ...]] = Counter()
         for reply in replies:
             words = self.words(reply)
             grams.update(zip(*(words[i:] for i in range(n)), strict=False))
         return len(grams) / grams.total() if grams else 0.0
 
-    def score(self, replies, references):
-        """The :class:`Scores` of as many replies as references."""
+    def score(self, replies: list[str], references: list[str]) -> Scores:
+        """Return the figures of as many replies as references."""
         pairs = zip(replies, references, strict=True)
         return Scores(
             self._bleu.corpus_score(replies, [references]).score,
@@ -188,8 +193,8 @@ class DialogScorer:
             100 * statistics.fmean(self.f1(reply, reference) for reply, reference in pairs),
         )
 
-    def signature(self, nbest):
-        """The settings that change the figures, as one line; after a score was made."""
+    def signature(self, nbest: int) -> str:
+        """Return the settings that change the figures, as one line; after a score was made."""
         tokenizer = self._bleu.get_signature().info["tok"]
         return " ".join(
             (
@@ -203,18 +208,6 @@ class DialogScorer:
         )
 
 
-def _print_rows(rows, as_table):
+def _print_rows(rows: dict[str, Scores], as_table: bool) -> None:
     cells = [(name, *(f"{value:.2f}" for value in scores)) for name, scores in rows.items()]
-    lines = [("reply", *_HEADS), *cells]
-    if as_table:
-        lines.insert(1, ("---",) + ("--:",) * len(_HEADS))
-        for line in lines:
-            print("| " + " | ".join(line) + " |")
-        return
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    for line in lines:
-        first, *others = (
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        print("  ".join([first, *others]))
+    print(table(("reply", *_HEADS), cells, as_table))

@@ -8,30 +8,31 @@ With --dialog a line is a dialog: turns separated by tabs, the response last. It
 left out, counted and named.
 """
 
+import argparse
 import collections
-import concurrent.futures
 import contextlib
 import functools
 import os
-import signal
 import sys
+from collections.abc import Callable, Iterator
+from typing import Any
 
-from ..data.corpus.records import NUM_PLACES_NAMED
+from ..data.corpus.report import NUM_PLACES_NAMED
 from ..data.corpus.text_lines import decode_line, open_binary
 from ..errors import UserError
 from .argument_types import positive_int
 from .devices import usable_cpus
 from .files import whole_file
 from .progress import progress_bar
-from .spm_dialog import DialogEncoder, LeftOut
+from .spm_dialog import DialogEncoder, Encoded, LeftOut
+from .workers import WorkerPool, worker_pool
 
 # A task for a worker: long enough to make the transport cheap, short enough to share.
 _TASK_BYTES = 1 << 19
-# Tasks under way per worker; more would only fill memory when the reader is ahead.
-_TASKS_PER_WORKER = 4
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this verb."""
     parser.add_argument("text", nargs="+", help="UTF-8 files; - is standard input")
     parser.add_argument("--model", required=True, help="a .model file")
     parser.add_argument("--output", metavar="FILE", help="for one text (default: standard output)")
@@ -58,63 +59,45 @@ def add_arguments(parser):
     parser.add_argument(
         "--workers", type=positive_int, default=usable_cpus(), help="processes (default: all CPUs)"
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar, no summary")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
+    """Run the verb."""
     pairs = _pairs(args)
     if args.dialog and args.decode:
         raise UserError("--dialog and --decode: give one of them")
     if args.kept_dir:
         _check_kept_dir(args)
-    _load(args.model)  # a bad model is better met here than in every worker
+    _load(args.model)  # one error here is better than one in every worker
     total = sum(os.path.getsize(source) for source, _ in pairs if source != "-")
-    with contextlib.ExitStack() as stack:
-        pool = None
-        if args.workers > 1 and total > _TASK_BYTES:
-            pool = stack.enter_context(_worker_pool(args))
-        else:
-            _start_worker(args.model, _converter(args), ignore_interrupt=False)
-        bar = stack.enter_context(
-            progress_bar(total, "B", _verb(args), unit_scale=True, disable=args.quiet or not total)
-        )
+    num_workers = args.workers if total > _TASK_BYTES else 1
+    with (
+        worker_pool(num_workers, _start_worker, args.model, _converter(args)) as pool,
+        progress_bar(
+            total, "B", _verb(args), unit_scale=True, disable=args.quiet or not total
+        ) as bar,
+    ):
         for source, target in pairs:
-            counts, lost = _convert_file(source, target, pool, args, bar)
+            counts, lost = _convert_file(source, target, pool, args, bar.update)
             if not args.quiet:
-                print(_summary(source, target, counts, args), *lost, sep="\n", file=sys.stderr)
+                print(_summary(source, target, counts), *lost, sep="\n", file=sys.stderr)
 
 
-@contextlib.contextmanager
-def _worker_pool(args):
-    # An executor, for a multiprocessing.Pool waits for ever when a worker is killed.
-    pool = concurrent.futures.ProcessPoolExecutor(
-        args.workers, initializer=_start_worker, initargs=(args.model, _converter(args))
-    )
-    try:
-        # Start them now: forking is safe only before the progress bar's thread exists.
-        pool.submit(int).result()
-        yield pool
-    except concurrent.futures.process.BrokenProcessPool:
-        raise UserError(
-            f"a worker process died; memory may be short: try fewer than --workers {args.workers}"
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _converter(args):
-    """The class that converts lines, given a SentencePiece processor."""
+def _converter(args: argparse.Namespace) -> Callable[[Any], "Converter"]:
+    """Return what makes a converter of lines, given a SentencePiece processor."""
     if args.dialog:
         return functools.partial(DialogEncoder, max_unknown=args.max_unknown)
     return _Decoder if args.decode else _Encoder
 
 
-def _verb(args):
+def _verb(args: argparse.Namespace) -> str:
     return "decoding" if args.decode else "encoding"
 
 
-def _pairs(args):
-    """``[(source, target)]``; target None is standard output."""
+def _pairs(args: argparse.Namespace) -> list[tuple[str, str | None]]:
+    """Return ``[(source, target)]``; target None is standard output."""
+    pairs: list[tuple[str, str | None]]
     if args.output and args.output_dir:
         raise UserError("--output and --output-dir: give one of them")
     if args.output_dir:
@@ -141,7 +124,7 @@ def _pairs(args):
     return pairs
 
 
-def _check_kept_dir(args):
+def _check_kept_dir(args: argparse.Namespace) -> None:
     if not (args.dialog and args.output_dir):
         raise UserError("--kept-dir needs --dialog and --output-dir")
     taken = {os.path.realpath(os.path.dirname(path) or ".") for path in args.text}
@@ -151,8 +134,12 @@ def _check_kept_dir(args):
         )
 
 
-def _load(path):
-    """Raises UserError where ``path`` is no SentencePiece model."""
+def _load(path: str) -> Any:
+    """Return the processor of a SentencePiece model.
+
+    Raises:
+        UserError: there is no such file, or it is no such model.
+    """
     import sentencepiece
 
     if not os.path.isfile(path):
@@ -166,61 +153,62 @@ def _load(path):
 
 # ------------------------------------------------------------------------------ workers
 
-_convert = None  # set once in each process
+Converter = Callable[[list[str]], Encoded]
+
+_convert: Converter | None = None  # set once in each process
 
 
-def _start_worker(model, converter, ignore_interrupt=True):
+def _start_worker(model: str, make_converter: Callable[[Any], Converter]) -> None:
     global _convert
-    if ignore_interrupt:
-        # Ctrl-C reaches the whole group; only the parent answers it, by ending the pool.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _convert = converter(_load(model))
+    _convert = make_converter(_load(model))
 
 
 class _Encoder:
-    """Lines of text to lines of pieces."""
+    """Turn lines of text into lines of pieces."""
 
-    def __init__(self, processor):
+    def __init__(self, processor: Any) -> None:
         self._processor = processor
         self._pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
         self._unknown = processor.unk_id()
 
-    def __call__(self, lines):
-        """``(encoded lines, pieces, unknown pieces)``."""
+    def __call__(self, lines: list[str]) -> Encoded:
+        """Return the encoded lines and their counts."""
         # By number and not as strings: SentencePiece spells an unknown piece with the
         # letters of the text, so a text could write fairseq's `</s>`.
         encoded = self._processor.encode(lines)
         num_unknown = sum(ids.count(self._unknown) for ids in encoded)
         texts = [" ".join([self._pieces[i] for i in ids]) for ids in encoded]
-        return texts, sum(map(len, encoded)), num_unknown
+        return Encoded(texts, sum(map(len, encoded)), num_unknown)
 
 
 class _Decoder:
-    """Lines of pieces to lines of text; what is no piece of the model stays as it is."""
+    """Turn lines of pieces into lines of text; what is no piece of the model stays as it is."""
 
-    def __init__(self, processor):
+    def __init__(self, processor: Any) -> None:
         self._processor = processor
 
-    def __call__(self, lines):
+    def __call__(self, lines: list[str]) -> Encoded:
+        """Return the decoded lines and their counts."""
         split = [line.split() for line in lines]
         texts = [self._processor.decode(pieces) if pieces else "" for pieces in split]
         # One line must stay one line, whatever bytes the pieces spell.
         texts = [" ".join(text.splitlines()) if text else "" for text in texts]
-        return texts, sum(map(len, split)), 0
+        return Encoded(texts, sum(map(len, split)), 0)
 
 
-def _convert_task(lines):
-    return len(lines), *_convert(lines)
+def _convert_task(task: tuple[list[str], int]) -> Encoded:
+    assert _convert is not None  # _start_worker has set it
+    return _convert(task[0])
 
 
 # ------------------------------------------------------------------------------- parent
 
 
-def _tasks(source):
-    """Lists of decoded lines, each about ``_TASK_BYTES``, with their bytes."""
+def _tasks(source: str) -> Iterator[tuple[list[str], int]]:
+    """Yield lists of decoded lines, each about ``_TASK_BYTES``, with their bytes."""
     stream = open_binary(source)
     try:
-        lines, size = [], 0
+        lines, size = list[str](), 0
         for number, line in enumerate(stream, start=1):
             lines.append(decode_line(line, source, number))
             size += len(line)
@@ -234,44 +222,32 @@ def _tasks(source):
             stream.close()
 
 
-def _results(source, pool, num_workers):
-    """The lines of each task, what the workers make of them, in order, and their bytes."""
-    if pool is None:
-        for lines, size in _tasks(source):
-            yield lines, _convert_task(lines), size
-        return
-    # Executor.map would read the whole file ahead; tasks are handed out as results come in.
-    under_way = collections.deque()
-    for lines, size in _tasks(source):
-        under_way.append((lines, pool.submit(_convert_task, lines), size))
-        if len(under_way) >= _TASKS_PER_WORKER * num_workers:
-            first, future, done = under_way.popleft()
-            yield first, future.result(), done
-    while under_way:
-        first, future, done = under_way.popleft()
-        yield first, future.result(), done
-
-
-def _convert_file(source, target, pool, args, bar):
-    """Writes ``target``; returns counts of lines, empty lines, pieces, unknown pieces, and
-    what was left out, one text for each reason.
+def _convert_file(
+    source: str,
+    target: str | None,
+    pool: WorkerPool,
+    args: argparse.Namespace,
+    on_bytes: Callable[[int], object],
+) -> tuple[collections.Counter[str], list[str]]:
+    """Write ``target``; return counts of lines, empty lines, pieces, unknown pieces, and what
+    was left out, one text for each reason.
     """
-    counts, left_out, places = collections.Counter(), collections.Counter(), {}
+    counts: collections.Counter[str] = collections.Counter()
+    left_out: collections.Counter[str] = collections.Counter()
+    places: dict[str, list[str]] = {}
     output = whole_file(target) if target else contextlib.nullcontext(sys.stdout)
-    kept = contextlib.nullcontext()
+    kept: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
     if args.kept_dir:
         kept = whole_file(os.path.join(args.kept_dir, os.path.basename(source)))
     with output as stream, kept as kept_stream:
-        for lines, (num_lines, texts, num_pieces, num_unknown), size in _results(
-            source, pool, args.workers
-        ):
-            counts["in"] += num_lines
-            counts["out"] += len(texts)
-            counts["empty"] += texts.count("")
-            counts["pieces"] += num_pieces
-            counts["unknown"] += num_unknown
-            first = counts["in"] - num_lines + 1
-            for number, (line, text) in enumerate(zip(lines, texts, strict=False), first):
+        for (lines, size), encoded in pool.map(_convert_task, _tasks(source)):
+            first = counts["in"] + 1
+            counts["in"] += len(lines)
+            counts["out"] += len(encoded.texts)
+            counts["empty"] += encoded.texts.count("")
+            counts["pieces"] += encoded.num_pieces
+            counts["unknown"] += encoded.num_unknown
+            for number, (line, text) in enumerate(zip(lines, encoded.texts, strict=False), first):
                 if isinstance(text, LeftOut):
                     left_out[text.reason] += 1
                     if left_out[text.reason] <= NUM_PLACES_NAMED:
@@ -282,7 +258,7 @@ def _convert_file(source, target, pool, args, bar):
                 if "\n" in text:
                     raise UserError(f"{source}: a piece of {args.model} holds a line break")
                 stream.write(text + "\n")
-            bar.update(size)
+            on_bytes(size)
         if counts["in"] != counts["out"]:
             raise UserError(
                 f"{source}: {counts['in']} lines in, {counts['out']} out; nothing was written"
@@ -296,7 +272,7 @@ def _convert_file(source, target, pool, args, bar):
     return counts, lost
 
 
-def _summary(source, target, counts, args):
+def _summary(source: str, target: str | None, counts: collections.Counter[str]) -> str:
     notes = [f"{counts['in']} lines", f"{counts['pieces']} pieces"]
     if counts["empty"]:
         notes.append(f"{counts['empty']} empty lines")

@@ -11,20 +11,24 @@ With --dialog the texts are dialogs, as `fairtale dialogs` writes them; the dict
 not the SentencePiece model, then holds the marks <CTX> and <SEP> too.
 """
 
+import argparse
 import io
 import itertools
 import logging
 import os
 import re
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from ..data.corpus.text_lines import read_text_lines
+from ..data.dialog.line_format import MARKS
 from ..errors import UserError
 from .argument_types import positive_int
 from .devices import usable_cpus
 from .files import whole_file
 from .progress import progress_bar
-from .spm_dialog import MARKS, add_marks, read_sides
+from .spm_dialog import add_marks, read_sides
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +37,8 @@ FAIRSEQ_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 _COUNT_LINES_AT_A_TIME = 2000
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this verb."""
     parser.add_argument("text", nargs="+", help="UTF-8 files, one sentence or story a line")
     parser.add_argument("--model", required=True, metavar="PREFIX", help="PREFIX.model is written")
     parser.add_argument(
@@ -46,7 +51,10 @@ def add_arguments(parser):
         help="entries, special and byte pieces included (default: %(default)s)",
     )
     parser.add_argument(
-        "--type", choices=("bpe", "unigram", "char", "word"), default="bpe", help="(default: bpe)"
+        "--type",
+        choices=("bpe", "unigram", "char", "word"),
+        default="bpe",
+        help="kind of model (default: bpe)",
     )
     parser.add_argument(
         "--character-coverage",
@@ -65,7 +73,7 @@ def add_arguments(parser):
         "--normalization",
         default="nmt_nfkc",
         choices=("nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf", "identity"),
-        help="of Unicode (default: %(default)s)",
+        help="normalization of Unicode (default: %(default)s)",
     )
     parser.add_argument(
         "--symbols",
@@ -94,11 +102,14 @@ def add_arguments(parser):
         help="bytes; longer lines are cut between words, longer words are skipped and counted "
         "(default: %(default)s)",
     )
-    parser.add_argument("--workers", type=positive_int, default=usable_cpus(), help="threads")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument(
+        "--workers", type=positive_int, default=usable_cpus(), help="threads (default: all CPUs)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
+    """Run the verb."""
     import sentencepiece
 
     _check(args)
@@ -120,11 +131,12 @@ def run(args):
         print(f"skipped words over {args.max_sentence_length} bytes: {sentences.num_long_words}")
 
 
-def dictionary_path(args):
+def dictionary_path(args: argparse.Namespace) -> str:
+    """Return where the dictionary is written."""
     return args.dict or os.path.join(os.path.dirname(args.model), "dict.txt")
 
 
-def _check(args):
+def _check(args: argparse.Namespace) -> None:
     if not 0.9 <= args.character_coverage <= 1.0:
         raise UserError(
             f"--character-coverage {args.character_coverage}: between 0.9 and 1 "
@@ -143,7 +155,7 @@ def _check(args):
 
 
 class TrainingLines:
-    """The lines that SentencePiece sees; can be gone through several times.
+    """The lines that SentencePiece sees; they can be iterated several times.
 
     Args:
         paths: text files.
@@ -156,7 +168,13 @@ class TrainingLines:
         UserError: a line is not UTF-8.
     """
 
-    def __init__(self, paths, max_lines, max_bytes, read=read_text_lines):
+    def __init__(
+        self,
+        paths: list[str],
+        max_lines: int,
+        max_bytes: int,
+        read: Callable[[str], Iterator[str]] = read_text_lines,
+    ) -> None:
         self._paths = paths
         self._read = read
         self._max_bytes = max_bytes
@@ -165,7 +183,7 @@ class TrainingLines:
         self.step = self.num_lines / self.num_used if self.num_used else 1
         self.num_long_words = 0
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         self.num_long_words = 0
         lines = (line for path in self._paths for line in self._read(path) if line.strip())
         for number, line in enumerate(lines):
@@ -174,11 +192,11 @@ class TrainingLines:
             if taken != number * self.num_used // self.num_lines:
                 yield from self._cut(line)
 
-    def _cut(self, line):
+    def _cut(self, line: str) -> Iterator[str]:
         if len(line) * 4 <= self._max_bytes or len(line.encode()) <= self._max_bytes:
             yield line
             return
-        words, size = [], 0
+        words, size = list[str](), 0
         for word in line.split():
             width = len(word.encode()) + 1
             if width > self._max_bytes:
@@ -193,13 +211,13 @@ class TrainingLines:
             yield " ".join(words)
 
 
-def num_marks(args):
-    """How many of the dictionary's entries are not SentencePiece's."""
+def num_marks(args: argparse.Namespace) -> int:
+    """Return how many of the dictionary's entries are not SentencePiece's."""
     return len(MARKS) if args.dialog else 0
 
 
-def _train(sentencepiece, sentences, args):
-    """The model as bytes."""
+def _train(sentencepiece: Any, sentences: TrainingLines, args: argparse.Namespace) -> bytes:
+    """Return a trained model as bytes."""
     logger.info("training %s on %d lines", args.type, sentences.num_used)
     model = io.BytesIO()
     try:
@@ -222,8 +240,8 @@ def _train(sentencepiece, sentences, args):
     return model.getvalue()
 
 
-def _reworded(message, args):
-    """SentencePiece's complaint in one line, with the remedy where it is a known one."""
+def _reworded(message: str, args: argparse.Namespace) -> str:
+    """Return SentencePiece's error in one line, with the remedy where it is a known one."""
     highest = re.search(r"set it to a value <= (\d+)", message)
     if highest:
         return (
@@ -239,8 +257,10 @@ def _reworded(message, args):
     return "SentencePiece: " + " ".join(message.split())
 
 
-def _count_pieces(processor, sentences, args):
-    counts = Counter()
+def _count_pieces(
+    processor: Any, sentences: Iterable[str], args: argparse.Namespace
+) -> Counter[int]:
+    counts: Counter[int] = Counter()
     lines = iter(sentences)
     with progress_bar(None, " lines", "counting pieces", disable=args.quiet) as bar:
         while batch := list(itertools.islice(lines, _COUNT_LINES_AT_A_TIME)):
@@ -250,8 +270,15 @@ def _count_pieces(processor, sentences, args):
     return counts
 
 
-def write_model(processor, model, counts, prefix, dictionary, dialog=False):
-    """Writes PREFIX.vocab, dict.txt and, last, PREFIX.model; each whole or not at all.
+def write_model(
+    processor: Any,
+    model: bytes,
+    counts: Counter[int],
+    prefix: str,
+    dictionary: str,
+    dialog: bool = False,
+) -> None:
+    """Write PREFIX.vocab, dict.txt and, last, PREFIX.model; each whole or not at all.
 
     Raises:
         UserError: a piece holds white space, which fairseq would take for two.

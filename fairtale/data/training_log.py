@@ -4,6 +4,8 @@ import json
 import math
 import os
 import re
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 from ..errors import UserError
 
@@ -19,8 +21,21 @@ _SIMPLE_END = re.compile(r"epoch \d+ \| (?:valid on '([^']+)' subset \| )?(\S+ \
 RESERVED_METRICS = frozenset(("num_updates", "epoch", "update", "wall", "train_wall"))
 
 
-def read_log(path):
-    """The curves of one run.
+# (subset, metric) -> [(num_updates, value), ...]; the subset of training is ``train``, those of
+# validation have fairseq's names
+Curves = dict[tuple[str, str], list[tuple[int, float]]]
+
+
+class _Entry(NamedTuple):
+    """The numbers of one line."""
+
+    kind: str  # inner: while training; end: means of an epoch; valid: of a validation
+    subset: str
+    stats: dict[str, float]
+
+
+def read_log(path: str | os.PathLike[str]) -> Curves:
+    """Read the curves of one run.
 
     The points are ordered by update. Where a resumed run repeats updates, what was
     logged first is dropped.
@@ -28,25 +43,20 @@ def read_log(path):
     Args:
         path: a log written by fairseq-train with ``--log-format json`` or ``simple``.
 
-    Returns:
-        dict: ``(subset, metric)`` to ``[(num_updates, value), ...]``; the subset of training
-        is ``train``, those of validation have fairseq's names.
-
     Raises:
         UserError: no such file, or not one number in it.
     """
     if not os.path.isfile(path):
         raise UserError(f"{path}: no such log file")
-    inner, ends, valid = [], [], []
+    entries: dict[str, list[_Entry]] = {"inner": [], "end": [], "valid": []}
     # A log may hold generated samples in any encoding; only the numbers matter here.
     with open(path, encoding="utf-8", errors="replace") as stream:
         for line in stream:
             entry = _parse(line.rstrip())
             if entry is not None:
-                kind, subset, stats = entry
-                {"inner": inner, "end": ends, "valid": valid}[kind].append((subset, stats))
+                entries[entry.kind].append(entry)
     # The means over whole epochs serve where nothing was logged between their ends.
-    curves = _curves((inner or ends) + valid)
+    curves = _curves((entries["inner"] or entries["end"]) + entries["valid"])
     if not curves:
         raise UserError(
             f"{path}: no training numbers in it; fairseq-train writes them with "
@@ -55,8 +65,8 @@ def read_log(path):
     return curves
 
 
-def _parse(line):
-    """``(kind, subset, {metric: number})``, or None for a line without numbers."""
+def _parse(line: str) -> _Entry | None:
+    """Return the numbers of a line, or None where it has none."""
     found = _JSON.search(line)
     if found:
         try:
@@ -65,17 +75,24 @@ def _parse(line):
             return None
     found = _SIMPLE_INNER.search(line)
     if found:
-        pairs = (item.split("=", 1) for item in found.group(1).split(", ") if "=" in item)
-        return _entry("inner", "train", pairs)
+        return _entry("inner", "train", _pairs(found.group(1).split(", "), "="))
     found = _SIMPLE_END.search(line)
     if found:
         subset, stats = found.groups()
-        pairs = (item.split(" ", 1) for item in stats.split(" | ") if " " in item)
+        pairs = _pairs(stats.split(" | "), " ")
         return _entry("valid" if subset else "end", subset or "train", pairs)
     return None
 
 
-def _from_json(stats):
+def _pairs(items: Iterable[str], separator: str) -> Iterator[tuple[str, str]]:
+    """Yield name and value of the items that have both."""
+    for item in items:
+        name, found, value = item.partition(separator)
+        if found:
+            yield name, value
+
+
+def _from_json(stats: dict[str, Any]) -> _Entry | None:
     if "num_updates" in stats:
         return _entry("inner", "train", stats.items())
     for name in stats:
@@ -91,7 +108,7 @@ def _from_json(stats):
     return None
 
 
-def _entry(kind, subset, pairs):
+def _entry(kind: str, subset: str, pairs: Iterable[tuple[str, Any]]) -> _Entry | None:
     stats = {}
     for metric, value in pairs:
         try:
@@ -100,12 +117,12 @@ def _entry(kind, subset, pairs):
             continue  # text, such as a device name
         if math.isfinite(number):
             stats[metric.strip()] = number
-    return (kind, subset, stats) if "num_updates" in stats else None
+    return _Entry(kind, subset, stats) if "num_updates" in stats else None
 
 
-def _curves(entries):
-    curves = {}
-    for subset, stats in entries:
+def _curves(entries: list[_Entry]) -> Curves:
+    curves: Curves = {}
+    for _, subset, stats in entries:
         update = int(stats["num_updates"])
         for metric, number in stats.items():
             if metric == "num_updates":

@@ -10,7 +10,7 @@ from fairseq.sequence_generator import EnsembleModel, SequenceGenerator
 from torch import Tensor
 
 from ..errors import UserError
-from ..modules.prefix_encoder_decoder import PrefixOut
+from ..modules.prefix_encoder_decoder import PrefixEncoderOut
 from .options import DEFAULTS, check_decoding
 from .processors import Processor
 
@@ -66,7 +66,7 @@ class _PrefixEnsemble(EnsembleModel):
     def forward_decoder(
         self,
         tokens: Tensor,
-        encoder_outs: list[PrefixOut],
+        encoder_outs: list[PrefixEncoderOut],
         incremental_states: list[dict[str, Any]],
         temperature: float = 1.0,
     ) -> tuple[Tensor, Any]:

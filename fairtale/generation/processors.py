@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..modules.ngram_blocking import block_ngrams_of
 
 if TYPE_CHECKING:  # fairseq is imported after ``plugin.register`` has cured it
-    from ..modules.prefix_encoder_decoder import PrefixOut
+    from ..modules.prefix_encoder_decoder import PrefixEncoderOut
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 class Processor(Protocol):
     """Change the log-probabilities of the next tokens of R = B * K rows."""
 
-    def __call__(self, lprobs: Tensor, tokens: Tensor, prefix: PrefixOut) -> Tensor:
+    def __call__(self, lprobs: Tensor, tokens: Tensor, prefix: PrefixEncoderOut) -> Tensor:
         """Return the changed log-probabilities [R, V].
 
         Args:
@@ -42,7 +42,7 @@ class ContextNgramBlock:
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def __call__(self, lprobs: Tensor, tokens: Tensor, prefix: PrefixOut) -> Tensor:
+    def __call__(self, lprobs: Tensor, tokens: Tensor, prefix: PrefixEncoderOut) -> Tensor:
         """Change the log-probabilities [R, V] of what follows ``tokens`` [R, 1 + t]."""
         context = prefix.per_row(prefix.tokens)
         return block_ngrams_of(context, tokens[:, 1:], lprobs, self.size)
@@ -71,7 +71,7 @@ class WordSteering:
         self.words = [torch.tensor(group) for group in by_length.values()]  # each [W, m]
         self.weight = weight
 
-    def __call__(self, lprobs: Tensor, tokens: Tensor, prefix: PrefixOut) -> Tensor:
+    def __call__(self, lprobs: Tensor, tokens: Tensor, prefix: PrefixEncoderOut) -> Tensor:
         """Change the log-probabilities [R, V] of what follows ``tokens`` [R, 1 + t]."""
         written = tokens[:, 1:]
         raised = torch.zeros_like(lprobs, dtype=torch.bool)

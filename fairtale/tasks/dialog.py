@@ -9,8 +9,9 @@ from fairseq.dataclass import FairseqDataclass
 from torch import Tensor
 
 from ..data.corpus.vocabulary import token_bytes
+from ..data.dialog.cutting import DialogLimits
 from ..data.dialog.dataset import DialogDataset, report_dialog_dataset
-from ..data.dialog.format import CTX, SEP, DialogLimits, join_turns
+from ..data.dialog.line_format import CTX, SEP, join_turns
 from ..errors import UserError
 from .text_task import TextTask
 

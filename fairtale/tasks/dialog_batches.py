@@ -6,8 +6,9 @@ import torch
 from fairseq.data import Dictionary
 from torch import Tensor
 
+from ..data.dialog.cutting import DialogLimits
 from ..data.dialog.dataset import DialogPrefixDataset
-from ..data.dialog.format import QUERY, RESPONSE, DialogLimits
+from ..data.dialog.line_format import QUERY, RESPONSE
 from ..interfaces import DialogBatch, PrefixInput, RowInput
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..data.corpus.vocabulary import token_bytes
 from ..data.dialog.dataset import DialogDataset, DialogPrefixDataset
-from ..data.dialog.format import MARKS, NUM_SEGMENTS
+from ..data.dialog.line_format import MARKS, NUM_SEGMENTS
 from ..errors import UserError
 from ..generation.mmi import MMIReranker
 from ..generation.prefix_generator import PrefixGenerator

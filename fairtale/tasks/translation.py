@@ -15,7 +15,7 @@ from ..data.corpus.text_lines import check_utf8
 from ..data.corpus.tokenizer import build_pieces
 from ..data.corpus.vocabulary import fingerprint
 from ..data.parallel.dataset import find_pieces
-from ..data.parallel.text import TextSettings, TranslationText, find_settings
+from ..data.parallel.text import ParallelText, TextSettings, find_settings
 from ..errors import UserError
 
 
@@ -42,7 +42,7 @@ class PlainTextTranslationTask(TranslationTask):
         self._settings = find_settings(self.paths)
         self._tokenizer_path = find_pieces(self.paths, cfg.source_lang)
         self._has_checkpoint = False
-        self._plain_text_tools: tuple[Any, TranslationText | None] | None = None
+        self._plain_text_tools: tuple[Any, ParallelText | None] | None = None
         self._lines_read = 0  # of fairseq-interactive's input
 
     @property
@@ -143,7 +143,7 @@ class PlainTextTranslationTask(TranslationTask):
             return super().build_tokenizer(args)
         if self._settings is None:
             return None
-        return TranslationText(*self.languages, self._settings)
+        return ParallelText(*self.languages, self._settings)
 
     def build_bpe(self, args: Any) -> Any:
         """Build the pieces that ``--bpe`` names, else those beside the data."""

@@ -218,7 +218,10 @@ def test_score_dialog(tmp_path):
     assert "2 dialogs, 0 empty replies" in done.stdout
     assert "nbest:2" in done.stdout.splitlines()[-1]
     table = run("score-dialog", "hyp.txt", "ref.tsv", "--nbest", "2", "--table", cwd=tmp_path)
-    assert table.stdout.startswith("| reply | BLEU |")
+    heads, line, first = table.stdout.splitlines()[:3]
+    assert [cell.strip() for cell in heads.split("|")[1:3]] == ["reply", "BLEU"]
+    assert set(line) <= set("|-:") and line.endswith("-:|")
+    assert first.split("|")[6].strip() == "1.00"
     done = fairtale("score-dialog", "hyp.txt", "ref.tsv", cwd=tmp_path)
     assert_user_error(done, "hyp.txt has replies to 4 dialogs", "ref.tsv has 2 references")
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from fairtale.cli.main import main
-from fairtale.cli.perplexity import windows
+from fairtale.cli.perplexity import RENAMED_OPTIONS, windows
 from tests.cli.fairtale_command import assert_user_error, fairtale
 
 sys.modules.setdefault("torchaudio", None)  # see fairtale.compat.torchaudio
@@ -165,12 +165,20 @@ def test_weights_that_are_pickled_are_loaded_without_running_code(judge, tmp_pat
         (b"x\n", ["--window", "25"], ["--window 25", "24 positions"]),
         (b"x\n", ["--window", "8", "--stride", "8"], ["--stride 8", "window of 8"]),
         (b"x\n", ["--window", "1"], ["--window 1"]),
-        (b"x\n", ["--device", "teapot"], ["--device teapot"]),
     ],
 )
 def test_bad_input(judge, tmp_path, capsys, data, options, parts):
     (tmp_path / "a.txt").write_bytes(data)
     assert_error_here(capsys, tmp_path / "a.txt", judge, options, parts)
+
+
+def test_the_device_is_chosen_as_in_fairseq(judge, tmp_path):
+    (tmp_path / "a.txt").write_text("the end\n")
+    done = fairtale("perplexity", "a.txt", "--model", judge, "--cpu", cwd=tmp_path)
+    assert "device:cpu" in done.stdout.splitlines()[-1]
+    done = fairtale("perplexity", "a.txt", "--model", judge, "--device", "cpu", cwd=tmp_path)
+    assert done.returncode == 2 and "--device" in done.stderr
+    assert RENAMED_OPTIONS == {"--device": "--cpu"}
 
 
 def test_folders_without_a_model(tmp_path, capsys):

@@ -259,9 +259,10 @@ def test_training_on_a_part_of_the_lines(tmp_path):
 def test_a_killed_worker_is_an_error_and_not_a_wait(model, tmp_path):
     (tmp_path / "big.txt").write_text("\n".join(corpus(400_000)))
     process = subprocess.Popen(
-        [sys.executable, ROOT / "fairtale.py", "spm", "encode", "big.txt", "--model",
+        [sys.executable, "-m", "fairtale", "spm", "encode", "big.txt", "--model",
          model / "m.model", "--output", "out.txt", "--workers", "2"],
-        cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     children = f"/proc/{process.pid}/task/{process.pid}/children"
     if not os.path.exists(children):
@@ -276,3 +277,17 @@ def test_a_killed_worker_is_an_error_and_not_a_wait(model, tmp_path):
     assert process.returncode == 2, error
     assert error.strip().splitlines()[-1].startswith("error: a worker process died")
     assert [path.name for path in tmp_path.iterdir()] == ["big.txt"]
+
+
+@pytest.mark.parametrize("verb", ["dialogs", "spm train", "spm encode", "score-dialog"])
+def test_verbs_of_texts_import_neither_torch_nor_fairseq(verb):
+    code = (
+        "import sys; from fairtale.cli.main import main\n"
+        f"try: main({verb.split() + ['--help']})\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'fairseq') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr

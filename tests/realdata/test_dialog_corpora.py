@@ -5,10 +5,10 @@ from collections import Counter
 
 import pytest
 
-from fairtale.data.corpus.split import StorySplitter
+from fairtale.data.corpus.split import Splitter
 from fairtale.data.dialog.cleaning import Cleaning
+from fairtale.data.dialog.formats import find_sources, read_dialogs
 from fairtale.data.dialog.records import DialogReport
-from fairtale.data.dialog.sources import find_sources, read_dialogs
 
 pytestmark = pytest.mark.realdata
 
@@ -38,7 +38,7 @@ def test_self_dialogue(realdata):
         assert all(turn.strip() == turn != "" for turn in dialog.turns)
         assert not any(c in turn for turn in dialog.turns for c in "\t\n\r\u2028")
 
-    splitter = StorySplitter(1, 0.05, 0.05)
+    splitter = Splitter(1, 0.05, 0.05)
     subsets = {}
     for dialog in dialogs:
         subsets.setdefault(splitter.subset(dialog), set()).add(dialog.group)

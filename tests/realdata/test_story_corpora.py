@@ -7,8 +7,8 @@ import tarfile
 
 import pytest
 
-from fairtale.data.corpus.records import StoryReport
 from fairtale.data.story.formats import read_stories
+from fairtale.data.story.records import StoryReport
 from tests.cli.fairtale_command import fairtale
 
 pytestmark = pytest.mark.realdata

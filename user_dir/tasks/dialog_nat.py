@@ -11,7 +11,7 @@ from fairseq.tasks import register_task
 from fairseq.tasks.translation_lev import NOISE_CHOICES, TranslationLevenshteinTask
 from torch import Tensor, nn
 
-from fairtale.data.dialog.format import cut_prefix
+from fairtale.data.dialog.cutting import cut_prefix
 from fairtale.data.dialog.sides import DialogSide
 from fairtale.errors import UserError
 from fairtale.interfaces import Batch

@@ -1,10 +1,11 @@
-"""Is a split that fairseq-preprocess has written whole?"""
+"""Splits that fairseq-preprocess has written, refused where they are not whole."""
 
 import os
 import struct
+from typing import Any
 
 import numpy as np
-from fairseq.data import data_utils
+from fairseq.data import Dictionary, data_utils
 from fairseq.data.indexed_dataset import _code_to_dtype
 
 from ...errors import UserError
@@ -12,7 +13,7 @@ from ...errors import UserError
 _MAGIC = b"MMIDIDX\x00\x00"
 
 
-def load_binarized(prefix, dictionary, combine=False):
+def load_binarized(prefix: str, dictionary: Dictionary, combine: bool = False) -> Any:
     """Return the indexed dataset ``prefix``.idx and .bin, or None where there is none.
 
     Args:
@@ -28,10 +29,10 @@ def load_binarized(prefix, dictionary, combine=False):
     return data_utils.load_indexed_dataset(prefix, dictionary, combine=combine)
 
 
-def check_binarized(prefix):
+def check_binarized(prefix: str) -> None:
     """Compare the sizes of two files with what the index says; both stay closed otherwise.
 
-    Only fairseq's memory-mapped format is looked at.
+    Only fairseq's memory-mapped format is checked.
 
     Raises:
         UserError: they do not agree.

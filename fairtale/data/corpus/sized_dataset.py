@@ -1,36 +1,56 @@
 """What the datasets of lines in memory-mapped files have in common."""
 
-import torch
+from typing import Any, Protocol
+
 from fairseq.data import FairseqDataset
+from torch import Tensor
+
+from .arrays import Ints
 
 
-def pad_rows(rows, pad, length=None):
-    """Stack 1-D int64 tensors into [B, T], padded at the right."""
-    out = torch.full((len(rows), length or max(map(len, rows))), pad, dtype=torch.long)
-    for target, row in zip(out, rows):
-        target[: len(row)] = row
-    return out
+class TokenRows(Protocol):
+    """Rows of tokens, read lazily: an indexed dataset of fairseq, or a list of tensors."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        ...
+
+    def __getitem__(self, index: int, /) -> Tensor:
+        """Return one row, an integer tensor [tokens]."""
+        ...
+
+
+def no_batch() -> Any:
+    """Return what fairseq expects of a worker that has no more data: an empty dict."""
+    return {}
 
 
 class SizedDataset(FairseqDataset):
-    """A dataset with an array ``sizes``: tokens of each row, int64 [rows]."""
+    """A dataset with an array ``sizes``: tokens of each row, int [rows]."""
 
-    def __len__(self):
+    sizes: Ints
+
+    def __len__(self) -> int:
         return len(self.sizes)
 
-    def num_tokens(self, index):
+    def num_tokens(self, index: int) -> int:
+        """Return the tokens of a row."""
         return int(self.sizes[index])
 
-    def num_tokens_vec(self, indices):
+    def num_tokens_vec(self, indices: Ints) -> Ints:
+        """Return the tokens of several rows."""
         return self.sizes[indices]
 
-    def size(self, index):
+    def size(self, index: int) -> int:
+        """Return the tokens of a row, as fairseq compares them with a model's positions."""
         return int(self.sizes[index])
 
     @property
-    def can_reuse_epoch_itr_across_epochs(self):
-        return False  # other batches every epoch, not the same ones in another order
+    def can_reuse_epoch_itr_across_epochs(self) -> bool:
+        """Return False: every epoch has other batches, not the same ones in another order."""
+        return False
 
     @property
-    def supports_prefetch(self):
+    def supports_prefetch(self) -> bool:
+        """Return False: rows are memory-mapped, and read one by one."""
         return False

@@ -1,19 +1,26 @@
 """Raw files that people name, one by one or by their folder."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ...errors import UserError
 
 
-def find_files(sources, extensions: tuple, ignored: list, *, gzipped: bool = False) -> list[str]:
+def find_files(
+    sources: Iterable[str],
+    extensions: tuple[str, ...],
+    ignored: list[str],
+    *,
+    gzipped: bool = False,
+) -> list[str]:
     """Return the files of ``sources`` (files and folders, searched in depth), sorted by folder.
 
     Hidden files are passed over. A file that is named itself may have any extension.
 
     Args:
+        sources: paths.
         extensions: in small letters, of files that count in a folder.
-        ignored: gets the other files of the folders.
+        ignored: the other files of the folders are appended to it.
         gzipped: ``.gz`` may follow the extension.
 
     Raises:
@@ -33,7 +40,9 @@ def find_files(sources, extensions: tuple, ignored: list, *, gzipped: bool = Fal
     return list(dict.fromkeys(found))
 
 
-def _walk(folder, extensions, ignored, packed) -> Iterator[str]:
+def _walk(
+    folder: str, extensions: tuple[str, ...], ignored: list[str], packed: str
+) -> Iterator[str]:
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):

@@ -1,19 +1,22 @@
 """Lines of UTF-8 text files, one by one, with errors that name file and line."""
 
+import os
 import sys
+from collections.abc import Iterator
+from typing import BinaryIO
 
 from ...errors import UserError
 
 _REMEDY = "convert the file to UTF-8"
 
 
-def open_binary(path):
-    """``path`` for reading, ``-`` being standard input; the caller closes it."""
+def open_binary(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open ``path`` for reading, ``-`` being standard input; the caller closes it."""
     return sys.stdin.buffer if path == "-" else open(path, "rb")
 
 
-def read_text_lines(path, remedy=_REMEDY):
-    """The lines of a UTF-8 file without their ends.
+def read_text_lines(path: str | os.PathLike[str], remedy: str = _REMEDY) -> Iterator[str]:
+    """Read the lines of a UTF-8 file.
 
     Only a line feed ends a line: the other characters that Python's universal newlines
     and ``splitlines`` take for one (a lone carriage return, U+2028) stay in the text, so
@@ -24,7 +27,7 @@ def read_text_lines(path, remedy=_REMEDY):
         remedy: what to do about a line that is not UTF-8, for the error.
 
     Yields:
-        str without the line feed (and without the carriage return before it).
+        each line without its line feed (and without the carriage return before it).
 
     Raises:
         UserError: a line is not UTF-8.
@@ -38,14 +41,16 @@ def read_text_lines(path, remedy=_REMEDY):
             stream.close()
 
 
-def decode_line(line, path, number, remedy=_REMEDY):
-    """One line as text.
+def decode_line(
+    line: bytes, path: str | os.PathLike[str], number: int, remedy: str = _REMEDY
+) -> str:
+    """Return one line as text, without its end.
 
     Args:
-        line: bytes, with or without its line feed.
+        line: with or without its line feed.
         path: for the error.
         number: 1-based, for the error.
-        remedy: likewise.
+        remedy: what to do about a line that is not UTF-8, for the error.
 
     Raises:
         UserError: it is not UTF-8.

@@ -3,15 +3,17 @@
 import hashlib
 import os
 import re
+from collections.abc import Iterable
 
 import torch
+from fairseq.data import Dictionary
 
 TOKENIZER_FILE = "sentencepiece.bpe.model"  # fairseq's own name for it beside a model
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 _SPACE = "\u2581"
 
 
-def token_bytes(dictionary) -> torch.Tensor:
+def token_bytes(dictionary: Dictionary) -> torch.Tensor:
     """Return how many UTF-8 bytes of text each entry stands for, int64 [V].
 
     In a SentencePiece vocabulary ``\u2581`` is one space and ``<0xE2>`` one byte. Otherwise
@@ -46,12 +48,12 @@ def decode_pieces(pieces: str) -> str:
     return text.decode(errors="replace").replace(_SPACE, " ").strip()
 
 
-def fingerprint(dictionary) -> str:
+def fingerprint(dictionary: Dictionary) -> str:
     """Return a digest of the entries in their order."""
     return hashlib.sha256("\n".join(dictionary.symbols).encode()).hexdigest()
 
 
-def find_tokenizer(paths) -> str | None:
+def find_tokenizer(paths: Iterable[str]) -> str | None:
     """Return the tokenizer that lies beside the data, in the first of ``paths`` that has one."""
     for path in paths:
         candidate = os.path.join(path, TOKENIZER_FILE)

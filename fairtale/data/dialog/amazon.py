@@ -5,16 +5,19 @@ Source: McAuley and Yang 2016, Wan and McAuley 2016 (jmcauley.ucsd.edu/data/amaz
 
 import ast
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
-from .records import RawDialog, read_text
+from ..corpus.records import ByteStream
+from .records import DialogReport, RawDialog, read_text
 
 NOT_A_LITERAL = "not a Python literal"
 CODE = "code instead of a literal (it was not run)"
 NO_ANSWER = "no question or no answer in it"
 
 
-def read_amazon(stream, name, report):
-    """One dialog for each answer.
+def read_amazon(stream: ByteStream, name: str, report: DialogReport) -> Iterator[RawDialog]:
+    """Read one dialog for each answer.
 
     A line has ``question`` and ``answer``, or ``questions``, a list of dicts with
     ``questionText`` and ``answers``, a list of dicts with ``answerText``; and ``asin``, the
@@ -23,10 +26,7 @@ def read_amazon(stream, name, report):
     Args:
         stream: a binary file.
         name: of the file, for the report.
-        report: a :class:`~fairtale.data.dialog.records.DialogReport`.
-
-    Yields:
-        :class:`~fairtale.data.dialog.records.RawDialog`.
+        report: counts damaged records.
     """
     for line, text in read_text(stream, name, report):
         text = text.strip()
@@ -46,8 +46,8 @@ def read_amazon(stream, name, report):
             yield RawDialog([question, answer], group, place)
 
 
-def parse_literal(text):
-    """``(value, None)`` of a Python literal, else ``(None, fault)``. Nothing is executed.
+def parse_literal(text: str) -> tuple[Any, str | None]:
+    """Return ``(value, None)`` for a Python literal, else ``(None, fault)``; execute nothing.
 
     ``ast.literal_eval`` only builds a syntax tree, whose depth Python's parser limits, and
     accepts constants and containers in it. The caller limits the length.
@@ -65,8 +65,8 @@ def parse_literal(text):
         return None, NOT_A_LITERAL
 
 
-def _pairs(value):
-    """Every question with its answer; one of them may be empty, but both are there."""
+def _pairs(value: Any) -> Iterator[tuple[str, str]]:
+    """Yield every question with its answer; one of them may be empty, but both are there."""
     if not isinstance(value, dict):
         return
     yield from _strings(value.get("question"), value.get("answer"))
@@ -75,10 +75,10 @@ def _pairs(value):
             yield from _strings(question.get("questionText"), answer.get("answerText"))
 
 
-def _strings(question, answer):
+def _strings(question: Any, answer: Any) -> Iterator[tuple[str, str]]:
     if isinstance(question, str) and isinstance(answer, str):
         yield question, answer
 
 
-def _dicts(values):
+def _dicts(values: Any) -> list[dict[Any, Any]]:
     return [v for v in values if isinstance(v, dict)] if isinstance(values, list) else []

@@ -3,7 +3,8 @@
 import re
 from typing import NamedTuple
 
-from ..corpus.records import CONTROL
+from ..corpus.cleaning import CONTROL
+from .records import DialogReport
 
 # Why a dialog is left out.
 NO_RESPONSE = "a single turn, so no response"
@@ -18,11 +19,11 @@ CONTEXT_CUT = "context cut where a turn is too long"
 DEFAULT_MAX_CHARS = 512
 DEFAULT_MAX_CONTEXT_TURNS = 10  # as PolyAI's files have
 
-# A turn so many times too long is not cleaned: there is no hope.
+# A turn so many times too long is not cleaned, since cleaning would not make it short enough.
 _MAX_SHRINKING = 20
 # Brackets inside brackets are removed from the inside out, so many times at most.
 _MAX_NESTING = 8
-# A bracket behind the eyes of an emoticon, as in ":(", opens no aside.
+# A bracket that ends an emoticon, as in ":(", opens no aside.
 _ASIDE = re.compile(
     r" ?(?<![:;=])(?<![:;=]-)"
     r"(?:\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}|（[^（）]*）|【[^【】]*】|［[^［］]*］)"
@@ -45,24 +46,20 @@ _PLAIN_END = re.compile(r"[\w.!?)]")
 
 
 class Cleaning(NamedTuple):
-    """What is done to turns, and which dialogs are kept.
+    """What is done to turns, and which dialogs are kept."""
 
-    ``remove_asides``: bracketed text goes, with its brackets. ``strip_punctuation``: see
-    :func:`strip_outer_punctuation`. ``min_chars`` and ``max_chars`` hold for query and
-    response, after cleaning. ``allow_equal``: keep a response that equals its query.
-    """
-
-    remove_asides: bool = True
-    strip_punctuation: bool = True
-    min_chars: int = 1
-    max_chars: int = DEFAULT_MAX_CHARS
-    allow_equal: bool = False
+    remove_asides: bool = True  # bracketed text is removed, with its brackets
+    strip_punctuation: bool = True  # see :func:`strip_outer_punctuation`
+    min_chars: int = 1  # of query and response, after cleaning
+    max_chars: int = DEFAULT_MAX_CHARS  # likewise
+    allow_equal: bool = False  # keep a response that equals its query
+    max_context_turns: int = DEFAULT_MAX_CONTEXT_TURNS  # older turns are left out
 
 
-def clean_turn(text, cleaning):
-    """One turn as text without line breaks, tabs and what ``cleaning`` removes; maybe empty.
+def clean_turn(text: str, cleaning: Cleaning) -> str:
+    """Return a turn without line breaks, tabs and what ``cleaning`` removes; it may be empty.
 
-    Control characters go, and halves of characters; see :func:`whole_characters`.
+    Control characters are removed, and halves of characters; see :func:`whole_characters`.
     """
     if CONTROL.search(text):
         text = CONTROL.sub("", whole_characters(text))
@@ -76,7 +73,7 @@ def clean_turn(text, cleaning):
     return text
 
 
-def whole_characters(text):
+def whole_characters(text: str) -> str:
     r"""Drop lone surrogates, which UTF-8 cannot hold, and join those that are a pair.
 
     An escape can write either: JSON that was cut inside an emoji leaves ``\ud83d``, and a
@@ -87,10 +84,10 @@ def whole_characters(text):
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "ignore")
 
 
-def remove_asides(text):
+def remove_asides(text: str) -> str:
     """Remove what stands in brackets, as ``[music]``, ``(laughs)`` or ``{sighs}``.
 
-    Brackets inside brackets go too; a bracket without its partner stays, and so do
+    Brackets inside brackets are removed too; a bracket without its partner stays, and so do
     emoticons.
 
     Args:
@@ -104,19 +101,19 @@ def remove_asides(text):
     return text.strip()
 
 
-def _gap(aside):
-    """What replaces an aside: nothing before punctuation, a space between words."""
+def _gap(aside: re.Match[str]) -> str:
+    """Return what replaces an aside: nothing before punctuation, a space between words."""
     text, end = aside.string, aside.end()
     return " " if text[end : end + 1].isalnum() and aside.start() else ""
 
 
-def strip_outer_punctuation(text):
+def strip_outer_punctuation(text: str) -> str:
     """Strip what stands around a spoken turn and is not part of it.
 
     At the beginning: dashes (``- Hello``), dots, commas, bullets, music notes, and the like
     where white space follows. At the end: dashes, commas, colons, semicolons, notes; what
-    ends a sentence (``.``, ``!``, ``?``, ``...``) stays. Quotation marks go where a pair
-    encloses the whole turn, or where one at an end has no partner; apostrophes and inch
+    ends a sentence (``.``, ``!``, ``?``, ``...``) stays. Quotation marks are stripped where a
+    pair encloses the whole turn, or where one at an end has no partner; apostrophes and inch
     marks (``6"``) stay. So nothing may be left of a turn without words.
     """
     while text:
@@ -133,13 +130,13 @@ def strip_outer_punctuation(text):
     return text
 
 
-def _strip_end(text):
+def _strip_end(text: str) -> str:
     text = text.rstrip(_TRAILING)
     shorter = text.rstrip(_MARKS)
     return shorter.rstrip() if not shorter or shorter[-1] == " " else text
 
 
-def _strip_quotes(text):
+def _strip_quotes(text: str) -> str:
     if len(text) < 2:
         return "" if text in _QUOTES or text in _QUOTES.values() else text
     first, last = text[0], text[-1]
@@ -160,18 +157,16 @@ def _strip_quotes(text):
     return text
 
 
-def choose_turns(turns, cleaning, max_context_turns, place, report):
-    """Decide on one dialog of cleaned turns.
+def choose_turns(
+    turns: list[str], cleaning: Cleaning, place: str, report: DialogReport
+) -> list[str] | None:
+    """Return the turns that are kept of a dialog, or None, counted, if it is left out.
 
     Args:
-        turns: list of str, oldest first; the last two are query and response.
-        cleaning: a :class:`Cleaning`.
-        max_context_turns: older turns are left out.
+        turns: cleaned, oldest first; the last two are query and response.
+        cleaning: which dialogs are kept.
         place: ``file:line``, for the report.
-        report: a :class:`~fairtale.data.dialog.records.DialogReport`.
-
-    Returns:
-        the turns that are kept, or None, counted.
+        report: counts what is left out and mended.
     """
     if len(turns) < 2:
         report.leave_out(NO_RESPONSE, place)
@@ -193,9 +188,9 @@ def choose_turns(turns, cleaning, max_context_turns, place, report):
     if query == response and not cleaning.allow_equal:
         report.leave_out(EQUAL, place)
         return None
-    context = []
+    context: list[str] = []
     for text in reversed(turns[:-2]):
-        if len(context) == max_context_turns:
+        if len(context) == cleaning.max_context_turns:
             break
         if len(text) > cleaning.max_chars:
             report.mend(CONTEXT_CUT, place)

@@ -1,17 +1,46 @@
 """Dialogs for training, and prefixes for generation."""
 
 import logging
+from collections.abc import Iterable
+from typing import TypedDict
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from fairseq.data import Dictionary
+from fairseq.data.data_utils import collate_tokens
+from torch import Tensor
 
 from ...errors import UserError
+from ...interfaces import Batch, DialogBatch, PrefixInput, RowInput
 from ...modules.attention_masks import packing_index
-from ..corpus.sized_dataset import SizedDataset, pad_rows
-from .format import RESPONSE, DialogLimits, cut_prefix, describe_prefix
+from ..corpus.arrays import Ints
+from ..corpus.sized_dataset import SizedDataset, TokenRows, no_batch
+from .cutting import DialogLimits, cut_prefix
+from .line_format import RESPONSE, describe_prefix
 from .sizes import measure_dialogs
 
 logger = logging.getLogger(__name__)
+
+
+class DialogSample(TypedDict):
+    """One dialog of a :class:`DialogDataset`; T tokens are read."""
+
+    id: int
+    tokens: Tensor  # int64 [T + 1], <s> to </s>
+    segments: Tensor  # int64 [T]
+    positions: Tensor  # int64 [T]
+    prefix: int  # tokens that are read before the response, with <s> and <SEP>
+    response: int  # tokens of the response that are read, without its end
+
+
+class PrefixSample(TypedDict):
+    """One prefix of a :class:`DialogPrefixDataset`."""
+
+    id: int
+    tokens: Tensor  # int64 [S], <s> to <SEP>
+    segments: Tensor  # int64 [S]
+    positions: Tensor  # int64 [S]
 
 
 class DialogDataset(SizedDataset):
@@ -22,26 +51,33 @@ class DialogDataset(SizedDataset):
     are nearly full (``padded_tokens``).
 
     Args:
-        tokens: indexed dataset of lines, each ending with ``</s>``; read lazily.
+        tokens: lines, each ending with ``</s>``; read lazily.
         dictionary: fairseq's, with the marks.
         ctx, sep: ids of the marks.
         limits: how much of a line is read.
         token_bytes: UTF-8 bytes that each dictionary entry stands for, int64 [V].
-        shuffle: another order of equals and of batches every epoch.
+        shuffle: another order of dialogs of equal lengths, and of batches, every epoch.
         reverse: learn to find the query of a response: ``response <SEP> query``.
+
+    Attributes:
+        indices: the usable lines, int64.
+        prefix_sizes: tokens of each line's prefix after cutting, with the begin mark; int32.
+        response_sizes: targets of each line after cutting, with the end mark; int32.
+        faults: numbers of unusable lines by kind.
+        num_cut: usable lines that are too long.
     """
 
     def __init__(
         self,
-        tokens,
-        dictionary,
+        tokens: TokenRows,
+        dictionary: Dictionary,
         ctx: int,
         sep: int,
         limits: DialogLimits,
-        token_bytes,
+        token_bytes: Tensor,
         shuffle: bool = True,
         reverse: bool = False,
-    ):
+    ) -> None:
         self.tokens = tokens
         self.dictionary = dictionary
         self.ctx, self.sep = ctx, sep
@@ -50,20 +86,18 @@ class DialogDataset(SizedDataset):
         self.shuffle = shuffle
         self.reverse = reverse
         self.epoch = 1
-        self._measure()
-
-    def _measure(self):
-        """Find the usable lines and the lengths of their two sides after cutting."""
-        sizes = measure_dialogs(self.tokens, self.ctx, self.sep, self.limits, self.reverse)
-        self.prefix_sizes, self.response_sizes = sizes.prefix, sizes.response  # int32 [lines]
+        sizes = measure_dialogs(tokens, ctx, sep, limits, reverse)
+        self.prefix_sizes, self.response_sizes = sizes.prefix, sizes.response
         self.indices, self.faults, self.num_cut = sizes.indices, sizes.faults, sizes.num_cut
         self.sizes = self.prefix_sizes + self.response_sizes - 1  # input tokens
 
-    def num_tokens_vec(self, indices):
-        return self.sizes[indices].astype(np.int64)  # as fairseq's loops want it
+    def num_tokens_vec(self, indices: Ints) -> npt.NDArray[np.int64]:
+        """Return the tokens of several rows, as fairseq's compiled loops want them."""
+        return self.sizes[indices].astype(np.int64)
 
-    def _sides(self, line, mark):
-        """Split a line into prefix (with ``<SEP>``) and response (with ``</s>``)."""
+    def _sides(self, line: Ints) -> tuple[Ints, Ints]:
+        """Split a line into prefix (with ``<SEP>``) and response (with ``</s>``), uncut."""
+        mark = int(np.flatnonzero(line == self.sep)[0])
         prefix, response = line[: mark + 1], line[mark + 1 :]
         if not self.reverse:
             return prefix, response
@@ -72,10 +106,10 @@ class DialogDataset(SizedDataset):
         eos, sep = response[-1:], prefix[-1:]
         return np.concatenate([response[:-1], sep]), np.concatenate([query, eos])
 
-    def __getitem__(self, index):
-        line = self.tokens[index].numpy()
-        prefix, response = self._sides(line, np.flatnonzero(line == self.sep)[0])
-        prefix = cut_prefix(prefix, self.ctx, self.limits)
+    def __getitem__(self, index: int) -> DialogSample:
+        prefix, response = self._sides(self.tokens[index].numpy())
+        # cut as it was measured, by the rule of `cutting`
+        prefix = prefix[len(prefix) + 1 - self.prefix_sizes[index] :]
         response = response[: self.limits.max_target_positions]
         segments, positions = describe_prefix(prefix, self.ctx)
         inputs = len(response) - 1
@@ -89,8 +123,8 @@ class DialogDataset(SizedDataset):
             "response": inputs,
         }
 
-    def ordered_indices(self):
-        """Dialogs in order of both lengths, in random order among equals.
+    def ordered_indices(self) -> Ints:
+        """Return dialogs in order of both lengths, in random order among equals.
 
         Sorted by prefix length in steps of a few tokens and, within a step, by response
         length, up in one step and down in the next: neighbours are then close in both.
@@ -102,8 +136,12 @@ class DialogDataset(SizedDataset):
         return order[np.lexsort([prefix, snake, step])]
 
     def batch_by_size(
-        self, indices, max_tokens=None, max_sentences=None, required_batch_size_multiple=1
-    ):
+        self,
+        indices: Ints,
+        max_tokens: int | None = None,
+        max_sentences: int | None = None,
+        required_batch_size_multiple: int = 1,
+    ) -> list[Ints]:
         """Cut the order into batches of at most ``max_tokens`` cells (padding included)."""
         batches, start = [], 0
         # lists of int: a loop over arrays makes an object for every number
@@ -124,19 +162,14 @@ class DialogDataset(SizedDataset):
             batches.append(indices[start:])
         return batches
 
-    def filter_indices_by_size(self, indices, max_sizes):
-        """Rows are cut when they are read: none is too long."""
+    def filter_indices_by_size(self, indices: Ints, max_sizes: object) -> tuple[Ints, list[int]]:
+        """Return all rows: they are cut when they are read, so none is too long."""
         return indices, []
 
-    def collater(self, samples):
-        """Merge dialogs into one packed row; see :class:`~user_dir.models.gpt.GPTModel`.
-
-        Besides fairseq's fields: ``response_mask`` bool [1, N], True where a response token
-        (or its end) is to be predicted; ``response_ntokens`` and ``response_nbytes``, the
-        counts of those; ``sample_index`` [1, N]; ``padded_tokens``.
-        """
+    def collater(self, samples: list[DialogSample]) -> DialogBatch:
+        """Merge dialogs into one packed row."""
         if not samples:
-            return {}
+            return no_batch()
         prefix = torch.tensor([s["prefix"] for s in samples])
         response = torch.tensor([s["response"] for s in samples])
         lengths = prefix + response
@@ -145,6 +178,18 @@ class DialogDataset(SizedDataset):
         place = torch.cat([torch.arange(n) for n in lengths])
         mask = place >= (prefix - 1).repeat_interleave(lengths)
         longest = (int(prefix.max()), int(response.max()))
+        net_input: RowInput = {
+            "src_tokens": torch.cat([s["tokens"][:-1] for s in samples]).unsqueeze(0),
+            "src_lengths": lengths.sum().view(1),
+            "positions": torch.cat([s["positions"] for s in samples]).unsqueeze(0),
+            "segments": torch.cat([s["segments"] for s in samples]).unsqueeze(0),
+            "packing": {"pad_index": pad_index, "unpad_index": unpad_index},
+            "sides": {
+                "prefix_lengths": prefix,
+                "response_lengths": response,
+                "longest": longest,
+            },
+        }
         return {
             "id": torch.tensor([s["id"] for s in samples]),
             "nsentences": len(samples),
@@ -154,18 +199,7 @@ class DialogDataset(SizedDataset):
             "response_ntokens": int(mask.sum()),
             "response_nbytes": int(self.token_bytes[targets[mask]].sum()),
             "padded_tokens": len(samples) * sum(longest),
-            "net_input": {
-                "src_tokens": torch.cat([s["tokens"][:-1] for s in samples]).unsqueeze(0),
-                "src_lengths": lengths.sum().view(1),
-                "positions": torch.cat([s["positions"] for s in samples]).unsqueeze(0),
-                "segments": torch.cat([s["segments"] for s in samples]).unsqueeze(0),
-                "packing": {"pad_index": pad_index, "unpad_index": unpad_index},
-                "sides": {
-                    "prefix_lengths": prefix,
-                    "response_lengths": response,
-                    "longest": longest,
-                },
-            },
+            "net_input": net_input,
             "target": targets.unsqueeze(0),
             "response_mask": mask.unsqueeze(0),
             "sample_index": torch.arange(len(samples)).repeat_interleave(lengths).unsqueeze(0),
@@ -173,7 +207,7 @@ class DialogDataset(SizedDataset):
 
 
 def _prefix_step(count: int) -> int:
-    """How many prefix lengths form a step: few dialogs need wider steps to fill batches."""
+    """Return how many prefix lengths form a step: few dialogs need wider ones to fill batches."""
     return 2 if count > 20_000 else 4
 
 
@@ -188,14 +222,16 @@ class DialogPrefixDataset(SizedDataset):
         collated: which prefixes are in the batch made last (without worker processes).
     """
 
-    def __init__(self, prefixes, dictionary, ctx, limits):
-        self.collated = []
+    def __init__(
+        self, prefixes: Iterable[Ints], dictionary: Dictionary, ctx: int, limits: DialogLimits
+    ) -> None:
+        self.collated: list[int] = []
         self.dictionary = dictionary
         self.ctx = ctx
         self.prefixes = [cut_prefix(np.asarray(p), ctx, limits) for p in prefixes]
         self.sizes = np.array([len(p) + 1 for p in self.prefixes])
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> PrefixSample:
         prefix = self.prefixes[index]
         segments, positions = describe_prefix(prefix, self.ctx)
         tokens = np.append([self.dictionary.bos()], prefix)
@@ -206,33 +242,36 @@ class DialogPrefixDataset(SizedDataset):
             "positions": torch.from_numpy(positions),
         }
 
-    def ordered_indices(self):
+    def ordered_indices(self) -> Ints:
+        """Return prefixes in order of length."""
         return np.argsort(self.sizes, kind="stable")
 
-    def filter_indices_by_size(self, indices, max_sizes):
-        """Prefixes are cut when they are read: none is too long."""
+    def filter_indices_by_size(self, indices: Ints, max_sizes: object) -> tuple[Ints, list[int]]:
+        """Return all prefixes: they were cut, so none is too long."""
         return indices, []
 
-    def collater(self, samples):
+    def collater(self, samples: list[PrefixSample]) -> Batch:
+        """Merge prefixes into a batch, padded at the right."""
         if not samples:
-            return {}
+            return no_batch()
         self.collated = [s["id"] for s in samples]
         lengths = torch.tensor([len(s["tokens"]) for s in samples])
+        net_input: PrefixInput = {
+            "src_tokens": collate_tokens([s["tokens"] for s in samples], self.dictionary.pad()),
+            "src_lengths": lengths,
+            "positions": collate_tokens([s["positions"] for s in samples], 0),
+            "segments": collate_tokens([s["segments"] for s in samples], 0),
+        }
         return {
             "id": torch.tensor([s["id"] for s in samples]),
             "nsentences": len(samples),
             "ntokens": int(lengths.sum()),
-            "net_input": {
-                "src_tokens": pad_rows([s["tokens"] for s in samples], self.dictionary.pad()),
-                "src_lengths": lengths,
-                "positions": pad_rows([s["positions"] for s in samples], 0),
-                "segments": pad_rows([s["segments"] for s in samples], 0),
-            },
+            "net_input": net_input,
             "target": None,
         }
 
 
-def report_dialog_dataset(split, dataset):
+def report_dialog_dataset(split: str, dataset: DialogDataset) -> None:
     """Log what is in a split, and what of it is left out or cut.
 
     Raises:

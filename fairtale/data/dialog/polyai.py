@@ -7,9 +7,13 @@ that, and so on; ``response`` answers. ``file_id`` (subtitles), ``product_id`` (
 Source: Henderson et al. 2019, "A Repository of Conversational Datasets".
 """
 
-from ..corpus import records
+from collections.abc import Iterator
+from typing import Any
+
+from ..corpus.records import ByteStream
+from ..corpus.report import INVALID_UTF8
 from ..corpus.tfrecord import parse_example, read_tfrecord
-from .records import RawDialog, read_json_lines
+from .records import DialogReport, RawDialog, read_json_lines
 
 NO_CONTEXT = "no context or no response"
 BROKEN_CHECKSUM = "wrong checksum"
@@ -18,23 +22,21 @@ NOT_AN_EXAMPLE = "not a tf.train.Example"
 _GROUPS = ("file_id", "product_id", "thread_id")
 
 
-def read_polyai_json(stream, name, report):
-    """The dialogs of a file of JSON lines. See :func:`read_polyai_tfrecord`."""
+def read_polyai_json(stream: ByteStream, name: str, report: DialogReport) -> Iterator[RawDialog]:
+    """Read the dialogs of a file of JSON lines. See :func:`read_polyai_tfrecord`."""
     for place, record in read_json_lines(stream, name, report):
         yield from _dialog(record, place, report)
 
 
-def read_polyai_tfrecord(stream, name, report):
-    """The dialogs of a TFRecord file.
+def read_polyai_tfrecord(
+    stream: ByteStream, name: str, report: DialogReport
+) -> Iterator[RawDialog]:
+    """Read the dialogs of a TFRecord file.
 
     Args:
         stream: a binary file.
         name: of the file, for the report.
-        report: a :class:`~fairtale.data.dialog.records.DialogReport`; a record whose checksum
-            is wrong is counted there.
-
-    Yields:
-        :class:`~fairtale.data.dialog.records.RawDialog`.
+        report: counts damaged records, among them those whose checksum is wrong.
 
     Raises:
         UserError: the file is truncated, or the length of a record is damaged.
@@ -48,7 +50,7 @@ def read_polyai_tfrecord(stream, name, report):
             features = parse_example(data)
             record = {key: values[0].decode("utf-8") for key, values in features.items()}
         except UnicodeDecodeError:
-            report.skip(records.INVALID_UTF8, place)
+            report.skip(INVALID_UTF8, place)
             continue
         except ValueError:
             report.skip(NOT_AN_EXAMPLE, place)
@@ -56,7 +58,7 @@ def read_polyai_tfrecord(stream, name, report):
         yield from _dialog(record, place, report)
 
 
-def _dialog(record, place, report):
+def _dialog(record: dict[str, Any], place: str, report: DialogReport) -> Iterator[RawDialog]:
     query, response = record.get("context"), record.get("response")
     if not (isinstance(query, str) and isinstance(response, str)):
         report.skip(NO_CONTEXT, place)

@@ -1,11 +1,13 @@
-"""What the readers of dialog corpora share: records, their account, lines of text and of JSON."""
+"""What the readers of dialog corpora share: a dialog as it stands there, the account of reading,
+lines of text and of JSON.
+"""
 
 import json
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-from ...errors import UserError
-from ..corpus import records
-from ..corpus.records import NUM_PLACES_NAMED, StoryReport
+from ..corpus.records import ByteStream, read_text_records
+from ..corpus.report import CorpusReport
 
 # Longer lines are passed over without being held; a shop's product with all its questions,
 # the longest real record known, has well below one MiB.
@@ -15,55 +17,28 @@ NOT_JSON = "not a JSON object"
 
 
 class RawDialog(NamedTuple):
-    """Turns as they stand in a corpus.
+    """Turns as they stand in a corpus; both turns and group may hold surrogates."""
 
-    ``turns``: oldest first. ``group`` names what must not be torn between train and test: a
-    document, a conversation, a product. Both may hold surrogates, if escapes wrote them.
-    ``place`` is ``file:line``. With ``every_turn`` each turn answers those before it; else only
-    the last one is a response.
-    """
-
-    turns: list
-    group: str
-    place: str
-    every_turn: bool = False
+    turns: list[str]  # oldest first
+    group: str  # what must not be torn between train and test: a document, a product
+    place: str  # ``file:line``
+    every_turn: bool = False  # each turn answers those before it, not only the last one
 
 
-class DialogReport(StoryReport):
-    """Counts of dialogs read, kept, left out and mended, with the first places of each kind.
+class DialogReport(CorpusReport):
+    """Count dialogs read, kept, left out and mended, with the first places of each kind.
 
     Args:
-        strict: a damaged record is an error, not a counted skip. What the limits of
-            :class:`Cleaning` leave out, and duplicates, are no damage.
+        strict: a damaged record is an error, not a counted loss. What the limits of
+            :class:`~fairtale.data.dialog.cleaning.Cleaning` leave out, and duplicates, are no
+            damage.
     """
 
-    def __init__(self, strict=False):
-        super().__init__()
-        self.strict_damage = strict
+    lost = "left out"
 
-    def skip(self, kind, place):
-        """Counts a damaged record.
-
-        Raises:
-            UserError: ``strict``.
-        """
-        if self.strict_damage:
-            raise UserError(f"{place}: {kind}; --strict allows none (without it they are left out)")
-        super().skip(kind, place)
-
-    def leave_out(self, kind, place):
-        """Counts a dialog that is whole, but not wanted."""
-        super().skip(kind, place)
-
-    def lines(self):
-        """The report as lines of text: files, dialogs kept, left out, mended."""
-        for source_format, files in self.files.items():
-            name, reason = files[0]
-            more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-            yield f"read as {source_format} ({reason}): {name}{more}"
-        if self.ignored_files:
-            shown = ", ".join(self.ignored_files[:NUM_PLACES_NAMED])
-            yield f"ignored, unknown extension: {len(self.ignored_files)} files (first: {shown})"
+    def lines(self) -> Iterator[str]:
+        """Yield the report as lines of text: files, dialogs kept, left out, mended."""
+        yield from self.file_lines()
         left_out = sum(self.skipped.values())
         yield f"dialogs kept: {self.num_kept}, left out: {left_out}"
         for kind, count in self.skipped.items():
@@ -71,39 +46,34 @@ class DialogReport(StoryReport):
         for kind, count in self.amounts.items():
             yield f"{kind}: {count} (first: {', '.join(self.places[kind])})"
 
-    def as_dict(self):
-        """The same for a JSON file."""
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report for a JSON file."""
         return {
             "kept": self.num_kept,
             "left_out": dict(self.skipped),
             "mended": dict(self.amounts),
-            "first_places": self.places,
-            "files": {kind: len(files) for kind, files in self.files.items()},
-            "ignored_files": len(self.ignored_files),
+            **self.file_counts(),
         }
 
 
-def read_text(stream, name, report):
-    """The lines of a text file, without those that are too long or not UTF-8, counted.
+def read_text(stream: ByteStream, name: str, report: CorpusReport) -> Iterator[tuple[int, str]]:
+    """Read the lines of a text file but those that are too long or not UTF-8, which are counted.
 
     Yields:
         ``(line number, text)``; empty lines included.
     """
-    for line, record in records.read_records(stream, b"\n", MAX_RECORD_BYTES):
-        record = records.without_byte_order_mark(line, record)
-        if record is None:
-            report.skip(records.TOO_LONG, f"{name}:{line}")
-            continue
-        text = records.decode(record, line, name, report)
+    for line, text in read_text_records(stream, b"\n", MAX_RECORD_BYTES, name, report):
         if text is not None:
             yield line, text.removesuffix("\r")
 
 
-def read_json_lines(stream, name, report):
-    """The objects of a file with one JSON object a line; other lines are counted.
+def read_json_lines(
+    stream: ByteStream, name: str, report: CorpusReport
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read a file with one JSON object a line; lines that are none are counted.
 
     Yields:
-        ``(place, dict)``.
+        ``(place, object)``.
     """
     for line, text in read_text(stream, name, report):
         if not text.strip():

@@ -1,12 +1,16 @@
 """The lengths of all dialogs of a split, found in whole blocks of lines."""
 
-from typing import Iterator, NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from fairseq.data import ConcatDataset
 from fairseq.data.indexed_dataset import MMapIndexedDataset
 
-from .format import DialogLimits
+from ..corpus.arrays import Ints
+from ..corpus.sized_dataset import TokenRows
+from .cutting import DialogLimits, kept_lengths, take
 
 NO_SEP, SEVERAL_SEP, EMPTY_SIDE = "without <SEP>", "with several <SEP>", "with an empty side"
 
@@ -17,23 +21,25 @@ _BLOCK_LINES = 1 << 14
 class DialogSizes(NamedTuple):
     """What :func:`measure_dialogs` finds; N lines, damaged ones included."""
 
-    prefix: np.ndarray  # int32 [N]: tokens after cutting, begin mark included; 0 if damaged
-    response: np.ndarray  # int32 [N]: targets after cutting, end mark included; 0 if damaged
-    indices: np.ndarray  # int64: lines that are whole
-    faults: dict  # kind -> damaged lines
+    prefix: npt.NDArray[np.int32]  # [N]: tokens after cutting, begin mark included; 0 if damaged
+    response: npt.NDArray[np.int32]  # [N]: targets after cutting, end mark included; 0 if damaged
+    indices: npt.NDArray[np.int64]  # lines that are whole
+    faults: dict[str, int]  # kind -> damaged lines
     num_cut: int  # whole lines that are too long
 
 
-def measure_dialogs(tokens, ctx: int, sep: int, limits: DialogLimits, reverse: bool) -> DialogSizes:
+def measure_dialogs(
+    tokens: TokenRows, ctx: int, sep: int, limits: DialogLimits, reverse: bool
+) -> DialogSizes:
     """Find the usable lines, and the lengths of their two sides after cutting.
 
-    Equals :func:`~fairtale.data.dialog.format.cut_prefix` of every line, some forty times
-    faster where fairseq has mapped the lines into memory: neither a Python object nor an
-    array is made for a line.
+    Where fairseq has mapped the lines into memory, this is some forty times faster than to cut
+    line by line: neither a Python object nor an array is made for a line.
 
     Args:
-        tokens: indexed dataset of lines, each ending with ``</s>``, or a list of tensors.
+        tokens: lines, each ending with ``</s>``.
         ctx, sep: ids of the marks.
+        limits: how much of a line is read.
         reverse: measure ``response <SEP> query``.
     """
     count = len(tokens)
@@ -46,18 +52,17 @@ def measure_dialogs(tokens, ctx: int, sep: int, limits: DialogLimits, reverse: b
         seps, ctxs = np.flatnonzero(flat == sep), np.flatnonzero(flat == ctx)
         before = np.searchsorted(seps, ends - sizes)  # marks before each line
         marks_inside = np.searchsorted(seps, ends) - before
-        rows = np.flatnonzero(marks_inside == 1)
+        rows: Ints = np.flatnonzero(marks_inside == 1)
         faults[NO_SEP] += int((marks_inside == 0).sum())
         faults[SEVERAL_SEP] += int((marks_inside > 1).sum())
 
         # places in `flat`, for each line of `rows`: [begin, close) are the turns of the prefix,
         # and at `close` there is its <SEP>, which is </s> in the line if `reverse`
+        begin: Ints
         mark, start, end = seps[before[rows]], (ends - sizes)[rows], ends[rows]
         if reverse:
             turns = np.searchsorted(ctxs, mark)
-            query = np.where(
-                turns > np.searchsorted(ctxs, start), _place(ctxs, turns - 1) + 1, start
-            )
+            query = np.where(turns > np.searchsorted(ctxs, start), take(ctxs, turns - 1) + 1, start)
             begin, close, response = mark + 1, end - 1, mark - query + 1
         else:
             begin, close, response = start, mark, end - mark - 1
@@ -68,7 +73,7 @@ def measure_dialogs(tokens, ctx: int, sep: int, limits: DialogLimits, reverse: b
         rows, begin, close = rows[whole], begin[whole], close[whole]
         length, response = length[whole], response[whole]
 
-        kept = _cut_lengths(ctxs, begin, close, limits)
+        kept = kept_lengths(ctxs, begin, close, limits)
         kept_response = np.minimum(response, limits.max_target_positions)
         num_cut += int(((kept < length) | (kept_response < response)).sum())
         prefix_sizes[first + rows] = kept + 1
@@ -77,26 +82,7 @@ def measure_dialogs(tokens, ctx: int, sep: int, limits: DialogLimits, reverse: b
     return DialogSizes(prefix_sizes, response_sizes, np.flatnonzero(prefix_sizes), faults, num_cut)
 
 
-def _cut_lengths(ctxs, begin, close, limits):
-    """Lengths that ``cut_prefix`` leaves of prefixes at ``begin`` to ``close``, inclusive."""
-    room = limits.max_source_positions - 1
-    earlier = np.searchsorted(ctxs, begin)  # marks before the prefix
-    context_turns = np.searchsorted(ctxs, close) - earlier
-    # turns that begin so early that the rest of the prefix would be too long
-    least = close + 1 - room
-    too_early = (begin < least) + np.maximum(np.searchsorted(ctxs, least - 1) - earlier, 0)
-    dropped = np.maximum(context_turns - limits.max_context_turns, too_early)
-    dropped = dropped.clip(0, context_turns)  # never the query
-    first = np.where(dropped > 0, _place(ctxs, earlier + dropped - 1) + 1, begin)
-    return np.minimum(close + 1 - first, room)
-
-
-def _place(places, numbers):
-    """``places[numbers]``, or anything for numbers that are out of range."""
-    return places.take(numbers, mode="clip") if len(places) else np.zeros_like(numbers)
-
-
-def _blocks(tokens) -> Iterator[tuple]:
+def _blocks(tokens: Any) -> Iterator[tuple[Ints, Ints]]:
     """Yield ``(the tokens of some lines, int [n]; the lengths of those lines)``, in order."""
     if isinstance(tokens, ConcatDataset) and len(tokens) == sum(tokens.real_sizes):
         for part in tokens.datasets:
@@ -111,8 +97,8 @@ def _blocks(tokens) -> Iterator[tuple]:
         yield block
 
 
-def _mapped(tokens, start, stop):
-    """Lines of a mapped file as they lie there, or None where they do not lie in a row."""
+def _mapped(tokens: MMapIndexedDataset, start: int, stop: int) -> tuple[Ints, Ints] | None:
+    """Return lines of a mapped file as they lie there, or None where they do not adjoin."""
     index = tokens._index
     places, sizes = index._pointers[start:stop], index.sizes[start:stop]
     width = np.dtype(index.dtype).itemsize

@@ -4,23 +4,40 @@ import hashlib
 import re
 from array import array
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from ...errors import UserError
+from ..corpus.arrays import Bools
+from ..corpus.report import TOO_LONG
 from .text import LanguageText, clean_line
 
-EMPTY, LONG, RATIO, SAME = "a side empty", "too long", "unequal lengths", "same on both sides"
-DUPLICATE, HELD_OUT = "duplicate", "also in valid or test"
+# Why a pair is left out, besides TOO_LONG and DUPLICATE.
+EMPTY_SIDE, RATIO, SAME = "a side empty", "unequal lengths", "same on both sides"
+HELD_OUT = "also in valid or test"
+
+Digests = npt.NDArray[np.uint64]
+
 # A line of so few words may stand in training and in a test set by chance.
 MAX_COMMON_WORDS = 3
 
 _NUMERIC_ENTITY = re.compile(r"&#(\d{2,6}|x[0-9A-Fa-f]{2,5});")
 
 
+class CleanPair(NamedTuple):
+    """A pair that is kept: its tokens, separated by spaces, and its lines before tokenising."""
+
+    source_tokens: str
+    target_tokens: str
+    source: str
+    target: str
+
+
 @dataclass(frozen=True)
 class PairCleaner:
-    """Mends, tokenises and judges pairs.
+    """Mend and tokenise pairs, and decide which are kept.
 
     Args:
         source, target: :class:`LanguageText` of each side.
@@ -33,25 +50,25 @@ class PairCleaner:
     max_words: int
     max_ratio: float
 
-    def __call__(self, source, target):
-        """Return ``(tokens, tokens, line, line)`` of a pair that is kept, or the reason why not."""
+    def __call__(self, source: str, target: str) -> CleanPair | str:
+        """Return a pair that is kept, or the reason why it is not."""
         lines = clean_line(unescape_numeric(source)), clean_line(unescape_numeric(target))
         if not all(lines):
-            return EMPTY
+            return EMPTY_SIDE
         if lines[0] == lines[1] and any(map(str.isalpha, lines[0])):
             return SAME
-        # tokenising is the slow part: what is hopeless by its words is not tokenised
+        # Tokenising is the slow part, so a pair with too many words is not tokenised.
         if max(line.count(" ") for line in lines) >= self.max_words:
-            return LONG
+            return TOO_LONG
         tokens = self.source.tokenize(lines[0]), self.target.tokenize(lines[1])
         short, long = sorted(side.count(" ") + 1 for side in tokens)
         if not all(tokens):
-            return EMPTY
+            return EMPTY_SIDE
         if long > self.max_words:
-            return LONG
+            return TOO_LONG
         if long > self.max_ratio * short:
             return RATIO
-        return (*tokens, *lines)
+        return CleanPair(*tokens, *lines)
 
 
 def unescape_numeric(text: str) -> str:
@@ -59,7 +76,7 @@ def unescape_numeric(text: str) -> str:
     if "&#" not in text:
         return text
 
-    def character(match):
+    def character(match: re.Match[str]) -> str:
         code = match[1]
         value = int(code[1:], 16) if code[0] == "x" else int(code)
         wrong = value > 0x10FFFF or 0xD800 <= value <= 0xDFFF
@@ -79,23 +96,24 @@ def digest(text: str) -> int:
 class PairIndex:
     """Digests of pairs, 16 bytes a pair, to find the repeated ones among millions."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._sides = array("Q"), array("Q")
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._sides[0])
 
-    def add(self, source: str, target: str):
+    def add(self, source: str, target: str) -> None:
+        """Add one pair of lines."""
         for side, text in zip(self._sides, (source, target)):
             side.append(digest(text))
 
-    def arrays(self):
+    def arrays(self) -> tuple[Digests, Digests, Digests]:
         """Return digests of the source lines, the target lines and the pairs, uint64 [n] each."""
         source, target = (np.frombuffer(side, dtype=np.uint64) for side in self._sides)
         return source, target, _mix(source ^ _mix(target, 1), 2)
 
 
-def _mix(values, seed):
+def _mix(values: Digests, seed: int) -> Digests:
     # the finaliser of splitmix64: neighbouring seeds give unrelated orders
     x = values + np.uint64((seed * 0x9E3779B97F4A7C15) % 2**64)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -110,16 +128,18 @@ class HeldOut:
     with more than ``MAX_COMMON_WORDS`` words.
     """
 
-    def __init__(self):
-        self._pairs, self._lines = PairIndex(), (set(), set())
+    def __init__(self) -> None:
+        self._pairs = PairIndex()
+        self._lines: tuple[set[int], set[int]] = (set(), set())
 
-    def add(self, source: str, target: str):
+    def add(self, source: str, target: str) -> None:
+        """Add one pair of lines."""
         self._pairs.add(source, target)
         for lines, text in zip(self._lines, (source, target)):
             if text.count(" ") >= MAX_COMMON_WORDS:
                 lines.add(digest(text))
 
-    def leaks(self, arrays):
+    def leaks(self, arrays: tuple[Digests, Digests, Digests]) -> Bools:
         """Return which pairs leak, bool [n], given :meth:`PairIndex.arrays`."""
         leak = np.isin(arrays[2], self._pairs.arrays()[2])
         for values, lines in zip(arrays, self._lines):
@@ -127,14 +147,19 @@ class HeldOut:
         return leak
 
 
-def choose(index: PairIndex, held_out: HeldOut, num_valid: int, seed: int):
+class Choice(NamedTuple):
+    """What becomes of each pair, bool [n] each; no pair is in two of them."""
+
+    valid: Bools
+    leaking: Bools
+    duplicate: Bools
+
+
+def choose(index: PairIndex, held_out: HeldOut, num_valid: int, seed: int) -> Choice:
     """Decide about each pair.
 
     Held out are the ``num_valid`` pairs with the smallest hashes among those neither of whose
     sides occurs a second time, so that nothing of them is left in the training data.
-
-    Returns:
-        ``(valid, leaking, duplicate)``, bool [n] each, no pair in two of them.
 
     Raises:
         UserError: there are too few such pairs.
@@ -159,4 +184,4 @@ def choose(index: PairIndex, held_out: HeldOut, num_valid: int, seed: int):
             )
         order = np.argsort(_mix(arrays[2][candidates], seed + 3), kind="stable")
         valid[candidates[order[:num_valid]]] = True
-    return valid, leaking, duplicate
+    return Choice(valid, leaking, duplicate)

@@ -2,12 +2,17 @@
 
 import os
 import re
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from fairseq.data import BaseWrapperDataset, data_utils
+from fairseq.data import BaseWrapperDataset, LanguagePairDataset, data_utils
 
 from ...errors import UserError
+from ...interfaces import Batch, ParallelBatch
+from ..corpus.arrays import Ints
+from ..corpus.sized_dataset import no_batch
 from ..corpus.vocabulary import find_tokenizer
 
 DEFAULT_PAIR = ("en", "ru")
@@ -15,7 +20,7 @@ _SPLIT = re.compile(r"[^.]+\.([^.-]+)-([^.-]+)\.[^.]+\.idx")
 _DICTIONARY = re.compile(r"dict\.([^.]+)\.txt")
 
 
-def find_pair(folder: str, source: str | None, target: str | None) -> tuple:
+def find_pair(folder: str, source: str | None, target: str | None) -> tuple[str, str]:
     """Return source and target language; those not given are found in the data folder.
 
     Raises:
@@ -24,17 +29,17 @@ def find_pair(folder: str, source: str | None, target: str | None) -> tuple:
     if source and target:
         return source, target
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    pairs = sorted({m.groups() for m in map(_SPLIT.fullmatch, names) if m})
+    pairs = sorted({(m[1], m[2]) for m in map(_SPLIT.fullmatch, names) if m})
     if not pairs:  # interactive translation needs dictionaries only
         languages = sorted(m[1] for m in map(_DICTIONARY.fullmatch, names) if m)
-        pairs = [tuple(languages)] if len(languages) == 2 else []
+        pairs = [(languages[0], languages[1])] if len(languages) == 2 else []
         pairs = [DEFAULT_PAIR] if pairs == [tuple(sorted(DEFAULT_PAIR))] else pairs
     given = source or target
     if given:
         others = sorted({lang for pair in pairs if given in pair for lang in pair} - {given})
         others = others or [lang for lang in DEFAULT_PAIR if lang != given][-1:]
         if len(others) == 1:
-            return (source, others[0]) if source else (others[0], target)
+            return (given, others[0]) if source else (others[0], given)
     elif len(pairs) <= 1:
         return pairs[0] if pairs else DEFAULT_PAIR
     elif any(sorted(pair) == sorted(DEFAULT_PAIR) for pair in pairs):
@@ -43,7 +48,7 @@ def find_pair(folder: str, source: str | None, target: str | None) -> tuple:
     raise UserError(f"{folder} holds several language pairs ({found}): choose one with -s and -t")
 
 
-def find_pieces(paths, source_lang: str) -> str | None:
+def find_pieces(paths: Sequence[str], source_lang: str) -> str | None:
     """Return the SentencePiece model for source text: the joint one, else the language's own."""
     joint = find_tokenizer(paths)
     if joint is not None:
@@ -55,7 +60,7 @@ def find_pieces(paths, source_lang: str) -> str | None:
     return None
 
 
-def check_sides(paths, split: str, pair):
+def check_sides(paths: Iterable[str], split: str, pair: tuple[str, str]) -> None:
     """Compare how many sentences the two sides of a split have.
 
     Raises:
@@ -81,31 +86,37 @@ class ScoredPairs(BaseWrapperDataset):
     all have their share.
     """
 
-    def __init__(self, pairs, count: int):
+    def __init__(self, pairs: LanguagePairDataset, count: int) -> None:
         super().__init__(pairs)
         self.scored = np.zeros(len(pairs), dtype=bool)
         count = min(count, len(pairs))
         self.scored[np.arange(count) * len(pairs) // max(count, 1)] = True
 
     @property
-    def src(self):
+    def src(self) -> Any:
+        """The sources of the pairs, as fairseq's tasks look for them."""
         return self.dataset.src
 
     @property
-    def tgt(self):
+    def tgt(self) -> Any:
+        """The targets of the pairs, as fairseq's tasks look for them."""
         return self.dataset.tgt
 
-    def num_tokens_vec(self, indices):
-        return self.dataset.num_tokens_vec(indices)
+    def num_tokens_vec(self, indices: Ints) -> Ints:
+        """Return the tokens of several pairs."""
+        sizes: Ints = self.dataset.num_tokens_vec(indices)
+        return sizes
 
-    def collater(self, samples, **options):
-        batch = self.dataset.collater(samples, **options)
-        if batch:
-            batch["scored"] = torch.from_numpy(self.scored[batch["id"].numpy()])
+    def collater(self, samples: list[dict[str, Any]], **options: Any) -> ParallelBatch:
+        """Merge pairs as fairseq does, and mark which are scored."""
+        batch: ParallelBatch = self.dataset.collater(samples, **options)
+        if not batch:
+            return no_batch()
+        batch["scored"] = torch.from_numpy(self.scored[batch["id"].numpy()])
         return batch
 
 
-def select_scored(sample: dict, pad: int) -> dict | None:
+def select_scored(sample: ParallelBatch, pad: int) -> Batch | None:
     """Return the scored rows of a batch as a batch to translate, or None.
 
     Columns of ``src_tokens`` that are padding in all of those rows are cut off.
@@ -113,6 +124,8 @@ def select_scored(sample: dict, pad: int) -> dict | None:
     scored = sample.get("scored")
     if scored is None or not scored.any():
         return None
+    target = sample["target"]
+    assert target is not None  # only pairs are marked
     tokens = sample["net_input"]["src_tokens"][scored]
     return {
         "id": sample["id"][scored],
@@ -120,5 +133,5 @@ def select_scored(sample: dict, pad: int) -> dict | None:
             "src_tokens": tokens[:, tokens.ne(pad).any(0)],
             "src_lengths": sample["net_input"]["src_lengths"][scored],
         },
-        "target": sample["target"][scored],
+        "target": target[scored],
     }

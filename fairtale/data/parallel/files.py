@@ -4,13 +4,14 @@ import itertools
 import math
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...errors import UserError
 from ..corpus.text_lines import read_text_lines
 from .sgm import read_sgm_pair
 
-# lines are compared by their length and their numbers: how much each difference weighs
+# Lines are compared by their length and their numbers: how much each difference weighs.
 _MAX_LENGTH_COST, _NUMBER_COST = 2.0, 2.0
 _NUMBER = re.compile(r"\d+")
 _SHOWN = 60  # characters of a line in an error
@@ -24,10 +25,11 @@ class ParallelFiles:
     target: str
 
     @property
-    def is_sgm(self):
+    def is_sgm(self) -> bool:
+        """Whether the files are SGML, as WMT's sets are published."""
         return self.source.endswith(".sgm")
 
-    def read(self):
+    def read(self) -> Iterator[tuple[str, str]]:
         """Yield ``(source line, target line)``.
 
         Raises:
@@ -40,8 +42,8 @@ class ParallelFiles:
         yield from zip(_lines(self.source), _lines(self.target), strict=True)
 
 
-def _lines(path):
-    # a line that is left out on one side would part it from the other
+def _lines(path: str) -> Iterator[str]:
+    # a line that is left out on one side would shift all that follow
     return read_text_lines(path, "convert the file to UTF-8, or mend that line; keep every line")
 
 
@@ -61,7 +63,7 @@ def find_parallel(name: str, source_lang: str, target_lang: str, option: str) ->
         parts = name.split(",")
         if len(parts) != 2:
             raise UserError(f"{option} {name}: a prefix, or two files SOURCE,TARGET")
-        tried = [tuple(parts)]
+        tried = [(parts[0], parts[1])]
     else:
         tried = [
             (f"{name}.{source_lang}", f"{name}.{target_lang}"),
@@ -83,7 +85,7 @@ def find_parallel(name: str, source_lang: str, target_lang: str, option: str) ->
 # ------------------------------------------------------------------ files that do not fit
 
 
-def check_lengths(files: ParallelFiles):
+def check_lengths(files: ParallelFiles) -> None:
     """Compare the numbers of lines.
 
     Raises:
@@ -92,10 +94,10 @@ def check_lengths(files: ParallelFiles):
     sizes = [_count_lines(path) for path in (files.source, files.target)]
     if sizes[0] == sizes[1]:
         return
-    sides = [list(_lines(path)) for path in (files.source, files.target)]
-    place = first_difference(*sides)
+    source, target = list(_lines(files.source)), list(_lines(files.target))
+    place = first_difference(source, target)
     shown = []
-    for path, lines in zip((files.source, files.target), sides):
+    for path, lines in ((files.source, source), (files.target, target)):
         line = lines[place] if place < len(lines) else None
         text = "no line" if line is None else repr(line[:_SHOWN])
         shown.append(f"{os.path.basename(path)}: {text}")
@@ -105,7 +107,7 @@ def check_lengths(files: ParallelFiles):
     )
 
 
-def _count_lines(path):
+def _count_lines(path: str) -> int:
     count, last = 0, b"\n"
     with open(path, "rb") as stream:
         while block := stream.read(1 << 20):
@@ -114,8 +116,8 @@ def _count_lines(path):
     return count + (last != b"\n")
 
 
-def first_difference(source: list, target: list) -> int:
-    """Return the index where one of two texts lacks lines, as the lines themselves suggest.
+def first_difference(source: list[str], target: list[str]) -> int:
+    """Return the index where one of two texts lacks lines, as their lengths and numbers suggest.
 
     The longer text is taken to have its surplus in one place. For each place the lines
     before it are compared one to one and those behind it with that offset: by the ratio of
@@ -139,11 +141,15 @@ def first_difference(source: list, target: list) -> int:
     return place
 
 
-def _features(line):
+def _features(line: str) -> tuple[int, frozenset[str]]:
+    """Return the length of a line and the numbers in it."""
     return len(line), frozenset(_NUMBER.findall(line))
 
 
-def _cost(short, long, ratio):
+def _cost(
+    short: tuple[int, frozenset[str]], long: tuple[int, frozenset[str]], ratio: float
+) -> float:
+    """Return how badly two lines fit, given their features."""
     (a, numbers_a), (b, numbers_b) = short, long
     distance = abs(math.log((a + 1) / (b * ratio + 1)))
     return min(distance, _MAX_LENGTH_COST) + _NUMBER_COST * (numbers_a != numbers_b)

@@ -12,14 +12,13 @@ _BARE_VALUE = re.compile(r"""(?<=[\s])(\w+)=([^\s"'<>]+)(?=[\s>])""")
 _TAG = re.compile(r"<\w[^<>]*>")
 
 
-def read_sgm(path) -> dict:
+def read_sgm(path: str) -> dict[tuple[str, str], str]:
     """Return the segments of an SGML file, ``{(document, segment): text}``, in their order.
 
     Raises:
         UserError: it cannot be read, a segment has no number, or two have the same.
     """
-    lines = read_text_lines(path)
-    lines = [line for line in lines if not line.lstrip().startswith("<?xml")]
+    lines = [line for line in read_text_lines(path) if not line.lstrip().startswith("<?xml")]
     text = _TAG.sub(lambda tag: _BARE_VALUE.sub(r'\1="\2"', tag[0]), "\n".join(lines))
     try:
         root = ElementTree.fromstring(_BARE_AMPERSAND.sub("&amp;", text))
@@ -29,7 +28,7 @@ def read_sgm(path) -> dict:
             f"{path}:{line}: not the SGML of a WMT set (column {column + 1}: {error.msg}); "
             "a < in the text is written &lt;"
         ) from None
-    segments = {}
+    segments: dict[tuple[str, str], str] = {}
     for doc in root.iter():
         if doc.tag.lower() != "doc":
             continue
@@ -37,15 +36,16 @@ def read_sgm(path) -> dict:
         for seg in doc.iter():
             if seg.tag.lower() != "seg":
                 continue
-            key = (name, seg.get("id"))
-            if None in key:
+            number = seg.get("id")
+            if name is None or number is None:
                 raise UserError(
                     f"{path}: a segment without {'docid' if name is None else 'id'} "
                     f"in document {name}: {_short(seg)!r}"
                 )
+            key = (name, number)
             if key in segments:
                 raise UserError(
-                    f"{path}: document {name} has two segments {key[1]}: keep one translation "
+                    f"{path}: document {name} has two segments {number}: keep one translation "
                     "in a file"
                 )
             segments[key] = " ".join("".join(seg.itertext()).split())
@@ -54,12 +54,12 @@ def read_sgm(path) -> dict:
     return segments
 
 
-def _short(seg):
+def _short(seg: ElementTree.Element) -> str:
     return "".join(seg.itertext()).strip()[:40]
 
 
-def read_sgm_pair(source, reference) -> list:
-    """Return ``[(source text, reference text)]`` of two files, in the source's order.
+def read_sgm_pair(source: str, reference: str) -> list[tuple[str, str]]:
+    """Return ``[(source text, reference text)]`` of two files, in the order of the source.
 
     Raises:
         UserError: a segment is missing in one of them.

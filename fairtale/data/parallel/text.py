@@ -4,17 +4,19 @@ import json
 import os
 import re
 import unicodedata
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
 
 from ...errors import UserError
 
 SETTINGS_FILE = "tokenizer.json"
 TOKENIZERS = ("moses", "none")
 
-# control characters become a space, what nobody sees and nothing needs is removed
+# Control characters become a space; characters without any width are removed.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")
-# an acute on a Cyrillic letter marks the stress, and Moses would cut the word there
+# An acute accent on a Cyrillic letter marks the stress, and Moses would cut the word there.
 _STRESS = re.compile("(?<=[\u0400-\u04ff])\u0301")
 
 
@@ -34,11 +36,11 @@ class TextSettings:
     escape: bool = False
 
     @classmethod
-    def from_dict(cls, values, where):
+    def from_dict(cls, values: Mapping[str, Any], where: str) -> Self:
         """Return the settings in ``values``.
 
         Raises:
-            UserError: they are not those of this class; ``where`` is for the message.
+            UserError: they are not those of this class; ``where`` is named in the message.
         """
         wanted = {field.name: type(field.default) for field in fields(cls)}
         found = {name: type(value) for name, value in dict(values).items()}
@@ -49,17 +51,17 @@ class TextSettings:
             )
         return cls(**values)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return json.dumps(asdict(self))
 
 
-def write_settings(folder, settings):
+def write_settings(folder: str, settings: TextSettings) -> None:
     """Write ``settings`` where :func:`find_settings` looks for them."""
     with open(os.path.join(folder, SETTINGS_FILE), "w", encoding="utf-8") as stream:
         stream.write(f"{settings}\n")
 
 
-def find_settings(paths) -> TextSettings | None:
+def find_settings(paths: Iterable[str]) -> TextSettings | None:
     """Return the settings beside the data, of the first of ``paths`` that has some.
 
     Raises:
@@ -86,7 +88,7 @@ def clean_line(text: str) -> str:
 
 
 class LanguageText:
-    """Tokenises and detokenises one language.
+    """Tokenise and detokenise one language.
 
     Moses's rule for numbers is left out: it would write 10.000 for the Russian 10 000.
 
@@ -95,9 +97,12 @@ class LanguageText:
         settings: :class:`TextSettings`.
     """
 
-    def __init__(self, language: str, settings: TextSettings):
+    def __init__(self, language: str, settings: TextSettings) -> None:
         self.settings = settings
-        self._normalizer = self._tokenizer = self._detokenizer = None
+        # sacremoses has no types
+        self._normalizer: Any = None
+        self._tokenizer: Any = None
+        self._detokenizer: Any = None
         if settings.normalize or settings.tokenizer == "moses":
             import sacremoses
 
@@ -120,13 +125,14 @@ class LanguageText:
         """Return the text of tokens that are separated by spaces."""
         if self._detokenizer is None:
             return tokens
-        return self._detokenizer.detokenize(tokens.split(), unescape=self.settings.escape)
+        text: str = self._detokenizer.detokenize(tokens.split(), unescape=self.settings.escape)
+        return text
 
 
-class TranslationText:
+class ParallelText:
     """The tokenizer that fairseq's commands are given: source text in, target text out."""
 
-    def __init__(self, source_lang: str, target_lang: str, settings: TextSettings):
+    def __init__(self, source_lang: str, target_lang: str, settings: TextSettings) -> None:
         self.source = LanguageText(source_lang, settings)
         self.target = LanguageText(target_lang, settings)
         self.encode = self.source.tokenize

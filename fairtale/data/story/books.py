@@ -2,8 +2,10 @@
 
 import hashlib
 import re
+from collections.abc import Iterable, Iterator
 
-from ..corpus import records
+from ..corpus.records import ByteStream, read_text_records
+from ..corpus.report import CorpusReport
 
 _HEADING = re.compile(r"#{1,6}(?:\s+(.*))?$")
 _RULE = re.compile(r"\s*(?:[-*_=]\s*){3,}$")
@@ -12,8 +14,10 @@ _QUOTE_MARK = re.compile(r"^\s*>\s?")
 _SENTENCE_END = re.compile(r"""(?<=[.!?])(["'”’)\]]*)\s+""")
 
 
-def read_paragraphs(stream, name, report, max_line_bytes):
-    """The paragraphs of a Markdown or plain text.
+def read_paragraphs(
+    stream: ByteStream, name: str, report: CorpusReport, max_line_bytes: int
+) -> Iterator[tuple[int, str, str]]:
+    """Read the paragraphs of a Markdown or plain text.
 
     Blank lines end a paragraph; so do rules (``---``) and headings without text (page
     breaks of picture books). A heading with text begins a section and is left out, as are
@@ -34,36 +38,34 @@ def read_paragraphs(stream, name, report, max_line_bytes):
         yield line, section, text
 
 
-def _blocks(stream, name, report, max_line_bytes):
-    """``(line, text, is_heading)``; a spoiled paragraph is dropped whole."""
-    first, lines, spoiled = 0, [], False
-    for number, record in records.read_records(stream, b"\n", max_line_bytes):
-        record = records.without_byte_order_mark(number, record)
+def _blocks(
+    stream: ByteStream, name: str, report: CorpusReport, max_line_bytes: int
+) -> Iterator[tuple[int, str, bool]]:
+    """Yield ``(line, text, is_heading)``; a paragraph with a damaged line is dropped whole."""
+    first, lines, damaged = 0, list[str](), False
+    for number, record in read_text_records(stream, b"\n", max_line_bytes, name, report):
         if record is None:
-            report.skip(records.TOO_LONG, f"{name}:{number}")
-            spoiled = True
+            damaged = True
             continue
-        text = records.decode(record, number, name, report)
-        if text is None:
-            spoiled = True
-            continue
-        text = _QUOTE_MARK.sub("", text).strip()
+        text = _QUOTE_MARK.sub("", record).strip()
         heading = _HEADING.match(text)
         if text and not heading and not _RULE.match(text):
             first = first if lines else number
             lines.append(text)
             continue
-        if lines and not spoiled:
+        if lines and not damaged:
             yield first, " ".join(lines), False
-        lines, spoiled = [], False
+        lines, damaged = [], False
         if heading and heading.group(1):
             yield number, heading.group(1), True
-    if lines and not spoiled:
+    if lines and not damaged:
         yield first, " ".join(lines), False
 
 
-def cut_paragraphs(paragraphs, max_words):
-    """Gathers paragraphs into pieces of at most ``max_words`` words.
+def cut_paragraphs(
+    paragraphs: Iterable[tuple[int, str, str]], max_words: int
+) -> Iterator[tuple[int, str, str]]:
+    """Gather paragraphs into pieces of at most ``max_words`` words.
 
     A paragraph that alone is longer is cut where sentences end, and a sentence that
     alone is longer, between words.
@@ -75,7 +77,7 @@ def cut_paragraphs(paragraphs, max_words):
     Yields:
         ``(line, section, text)`` of each piece; a piece never spans two sections.
     """
-    piece, num_words, piece_line, piece_section = [], 0, 0, None
+    piece, num_words, piece_line, piece_section = list[str](), 0, 0, ""
     for line, section, paragraph in paragraphs:
         for part in _parts(paragraph, max_words):
             count = len(part.split())
@@ -90,8 +92,8 @@ def cut_paragraphs(paragraphs, max_words):
         yield piece_line, piece_section, " ".join(piece)
 
 
-def _parts(paragraph, max_words):
-    """The paragraph itself, or its sentences, or their words, as ``max_words`` demands."""
+def _parts(paragraph: str, max_words: int) -> list[str]:
+    """Return the paragraph itself, or its sentences, or their words, as ``max_words`` demands."""
     if len(paragraph.split()) <= max_words:
         return [paragraph]
     parts = []

@@ -1,34 +1,64 @@
 """Stories for training and prompts for generation."""
 
 import logging
+from collections.abc import Iterable, Sequence
+from typing import TypedDict
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from fairseq.data import Dictionary
+from fairseq.data.data_utils import collate_tokens
+from torch import Tensor
 
 from ...errors import UserError
+from ...interfaces import Batch, PrefixInput, RowInput
 from ...modules.attention_masks import packing_index
-from ..corpus.sized_dataset import SizedDataset, pad_rows
+from ..corpus.arrays import Ints
+from ..corpus.sized_dataset import SizedDataset, TokenRows, no_batch
 
 logger = logging.getLogger(__name__)
+
+
+class StorySample(TypedDict):
+    """One story of a :class:`StoryDataset`."""
+
+    id: int
+    source: Tensor  # int64 [T]: <s> w1 ... wn
+    target: Tensor  # int64 [T]: w1 ... wn </s>
+
+
+class PromptSample(TypedDict):
+    """One prompt of a :class:`PromptDataset`."""
+
+    id: int
+    source: Tensor  # int64 [S]: <s> w1 ... wn
 
 
 class StoryDataset(SizedDataset):
     """One story a row: ``<s> w1 ... wn`` predicts ``w1 ... wn </s>``.
 
     Args:
-        tokens: indexed dataset of stories, each ending with ``</s>``; read lazily.
+        tokens: rows of stories, each ending with ``</s>``; read lazily.
         sizes: their lengths, int [num_stories].
         dictionary: fairseq's.
         tokens_per_sample: longer stories are cut to this many tokens.
         token_bytes: UTF-8 bytes that each dictionary entry stands for, int64 [V].
         shuffle: in another order every epoch; else in order of length.
-        pack: put the stories of a batch into one row without padding; batches are then
-            drawn from all lengths.
+        pack: put the stories of a batch into one row without padding; batches then hold
+            stories of all lengths.
     """
 
     def __init__(
-        self, tokens, sizes, dictionary, tokens_per_sample, token_bytes, shuffle=True, pack=False
-    ):
+        self,
+        tokens: TokenRows,
+        sizes: npt.ArrayLike,
+        dictionary: Dictionary,
+        tokens_per_sample: int,
+        token_bytes: Tensor,
+        shuffle: bool = True,
+        pack: bool = False,
+    ) -> None:
         self.tokens = tokens
         self.sizes = np.minimum(np.asarray(sizes), tokens_per_sample)
         self.dictionary = dictionary
@@ -41,22 +71,26 @@ class StoryDataset(SizedDataset):
         self.num_empty = len(self.sizes) - len(self.indices)
         self.num_cut = int((np.asarray(sizes) > tokens_per_sample).sum())
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> StorySample:
         target = self.tokens[index][: self.tokens_per_sample].long()
         source = torch.cat([target.new_tensor([self.dictionary.bos()]), target[:-1]])
         return {"id": index, "source": source, "target": target}
 
-    def ordered_indices(self):
-        """Stories in order of length, in random order among equals; packed: fully random."""
+    def ordered_indices(self) -> Ints:
+        """Return stories in order of length, in random order among equals; packed: fully random."""
         order = np.random.permutation(self.indices) if self.shuffle else self.indices
         if self.pack and self.shuffle:
             return order
         return order[np.argsort(self.sizes[order], kind="stable")]
 
     def batch_by_size(
-        self, indices, max_tokens=None, max_sentences=None, required_batch_size_multiple=1
-    ):
-        """As fairseq's; packed rows fill the budget with real tokens.
+        self,
+        indices: Ints,
+        max_tokens: int | None = None,
+        max_sentences: int | None = None,
+        required_batch_size_multiple: int = 1,
+    ) -> Sequence[Ints]:
+        """Cut the order into batches as fairseq does; packed rows are filled with real tokens.
 
         Raises:
             UserError: a story has more than ``max_tokens``.
@@ -68,55 +102,55 @@ class StoryDataset(SizedDataset):
                 "or lower --tokens-per-sample"
             )
         if not self.pack:
-            return super().batch_by_size(
+            batches: Sequence[Ints] = super().batch_by_size(
                 indices, max_tokens, max_sentences, required_batch_size_multiple
             )
-        batches, start, total = [], 0, 0
+            return batches
+        packed, start, total = [], 0, 0
         sizes = self.sizes[indices]
         for i, size in enumerate(sizes):
             full = max_tokens is not None and total + size > max_tokens
             if i > start and (full or i - start == max_sentences):
-                batches.append(indices[start:i])
+                packed.append(indices[start:i])
                 start, total = i, 0
             total += size
         if start < len(indices):
-            batches.append(indices[start:])
-        return batches
+            packed.append(indices[start:])
+        return packed
 
-    def collater(self, samples):
-        """Merge stories into a batch.
-
-        ``net_input`` is what the model reads; ``target`` has its shape [B, T]. Besides
-        fairseq's fields: ``nbytes`` of text that the targets stand for, ``padded_tokens`` =
-        B x T, and for packed rows ``sample_index`` [1, N], which story a token is of.
-        """
+    def collater(self, samples: list[StorySample]) -> Batch:
+        """Merge stories into a batch, the longest first; packed: into one row."""
         if not samples:
-            return {}
+            return no_batch()
         samples = sorted(samples, key=lambda s: -len(s["target"]))
         sources = [s["source"] for s in samples]
         targets = [s["target"] for s in samples]
         lengths = torch.tensor([len(x) for x in targets])
-        batch = {
-            "id": torch.tensor([s["id"] for s in samples]),
-            "nsentences": len(samples),
-            "ntokens": int(lengths.sum()),
-            "nbytes": int(sum(self.token_bytes[x].sum() for x in targets)),
-        }
+        net_input: RowInput
         if self.pack:
             pad_index, unpad_index = packing_index(lengths)
-            batch["net_input"] = {
+            net_input = {
                 "src_tokens": torch.cat(sources).unsqueeze(0),
                 "src_lengths": lengths.sum().view(1),
                 "positions": torch.cat([torch.arange(n) for n in lengths]).unsqueeze(0),
                 "packing": {"pad_index": pad_index, "unpad_index": unpad_index},
             }
-            batch["target"] = torch.cat(targets).unsqueeze(0)
-            batch["sample_index"] = torch.arange(len(samples)).repeat_interleave(lengths)[None]
+            target = torch.cat(targets).unsqueeze(0)
         else:
             pad = self.dictionary.pad()
-            batch["net_input"] = {"src_tokens": pad_rows(sources, pad), "src_lengths": lengths}
-            batch["target"] = pad_rows(targets, pad)
-        batch["padded_tokens"] = batch["target"].numel()
+            net_input = {"src_tokens": collate_tokens(sources, pad), "src_lengths": lengths}
+            target = collate_tokens(targets, pad)
+        batch: Batch = {
+            "id": torch.tensor([s["id"] for s in samples]),
+            "nsentences": len(samples),
+            "ntokens": int(lengths.sum()),
+            "nbytes": int(sum(self.token_bytes[x].sum() for x in targets)),
+            "net_input": net_input,
+            "target": target,
+            "padded_tokens": target.numel(),
+        }
+        if self.pack:
+            batch["sample_index"] = torch.arange(len(samples)).repeat_interleave(lengths)[None]
         return batch
 
 
@@ -128,7 +162,7 @@ class PromptDataset(SizedDataset):
         dictionary: fairseq's.
     """
 
-    def __init__(self, prompts, dictionary):
+    def __init__(self, prompts: Iterable[Tensor], dictionary: Dictionary) -> None:
         begin = torch.tensor([dictionary.bos()])
         self.prompts = [
             torch.cat([begin, p[:-1] if len(p) and p[-1] == dictionary.eos() else p])
@@ -137,29 +171,32 @@ class PromptDataset(SizedDataset):
         self.sizes = np.array([len(p) for p in self.prompts])
         self.dictionary = dictionary
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> PromptSample:
         return {"id": index, "source": self.prompts[index]}
 
-    def ordered_indices(self):
+    def ordered_indices(self) -> Ints:
+        """Return prompts in order of length."""
         return np.argsort(self.sizes, kind="stable")
 
-    def collater(self, samples):
+    def collater(self, samples: list[PromptSample]) -> Batch:
+        """Merge prompts into a batch, padded at the right."""
         if not samples:
-            return {}
+            return no_batch()
         rows = [s["source"] for s in samples]
+        net_input: PrefixInput = {
+            "src_tokens": collate_tokens(rows, self.dictionary.pad()),
+            "src_lengths": torch.tensor([len(r) for r in rows]),
+        }
         return {
             "id": torch.tensor([s["id"] for s in samples]),
             "nsentences": len(samples),
             "ntokens": sum(map(len, rows)),
-            "net_input": {
-                "src_tokens": pad_rows(rows, self.dictionary.pad()),
-                "src_lengths": torch.tensor([len(r) for r in rows]),
-            },
+            "net_input": net_input,
             "target": None,
         }
 
 
-def report_story_dataset(split, dataset):
+def report_story_dataset(split: str, dataset: StoryDataset) -> None:
     """Log what is in a split, and what of it is left out or cut.
 
     Raises:

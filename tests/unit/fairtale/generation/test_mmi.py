@@ -7,7 +7,7 @@ import torch
 from fairseq.dataclass.configs import FairseqConfig
 from fairseq_cli.interactive import make_batches
 
-from fairtale.data.dialog.format import SEP
+from fairtale.data.dialog.line_format import SEP
 from fairtale.generation import mmi
 from tests.dialog_helpers import (
     dialog_dataset,

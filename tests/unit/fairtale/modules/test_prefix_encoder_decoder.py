@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
+from fairseq.data.data_utils import collate_tokens
 
-from fairtale.data.corpus.sized_dataset import pad_rows
 from tests.helpers import random_rows, tiny_model
 
 BEGIN, PAD, END = 0, 1, 2
@@ -25,7 +25,7 @@ def inference():
 
 
 def read(model, rows):
-    return model.encoder(pad_rows(rows, PAD), torch.tensor([len(r) for r in rows]))
+    return model.encoder(collate_tokens(rows, PAD), torch.tensor([len(r) for r in rows]))
 
 
 def spread(model, out, beams):

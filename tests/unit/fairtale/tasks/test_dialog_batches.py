@@ -2,7 +2,7 @@
 
 import torch
 
-from fairtale.data.dialog.format import CTX, SEP
+from fairtale.data.dialog.line_format import CTX, SEP
 from fairtale.tasks.dialog_batches import (
     dialog_view,
     find_queries,

@@ -5,7 +5,7 @@ from argparse import Namespace
 import pytest
 import torch
 
-from fairtale.data.dialog.format import SEP
+from fairtale.data.dialog.line_format import SEP
 from fairtale.errors import UserError
 from fairtale.generation.mmi import MMIReranker
 from tests.dialog_helpers import (

@@ -9,7 +9,7 @@ from fairseq.iterative_refinement_generator import IterativeRefinementGenerator
 from fairseq.models import ARCH_CONFIG_REGISTRY, BaseFairseqModel
 from fairseq.tasks.translation_lev import TranslationLevenshteinTask
 
-from fairtale.data.dialog.format import SEP
+from fairtale.data.dialog.line_format import SEP
 from fairtale.errors import UserError
 from tests.dialog_helpers import dialog_dictionary, encode, random_lines
 from tests.helpers import write_split

@@ -1,9 +1,9 @@
-"""Stories are sent to subsets by their text alone."""
+"""Samples are assigned to subsets by their text alone."""
 
 import pytest
 
-from fairtale.data.corpus.split import DuplicateFilter, StorySplitter
-from fairtale.data.story.formats import Story
+from fairtale.data.corpus.split import DuplicateFilter, Splitter
+from fairtale.data.story.records import Story
 from fairtale.errors import UserError
 
 
@@ -12,7 +12,7 @@ def story(text, group=None):
 
 
 def subsets(seed, count, valid=0.05, test=0.1, group=None):
-    splitter = StorySplitter(seed, valid, test)
+    splitter = Splitter(seed, valid, test)
     return [splitter.subset(story(f"Story {number}.", group)) for number in range(count)]
 
 
@@ -32,7 +32,7 @@ def test_the_choice_depends_on_seed_and_text_only():
 
 def test_a_group_stays_together():
     assert len(set(subsets(3, 100, valid=0.3, test=0.3, group="chapter 1"))) == 1
-    splitter = StorySplitter(3, 0.3, 0.3)
+    splitter = Splitter(3, 0.3, 0.3)
     groups = {splitter.subset(story("The same.", f"chapter {number}")) for number in range(50)}
     assert groups == {"train", "valid", "test"}
 
@@ -40,7 +40,7 @@ def test_a_group_stays_together():
 @pytest.mark.parametrize(("valid", "test"), [(-0.1, 0), (0.5, 0.5), (1.0, 0), (0, 1.5)])
 def test_shares_must_leave_something_to_train_on(valid, test):
     with pytest.raises(UserError, match="--valid .* --test .* below 1"):
-        StorySplitter(1, valid, test)
+        Splitter(1, valid, test)
 
 
 def test_duplicate_filter():

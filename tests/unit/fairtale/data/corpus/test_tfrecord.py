@@ -4,9 +4,9 @@ import io
 import struct
 
 import pytest
+from crc32c import crc32c
 
 from fairtale.data.corpus.tfrecord import (
-    crc32c,
     is_tfrecord,
     masked_crc32c,
     parse_example,

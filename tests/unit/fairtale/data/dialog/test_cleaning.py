@@ -11,7 +11,6 @@ from fairtale.data.dialog.cleaning import (
     whole_characters,
 )
 from fairtale.data.dialog.records import DialogReport
-from fairtale.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -110,9 +109,9 @@ def test_a_turn_that_is_far_too_long_is_left_as_it_is():
         assert len(clean_turn("a" + " #" * count, Cleaning(max_chars=512))) == expected
 
 
-def choose(*turns, cleaning=None, context=10):
+def choose(*turns, **options):
     report = DialogReport()
-    return choose_turns(list(turns), cleaning or Cleaning(), context, "f:1", report), report
+    return choose_turns(list(turns), Cleaning(**options), "f:1", report), report
 
 
 @pytest.mark.parametrize(
@@ -133,43 +132,20 @@ def test_left_out(turns, reason):
 
 
 def test_limits_are_options():
-    assert choose("same", "same", cleaning=Cleaning(allow_equal=True))[0] == ["same", "same"]
+    assert choose("same", "same", allow_equal=True)[0] == ["same", "same"]
     assert choose("x" * 512, "a")[0] == ["x" * 512, "a"]
-    chosen, report = choose("why", "no", cleaning=Cleaning(min_chars=3))
+    chosen, report = choose("why", "no", min_chars=3)
     assert chosen is None and report.skipped == {"response of fewer than 3 characters": 1}
-    chosen, report = choose("why", "nope", cleaning=Cleaning(max_chars=3))
+    chosen, report = choose("why", "nope", max_chars=3)
     assert chosen is None and report.skipped == {"response of more than 3 characters": 1}
 
 
 def test_context_is_cut_from_its_far_end():
-    assert choose("1", "2", "3", "q", "r", context=2)[0] == ["2", "3", "q", "r"]
-    assert choose("1", "2", "3", "q", "r", context=0)[0] == ["q", "r"]
+    assert choose("1", "2", "3", "q", "r", max_context_turns=2)[0] == ["2", "3", "q", "r"]
+    assert choose("1", "2", "3", "q", "r", max_context_turns=0)[0] == ["q", "r"]
     chosen, report = choose("1", "x" * 513, "", "3", "q", "r")
     assert chosen == ["3", "q", "r"]
     assert dict(report.amounts) == {
         "turns without words dropped": 1,
         "context cut where a turn is too long": 1,
     }
-
-
-def test_strict_refuses_damage_and_no_limits():
-    report = DialogReport(strict=True)
-    report.leave_out("empty query", "f:1")
-    with pytest.raises(UserError, match="^f:2: not a JSON object; --strict allows none"):
-        report.skip("not a JSON object", "f:2")
-
-
-def test_the_report_names_places():
-    report = DialogReport()
-    report.files = {"lines": [("a.txt", "plain text"), ("b.txt", "plain text")]}
-    for line in range(1, 6):
-        report.leave_out("empty query", f"a.txt:{line}")
-    report.mend("turns without words dropped", "a.txt:9", 4)
-    assert list(report.lines()) == [
-        "read as lines (plain text): a.txt and 1 more",
-        "dialogs kept: 0, left out: 5",
-        "left out, empty query: 5 (first: a.txt:1, a.txt:2, a.txt:3)",
-        "turns without words dropped: 4 (first: a.txt:9)",
-    ]
-    assert report.as_dict()["left_out"] == {"empty query": 5}
-    assert report.as_dict()["mended"] == {"turns without words dropped": 4}

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from fairtale.data.dialog.cutting import DialogLimits
 from fairtale.data.dialog.dataset import report_dialog_dataset
-from fairtale.data.dialog.format import DialogLimits
 from fairtale.errors import UserError
 from tests.dialog_helpers import batch_of, dialog_dataset, dialog_dictionary, random_lines
 

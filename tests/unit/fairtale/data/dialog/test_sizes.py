@@ -7,9 +7,11 @@ from fairseq.data import ConcatDataset
 from fairseq.data.indexed_dataset import MMapIndexedDataset, MMapIndexedDatasetBuilder
 
 from fairtale.data.dialog import sizes as dialog_sizes
+from fairtale.data.dialog.cutting import DialogLimits
 from fairtale.data.dialog.dataset import DialogDataset
-from fairtale.data.dialog.format import CTX, SEP, DialogLimits, cut_prefix
+from fairtale.data.dialog.line_format import CTX, SEP
 from tests.dialog_helpers import dialog_dictionary
+from tests.unit.fairtale.data.dialog.test_cutting import cut_plainly
 
 DICTIONARY = dialog_dictionary()
 CTX_ID, SEP_ID, END = DICTIONARY.index(CTX), DICTIONARY.index(SEP), DICTIONARY.eos()
@@ -58,7 +60,7 @@ def one_by_one(lines, limits, reverse):
         if len(prefix) < 2 or len(response) < 2 or prefix[-2] == CTX_ID:
             faults["with an empty side"] += 1
             continue
-        kept = len(cut_prefix(prefix, CTX_ID, limits))
+        kept = len(cut_plainly(prefix, CTX_ID, limits))
         kept_response = min(len(response), limits.max_target_positions)
         num_cut += kept < len(prefix) or kept_response < len(response)
         prefix_sizes[-1], response_sizes[-1] = kept + 1, kept_response
@@ -106,7 +108,9 @@ def test_blocks_measure_what_lines_have(kind, limits, reverse, tmp_path, monkeyp
     assert (measured.faults, measured.num_cut) == (faults, num_cut)
     dataset = DialogDataset(tokens, DICTIONARY, CTX_ID, SEP_ID, limits, None, reverse=reverse)
     for i in dataset.indices:
-        assert len(dataset[i]["tokens"]) == dataset.sizes[i] + 1
+        tokens, prefix_length = dataset[i]["tokens"], dataset[i]["prefix"]
+        assert len(tokens) == dataset.sizes[i] + 1 and prefix_length == prefix[i]
+        assert (tokens == SEP_ID).nonzero().item() == prefix_length - 1
 
 
 def test_nothing_to_measure(tmp_path):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from fairtale.data.corpus.report import TOO_LONG
 from fairtale.data.parallel.cleaning import (
-    EMPTY,
-    LONG,
+    EMPTY_SIDE,
     RATIO,
     SAME,
     HeldOut,
@@ -37,11 +37,11 @@ def test_a_pair_is_mended_and_tokenised(clean):
 @pytest.mark.parametrize(
     ("source", "target", "reason"),
     [
-        ("", "Да", EMPTY),
-        ("Yes", " \u200b ", EMPTY),
+        ("", "Да", EMPTY_SIDE),
+        ("Yes", " \u200b ", EMPTY_SIDE),
         ("abc 1", "abc  1", SAME),
-        ("a b c d e f g h i", "а б в г д е ё", LONG),
-        ("a, b, c, d, e", "а б в г д е", LONG),  # eight words with their commas are nine tokens
+        ("a b c d e f g h i", "а б в г д е ё", TOO_LONG),
+        ("a, b, c, d, e", "а б в г д е", TOO_LONG),  # eight words with their commas are nine tokens
         ("a b c", "а", RATIO),
         ("a", "а б в", RATIO),
     ],

@@ -6,8 +6,8 @@ import pytest
 
 from fairtale.data.parallel.text import (
     LanguageText,
+    ParallelText,
     TextSettings,
-    TranslationText,
     clean_line,
     find_settings,
     write_settings,
@@ -83,7 +83,7 @@ def test_no_tokenizer_and_no_normalisation():
 
 
 def test_each_side_has_its_language():
-    text = TranslationText("ru", "en", TextSettings())
+    text = ParallelText("ru", "en", TextSettings())
     assert text.encode("«Да», т. е. нет.") == '" Да " , т. е. нет .'
     assert text.decode('" Yes , it \'s , " he said .') == '"Yes, it\'s," he said.'
 

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from fairtale.data.corpus.records import StoryReport
 from fairtale.data.story.books import cut_paragraphs, read_paragraphs
+from fairtale.data.story.records import StoryReport
 
 BOOK = """\
 # Title: A Book

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from fairtale.data.corpus.sized_dataset import pad_rows
 from fairtale.data.corpus.vocabulary import token_bytes
 from fairtale.data.story.dataset import PromptDataset, StoryDataset, report_story_dataset
 from fairtale.errors import UserError
@@ -123,12 +122,6 @@ def test_bytes_are_those_of_the_texts(tmp_path):
         )
         batch = dataset.collater([dataset[i] for i in range(4)])
         assert batch["nbytes"] == sum(len((text + "\n").encode()) for text in texts)
-
-
-def test_pad_rows():
-    rows = [torch.tensor([5, 6]), torch.tensor([7])]
-    assert pad_rows(rows, PAD).tolist() == [[5, 6], [7, PAD]]
-    assert pad_rows(rows, PAD, length=3).tolist() == [[5, 6, PAD], [7, PAD, PAD]]
 
 
 # ------------------------------------------------------------------------------- batches

@@ -4,16 +4,12 @@ import gzip
 import io
 import json
 import os
-import random
 import tarfile
-import tracemalloc
 
 import pytest
 
-from fairtale.data.corpus import records
-from fairtale.data.corpus.records import StoryReport, read_records
-from fairtale.data.story import formats as story_formats
-from fairtale.data.story.formats import detect_format, find_stories, read_stories
+from fairtale.data.story.formats import StoryLimits, detect_format, find_stories, read_stories
+from fairtale.data.story.records import StoryReport
 from fairtale.errors import UserError
 
 STORIES = [
@@ -137,45 +133,8 @@ def test_a_word_of_ten_megabytes_is_skipped_and_named(tmp_path):
 
 def test_the_limit_counts_characters(tmp_path):
     path = write(tmp_path / "a.txt", "ééé\néééé\n")
-    texts, report = read(path, max_story_chars=3)
+    texts, report = read(path, limits=StoryLimits(max_chars=3))
     assert texts == ["ééé"] and report.skipped == {"too long": 1}
-
-
-def test_reading_an_endless_line_takes_little_memory():
-    class Endless(io.RawIOBase):
-        left = 64 << 20
-
-        def read(self, count):
-            count = min(count, self.left)
-            self.left -= count
-            return b"x" * count
-
-    tracemalloc.start()
-    records = list(read_records(Endless(), b"\n", 1000))
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert records == [(1, None)]
-    assert peak < 8 << 20
-
-
-@pytest.mark.parametrize("separator", [b"\n", b"<|endoftext|>"])
-@pytest.mark.parametrize("block", [1, 2, 7, 64])
-def test_records_equal_a_plain_split(monkeypatch, separator, block):
-    monkeypatch.setattr(records, "_BLOCK_BYTES", block)
-    draw = random.Random(block)
-    for _ in range(200):
-        parts = [
-            "".join(draw.choices("ab<|\n" if separator != b"\n" else "ab<|", k=draw.randint(0, 12)))
-            for _ in range(draw.randint(1, 6))
-        ]
-        data = separator.join(part.encode() for part in parts)
-        expected, line = [], 1
-        for part in data.split(separator):
-            expected.append((line, part if len(part) <= 5 else None))
-            line += part.count(b"\n") + separator.count(b"\n")
-        if not data.split(separator)[-1].strip():
-            expected.pop()
-        assert list(read_records(io.BytesIO(data), separator, 5)) == expected, data
 
 
 def test_control_characters_are_removed_and_counted(tmp_path):
@@ -186,12 +145,6 @@ def test_control_characters_are_removed_and_counted(tmp_path):
     assert report.amounts["control characters removed"] == 6
     assert report.mended["control characters removed"] == 1
     assert "a.json:1" in report.places["control characters removed"][0]
-
-
-def test_a_raw_control_character_in_a_shard_is_cleaned_too(tmp_path):
-    texts, report = read(write(tmp_path / "a.json", '[{"story": "One\x01 line\nand two."}]'))
-    assert texts == ["One line and two."]
-    assert report.amounts == {"control characters removed": 1, "line breaks replaced by a space": 1}
 
 
 def test_invalid_utf8_is_skipped_counted_and_named(tmp_path):
@@ -226,63 +179,6 @@ def test_duplicates_stay_unless_asked_otherwise(tmp_path):
     texts, report = read(first, second, dedupe=True)
     assert texts == ["One.", "Two.", "Three."]
     assert report.num_kept == 3 and report.skipped == {"duplicate": 2}
-
-
-# ------------------------------------------------------------------------------- shards
-
-
-def test_a_shard_cut_anywhere_is_an_error_that_names_it(tmp_path):
-    whole = json.dumps(
-        [{"story": "A \u201cq\u201d \\ é.\n", "n": [1, True, None]}, {"story": "B."}],
-        ensure_ascii=True,
-    )
-    for end in range(len(whole)):
-        path = write(tmp_path / "cut.json", whole[:end])
-        with pytest.raises(UserError, match=r"cut\.json: .*character"):
-            read(path)
-    assert read(write(tmp_path / "cut.json", whole))[0] == ["A “q” \\ é.", "B."]
-
-
-def test_a_truncated_shard_says_how_far_it_went(tmp_path):
-    data = shard(["One.", "Two.", "Three."])
-    path = write(tmp_path / "cut.json", data[: data.index("Three")])
-    with pytest.raises(UserError, match="truncated.* line 1, character .* after 2 whole records"):
-        read(path)
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        ('{"story": "A."}', "not a list of stories: line 1, character 0"),
-        ('[{"story": "A."} {"story": "B."}]', "character 17: ',' or ']' should follow"),
-        ('[{"story": "A."}]\n\n[]', "line 3, character 19: text after the end"),
-        ('[\n{"story": A}, {"story": "' + "B" * 200 + '"}]', "line 2, character 12: not JSON"),
-        ('[{"story": "A."}, ]', "not JSON"),
-        ("[" * 100_000, "nested too deeply|truncated"),
-    ],
-)
-def test_malformed_shards(tmp_path, data, message):
-    with pytest.raises(UserError, match=message):
-        read(write(tmp_path / "x.json", data))
-
-
-def test_records_without_a_story_are_counted(tmp_path):
-    data = '[{"story": "A."}, {"text": "B."}, "C.", {"story": null}, 7, {"story": "D."}]'
-    texts, report = read(write(tmp_path / "x.json", data))
-    assert texts == ["A.", "D."]
-    assert report.skipped == {"no story field": 4}
-    assert report.places["no story field"][0].endswith("x.json:1 (record 2)")
-
-
-@pytest.mark.parametrize("block", [1, 3, 64, 1000])
-def test_a_shard_read_in_blocks_equals_json_load(tmp_path, monkeypatch, block):
-    monkeypatch.setattr(story_formats, "_JSON_BLOCK_CHARS", block)
-    draw = random.Random(block)
-    letters = 'ab \\"é😀{}[],:\u2028'
-    stories = ["x" + "".join(draw.choices(letters, k=draw.randint(0, 90))) for _ in range(40)]
-    records = [{"words": ["a", 1.5e3, False], "story": story} for story in stories]
-    path = write(tmp_path / "x.json", json.dumps(records, ensure_ascii=False, indent=1))
-    assert read(path)[0] == [" ".join(story.split()) for story in stories]
 
 
 def test_archives(tmp_path):

@@ -9,23 +9,27 @@
     lines          subtitles: every line answers those before it; an empty line ends a document
 
 Any of them may be compressed with gzip.
+
+To add a format, write a reader, enter it in :data:`READERS`, and let :func:`detect_format`
+recognise it.
 """
 
-import csv
 import gzip
 import os
 import re
 import zlib
+from collections.abc import Callable, Iterable, Iterator
+from io import BufferedReader
 from typing import NamedTuple
 
 from ...errors import UserError
-from ..corpus.records import DUPLICATE
+from ..corpus.records import ByteStream
+from ..corpus.report import DUPLICATE
 from ..corpus.source_files import find_files
 from ..corpus.split import DuplicateFilter
 from ..corpus.tfrecord import is_tfrecord
 from .amazon import read_amazon
 from .cleaning import (
-    DEFAULT_MAX_CONTEXT_TURNS,
     NO_RESPONSE,
     TURNS_DROPPED,
     Cleaning,
@@ -34,67 +38,50 @@ from .cleaning import (
     whole_characters,
 )
 from .polyai import read_polyai_json, read_polyai_tfrecord
-from .records import RawDialog, read_json_lines, read_text
-
-NO_TURNS = "no list of turns"
-NO_COLUMN = "no question or no answer column"
-TOO_MANY_TURNS = "too many turns"
-
-# More tabs than this in a line are a table or a damaged file, not a dialog.
-MAX_TURNS = 1000
-# Where a corpus of lines does not say where documents end, as OPUS' plain text does not.
-_DOCUMENT_LINES = 10_000
-# The first lines of a document tell it from others; equal ones are the same film.
-_GROUP_LINES = 5
+from .records import DialogReport, RawDialog
+from .text_formats import find_columns, read_conversations, read_csv, read_lines, read_tsv
 
 _EXTENSIONS = (".json", ".jsonl", ".tsv", ".csv", ".txt", ".tfrecord", ".tfrecords")
 _SNIFF_BYTES = 1 << 16
 _PROGRESS_STEP = 1000  # dialogs
-_QUESTION, _ANSWER = ("q", "question"), ("a", "answer")
 
 
 class Dialog(NamedTuple):
-    """A cleaned dialog.
+    """A cleaned dialog; UTF-8 can hold its turns and its group."""
 
-    ``turns``: oldest first; the last two are query and response; none is empty or holds a
-    tab or line break. ``group`` names what must not be torn apart. Both are whole characters,
-    so that UTF-8 can hold them. ``place`` is ``file:line``. ``subset`` is what the file's name
-    says: train, valid, test, or None.
-    """
-
-    turns: list
-    group: str
-    place: str
-    subset: str | None
+    turns: list[str]  # oldest first, then query and response; none empty, without tab or line break
+    group: str  # what must not be torn apart
+    place: str  # ``file:line``
+    subset: str | None  # train, valid or test, where the file's name begins so
 
     @property
-    def text(self):
+    def text(self) -> str:
         """The turns as one line, separated by tabs."""
         return "\t".join(self.turns)
 
 
-def find_sources(sources, report):
+def find_sources(sources: Iterable[str], report: DialogReport) -> list[str]:
     """Return the files of ``sources``, as :func:`..corpus.source_files.find_files` does."""
     return find_files(sources, _EXTENSIONS, report.ignored_files, gzipped=True)
 
 
-def subset_by_name(path):
-    """``train``, ``valid`` or ``test`` where a file's name begins so, else None."""
+def subset_by_name(path: str) -> str | None:
+    """Return ``train``, ``valid`` or ``test`` where a file's name begins so, else None."""
     word = re.match(r"(train|valid|dev|test)(?![a-z])", os.path.basename(path).lower())
-    return word and word[1].replace("dev", "valid")
+    return word[1].replace("dev", "valid") if word else None
 
 
-def _decompressed(raw):
-    """A binary stream of ``raw``, or of what it holds if that is gzip."""
+def _decompressed(raw: BufferedReader) -> ByteStream:
+    """Return ``raw``, or a binary stream of what it holds if that is gzip."""
     return gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == b"\x1f\x8b" else raw
 
 
-def _damaged(path, error):
+def _damaged(path: str, error: Exception) -> UserError:
     return UserError(f"{path}: damaged or incomplete gzip file ({error}); fetch it again")
 
 
-def detect_format(path):
-    """``(format, reason)`` of a file, by its content and where that is silent its name.
+def detect_format(path: str) -> tuple[str, str]:
+    """Return ``(format, reason)`` of a file, by its content, or by its name where that says more.
 
     Raises:
         UserError: it is none of the known formats.
@@ -115,7 +102,7 @@ def detect_format(path):
     first = next((line for line in lines if line.strip()), b"")
     if name.endswith((".json", ".jsonl")) or first.lstrip().startswith((b"{'", b'{"')):
         return _detect_json(path, lines)
-    if name.endswith(".csv") or _columns(first.decode("utf-8", "replace").split(",")):
+    if name.endswith(".csv") or find_columns(first.decode("utf-8", "replace").split(",")):
         return "csv", "columns Q and A"
     if name.endswith(".tsv"):
         return "tsv", "extension .tsv"
@@ -124,7 +111,7 @@ def detect_format(path):
     return "lines", "plain text"
 
 
-def _detect_json(path, lines):
+def _detect_json(path: str, lines: list[bytes]) -> tuple[str, str]:
     for line in lines:
         line = line.lstrip()
         if line.startswith(b"{'"):
@@ -141,32 +128,27 @@ def _detect_json(path, lines):
 
 
 def read_dialogs(
-    sources,
-    report,
-    cleaning=None,
-    max_context_turns=DEFAULT_MAX_CONTEXT_TURNS,
-    source_format=None,
-    dedupe=False,
-    on_bytes=None,
-):
-    """All dialogs of files and folders, cleaned, in a fixed order.
+    sources: Iterable[str],
+    report: DialogReport,
+    cleaning: Cleaning = Cleaning(),  # noqa: B008 (it is immutable)
+    *,
+    source_format: str | None = None,
+    dedupe: bool = False,
+    on_bytes: Callable[[int], object] | None = None,
+) -> Iterator[Dialog]:
+    """Read all dialogs of files and folders, cleaned, in a fixed order.
 
     Args:
         sources: paths.
-        report: a :class:`~fairtale.data.dialog.records.DialogReport`, which is filled.
-        cleaning: a :class:`~fairtale.data.dialog.cleaning.Cleaning`.
-        max_context_turns: turns before the query that are kept.
+        report: counts what is kept, left out and mended.
+        cleaning: what is done to turns, and which dialogs are kept.
         source_format: a key of :data:`READERS`; None lets each file be recognised by itself.
         dedupe: leave out, and count, dialogs whose exact turns came before.
         on_bytes: called with the number of bytes just read from disk.
 
-    Yields:
-        :class:`Dialog`.
-
     Raises:
         UserError: a source is missing, truncated, or not what its format says.
     """
-    cleaning = cleaning or Cleaning()
     duplicates = DuplicateFilter() if dedupe else None
     for path in find_sources(sources, report):
         by_hand = (source_format, "--format") if source_format else None
@@ -175,7 +157,7 @@ def read_dialogs(
         subset = subset_by_name(path)
         for raw in _read_file(path, READERS[detected], report, on_bytes):
             group = whole_characters(raw.group)
-            for turns, place in _exchanges(raw, cleaning, max_context_turns, report):
+            for turns, place in _exchanges(raw, cleaning, report):
                 dialog = Dialog(turns, group, place, subset)
                 if duplicates and not duplicates.is_new(dialog):
                     report.leave_out(DUPLICATE, place)
@@ -184,7 +166,9 @@ def read_dialogs(
                 yield dialog
 
 
-def _read_file(path, reader, report, on_bytes):
+def _read_file(
+    path: str, reader: "Reader", report: DialogReport, on_bytes: Callable[[int], object] | None
+) -> Iterator[RawDialog]:
     done = 0
     with open(path, "rb") as raw:
         records = reader(_decompressed(raw), path, report)
@@ -203,11 +187,13 @@ def _read_file(path, reader, report, on_bytes):
             yield record
 
 
-def _exchanges(raw, cleaning, max_context_turns, report):
-    """``(turns, place)`` of every response in a raw dialog."""
+def _exchanges(
+    raw: RawDialog, cleaning: Cleaning, report: DialogReport
+) -> Iterator[tuple[list[str], str]]:
+    """Yield ``(turns, place)`` of every response in a raw dialog."""
     turns = [clean_turn(turn, cleaning) for turn in raw.turns]
     if not raw.every_turn:
-        chosen = choose_turns(turns, cleaning, max_context_turns, raw.place, report)
+        chosen = choose_turns(turns, cleaning, raw.place, report)
         if chosen:
             yield chosen, raw.place
         return
@@ -218,101 +204,15 @@ def _exchanges(raw, cleaning, max_context_turns, report):
     if len(spoken) < 2:
         report.leave_out(NO_RESPONSE, raw.place)
     for end in range(2, len(spoken) + 1):
-        window = spoken[max(0, end - 2 - max_context_turns) : end]
+        window = spoken[max(0, end - 2 - cleaning.max_context_turns) : end]
         place = f"{raw.place} (turn {end})"
-        chosen = choose_turns(window, cleaning, max_context_turns, place, report)
+        chosen = choose_turns(window, cleaning, place, report)
         if chosen:
             yield chosen, place
 
 
-# ------------------------------------------------------------------------------ readers
-# Each takes a binary stream, the file's name and the report, and yields RawDialog.
-
-
-def read_lines(stream, name, report):
-    """Documents of lines, each of which answers those before it."""
-    turns, start = [], 1
-    for line, text in read_text(stream, name, report):
-        blank = not text.strip()
-        if turns and (blank or len(turns) == _DOCUMENT_LINES):
-            yield RawDialog(turns, "\n".join(turns[:_GROUP_LINES]), f"{name}:{start}", True)
-            turns = []
-        if not blank:
-            start = start if turns else line
-            turns.append(text)
-    if turns:
-        yield RawDialog(turns, "\n".join(turns[:_GROUP_LINES]), f"{name}:{start}", True)
-
-
-def read_conversations(stream, name, report):
-    """Conversations, one JSON object with ``turns`` (and maybe ``id``) a line."""
-    for place, record in read_json_lines(stream, name, report):
-        turns = record.get("turns")
-        if not (isinstance(turns, list) and turns and all(isinstance(t, str) for t in turns)):
-            report.skip(NO_TURNS, place)
-            continue
-        group = record.get("id")
-        yield RawDialog(turns, turns[0] if group is None else str(group), place, True)
-
-
-def read_tsv(stream, name, report):
-    """Dialogs as turns separated by tabs; their group is the first turn."""
-    for line, text in read_text(stream, name, report):
-        if not text.strip():
-            continue
-        turns, place = text.split("\t"), f"{name}:{line}"
-        if len(turns) > MAX_TURNS:
-            report.skip(f"{TOO_MANY_TURNS}, over {MAX_TURNS}", place)
-            continue
-        yield RawDialog(turns, turns[0], place)
-
-
-def read_csv(stream, name, report):
-    """Pairs from the columns Q and A (or question and answer); their group is the question.
-
-    Raises:
-        UserError: the header lacks a column, or the file is not CSV.
-    """
-    end = 0  # the line that was read last
-
-    def lines():
-        nonlocal end
-        for end, text in read_text(stream, name, report):  # noqa: B007
-            yield text + "\n"
-
-    rows = csv.reader(lines())
-    columns = None
-    while True:
-        place = f"{name}:{end + 1}"
-        try:
-            row = next(rows, None)
-        except csv.Error as error:
-            raise UserError(f"{place}: not CSV ({error})") from None
-        if row is None:
-            break
-        if columns is None:
-            columns = _columns(row)
-            if columns is None:
-                raise UserError(f"{place}: no columns Q and A, or question and answer")
-        elif any(row):
-            if len(row) <= max(columns):
-                report.skip(NO_COLUMN, place)
-                continue
-            question, answer = (row[column] for column in columns)
-            yield RawDialog([question, answer], question, place)
-
-
-def _columns(header):
-    """The places of question and answer in a header, or None."""
-    names = [name.strip().strip('"').lower() for name in header]
-    places = [
-        next((i for i, name in enumerate(names) if name in wanted), None)
-        for wanted in (_QUESTION, _ANSWER)
-    ]
-    return None if None in places else places
-
-
-READERS = {
+Reader = Callable[[ByteStream, str, DialogReport], Iterator[RawDialog]]
+READERS: dict[str, Reader] = {
     "amazon": read_amazon,
     "polyai": read_polyai_json,
     "tfrecord": read_polyai_tfrecord,

@@ -3,15 +3,7 @@
 import numpy as np
 import pytest
 
-from fairtale.data.dialog.format import (
-    CTX,
-    SEP,
-    DialogLimits,
-    cut_prefix,
-    describe_prefix,
-    escape_marks,
-    join_turns,
-)
+from fairtale.data.dialog.line_format import CTX, SEP, describe_prefix, escape_marks, join_turns
 from fairtale.errors import UserError
 from tests.dialog_helpers import batch_of, dialog_dataset, dialog_dictionary, encode
 
@@ -42,27 +34,6 @@ def test_segments_and_positions_equal_the_table(line):
     dictionary = dialog_dictionary()
     whole = [dictionary.bos(), *encode(dictionary, line).tolist()]
     assert item["tokens"].tolist() == whole
-
-
-def test_whole_turns_are_cut_from_the_far_end_first():
-    prefix = np.array([10, 11, C, 12, C, 13, 14, 15, S])
-
-    def cut(turns, positions):
-        return cut_prefix(prefix, C, DialogLimits(turns, positions, 5)).tolist()
-
-    assert cut(10, 10) == prefix.tolist()
-    assert cut(10, 9) == [12, C, 13, 14, 15, S]
-    assert cut(10, 6) == [13, 14, 15, S]
-    assert cut(1, 10) == [12, C, 13, 14, 15, S]
-    assert cut(0, 10) == [13, 14, 15, S]
-    # a query that does not fit alone keeps its end, and its mark
-    assert cut(10, 4) == [14, 15, S]
-
-
-def test_a_thousand_turns_keep_the_newest():
-    turns = [x for i in range(10_000) for x in (i % 50 + 4, C)]
-    kept = cut_prefix(np.array([*turns, 60, S]), C, DialogLimits(10_000, 9, 5))
-    assert kept.tolist() == [*turns[-6:], 60, S]
 
 
 def test_letters_that_spell_a_mark_stay_text():

@@ -4,15 +4,15 @@ import builtins
 import gzip
 import json
 import os
-import sys
 
 import pytest
 
-from fairtale.data.corpus.split import StorySplitter
+from fairtale.data.corpus.split import Splitter
+from fairtale.data.dialog import text_formats
 from fairtale.data.dialog.amazon import parse_literal
 from fairtale.data.dialog.cleaning import Cleaning
+from fairtale.data.dialog.formats import detect_format, find_sources, read_dialogs, subset_by_name
 from fairtale.data.dialog.records import DialogReport
-from fairtale.data.dialog.sources import detect_format, find_sources, read_dialogs, subset_by_name
 from fairtale.errors import UserError
 from tests.unit.fairtale.data.corpus.test_tfrecord import example, record
 
@@ -150,7 +150,7 @@ def test_polyai_json_and_tfrecord_give_the_same(tmp_path, name):
     assert turns == [["c1", "c0", "q", "r"], ["can I", "no"], ["first", "second"]]
     assert groups(path) == ["film", "B2", "first"]
     assert not report.skipped
-    assert read(path, max_context_turns=1)[0][0] == ["c0", "q", "r"]
+    assert read(path, cleaning=Cleaning(max_context_turns=1))[0][0] == ["c0", "q", "r"]
 
 
 # ---------------------------------------------------------------------- any of the formats
@@ -177,7 +177,7 @@ def test_halves_of_characters_are_dropped(line, turns, group, tmp_path):
     write(path, f"{line}\n")
     dialog = next(read_dialogs([str(path)], DialogReport(strict=True), dedupe=True))
     assert (dialog.turns, dialog.group) == (turns, group)
-    assert StorySplitter(1, 0.1, 0.1).subset(dialog) in ("train", "valid", "test")
+    assert Splitter(1, 0.1, 0.1).subset(dialog) in ("train", "valid", "test")
     assert dialog.text.encode()
 
 
@@ -231,7 +231,7 @@ def test_every_turn_of_a_conversation_answers_those_before(tmp_path):
     ]
     path = tmp_path / "a.jsonl"
     write(path, as_json(lines))
-    turns, report = read(path, max_context_turns=1)
+    turns, report = read(path, cleaning=Cleaning(max_context_turns=1))
     assert turns == [["a", "b"], ["a", "b", "c"], ["b", "c", "d"], ["hello", "hello", "you"]]
     assert groups(path)[2:] == ["7", "hello"]
     assert dict(report.amounts) == {"turns without words dropped": 1}
@@ -253,7 +253,7 @@ def test_lines_answer_those_before_up_to_an_empty_one(tmp_path):
 
 
 def test_lines_without_documents_are_cut_into_some(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules[read_dialogs.__module__], "_DOCUMENT_LINES", 3)
+    monkeypatch.setattr(text_formats, "_DOCUMENT_LINES", 3)
     path = tmp_path / "a.txt"
     write(path, "1\n2\n3\n4\n5\n")
     assert read(path)[0] == [["1", "2"], ["1", "2", "3"], ["4", "5"]]
@@ -392,7 +392,7 @@ def test_bytes_are_reported(tmp_path):
 def test_a_conversation_is_never_torn_apart(tmp_path):
     path = tmp_path / "a.jsonl"
     write(path, as_json({"id": i, "turns": [f"{i} {t}" for t in "abcdef"]} for i in range(300)))
-    splitter = StorySplitter(1, 0.2, 0.2)
+    splitter = Splitter(1, 0.2, 0.2)
     subsets = {}
     for dialog in read_dialogs([str(path)], DialogReport(), Cleaning()):
         subsets.setdefault(dialog.group, set()).add(splitter.subset(dialog))

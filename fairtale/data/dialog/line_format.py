@@ -5,11 +5,10 @@
 same letters in somebody's text stay text.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from ...errors import UserError
+from ..corpus.arrays import Ints
 
 CTX = "<CTX>"
 SEP = "<SEP>"
@@ -25,7 +24,7 @@ def escape_marks(pieces: list[str]) -> list[str]:
 
     A tokenizer that has often seen ``<SEP>`` in user text may have learned it as a piece.
     """
-    out = []
+    out: list[str] = []
     for piece in pieces:
         out.extend(piece if piece in MARKS else (piece,))
     return out
@@ -46,30 +45,7 @@ def join_turns(turns: list[list[str]]) -> list[str]:
     return line + escape_marks(turns[-1]) + [SEP]
 
 
-class DialogLimits(NamedTuple):
-    """How much of a dialog is read."""
-
-    max_context_turns: int
-    max_source_positions: int  # prefix tokens, begin mark included
-    max_target_positions: int  # response tokens, end mark included
-
-
-def cut_prefix(prefix: np.ndarray, ctx: int, limits: DialogLimits) -> np.ndarray:
-    """Cut a prefix (ids, ending with ``<SEP>``) from its far end.
-
-    Whole turns go first, the oldest before the others; what is left of a query that does
-    not fit even alone is its end.
-    """
-    room = limits.max_source_positions - 1  # the begin mark takes one
-    starts = np.concatenate([[0], np.flatnonzero(prefix == ctx) + 1])  # of each turn
-    first = max(0, len(starts) - 1 - limits.max_context_turns)
-    while first < len(starts) - 1 and len(prefix) - starts[first] > room:
-        first += 1
-    prefix = prefix[starts[first] :]
-    return prefix[-room:] if len(prefix) > room else prefix
-
-
-def describe_prefix(prefix: np.ndarray, ctx: int) -> tuple[np.ndarray, np.ndarray]:
+def describe_prefix(prefix: Ints, ctx: int) -> tuple[Ints, Ints]:
     """Return segments and positions of ``<s>`` followed by ``prefix``, each [1 + length].
 
     ``<s>`` takes position 0 of the first turn; every other turn begins at 0 anew.

@@ -1,0 +1,162 @@
+"""What the verbs that clean a corpus share: its options, its subsets, its report.
+
+The files of a corpus, one for each subset and ``report.json``, take their names together at the
+end: after an error or an interrupt those of an earlier run are untouched.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..data.corpus.report import CorpusReport
+from ..data.corpus.split import SUBSETS
+from ..errors import UserError
+from .argument_types import fraction
+from .files import whole_file
+from .progress import progress_bar
+
+
+class AddsArguments(Protocol):
+    """A parser, or a group of its arguments."""
+
+    def add_argument(self, *names: str, **options: Any) -> argparse.Action:
+        """Add one argument."""
+        ...
+
+
+def add_source_arguments(parser: AddsArguments, formats: Iterable[str]) -> None:
+    """Add the options that name sources, their format and the folder for the results."""
+    parser.add_argument("source", nargs="+", help="file or folder; several are read in this order")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument(
+        "--format",
+        choices=tuple(formats),
+        help="format of every file, where recognition by itself goes wrong",
+    )
+
+
+def add_split_arguments(parser: AddsArguments, extension: str) -> None:
+    """Add the options of :class:`~fairtale.data.corpus.split.Splitter`."""
+    for name in ("valid", "test"):
+        parser.add_argument(
+            f"--{name}",
+            type=fraction,
+            default=0.005,
+            help=f"share for {name}.{extension} (default: %(default)s)",
+        )
+    parser.add_argument(
+        "--seed", type=int, default=1, help="random seed of the split (default: %(default)s)"
+    )
+
+
+@dataclass(frozen=True)
+class CorpusOutput:
+    """Where a corpus is written, and into which subsets.
+
+    Args:
+        folder: for the results.
+        one, many: what the corpus consists of, for messages: ``story``, ``stories``.
+        extension: of the subsets' files.
+        shares: of the subsets ``valid`` and ``test``, in [0, 1); one of share 0 is not written.
+        named: subsets that have source files of their own; they are written whatever their share.
+        quiet: show no progress bar.
+    """
+
+    folder: str
+    one: str
+    many: str
+    extension: str
+    shares: Mapping[str, float]
+    named: Collection[str] = ()
+    quiet: bool = False
+
+    @property
+    def wanted(self) -> list[str]:
+        """The subsets that are written."""
+        return [s for s in SUBSETS if s == "train" or self.shares[s] > 0 or s in self.named]
+
+    def path(self, subset: str) -> str:
+        """Return the file of a subset."""
+        return os.path.join(self.folder, f"{subset}.{self.extension}")
+
+
+def write_corpus(
+    output: CorpusOutput,
+    read: Callable[[Callable[[int], object]], Iterable[tuple[str, str]]],
+    report: CorpusReport,
+    paths: Iterable[str],
+    settings: Mapping[str, Any],
+) -> None:
+    """Write the subsets of a corpus and ``report.json``, and print what was read.
+
+    Args:
+        output: where and into which subsets.
+        read: reads the corpus: given a function to be called with each number of bytes read,
+            it yields ``(subset, line)``.
+        report: what ``read`` fills.
+        paths: the source files.
+        settings: what else ``report.json`` holds; ``sources`` are those that were asked for.
+
+    Raises:
+        UserError: nothing was read, or a subset is empty.
+    """
+    counts = dict.fromkeys(output.wanted, 0)
+    with contextlib.ExitStack() as stack:
+        # the report takes its name last
+        report_file = stack.enter_context(whole_file(os.path.join(output.folder, "report.json")))
+        files = {name: stack.enter_context(whole_file(output.path(name))) for name in counts}
+        total = sum(map(os.path.getsize, paths))
+        bar = stack.enter_context(
+            progress_bar(total, "B", output.many, unit_scale=True, disable=output.quiet)
+        )
+        for subset, line in read(bar.update):
+            files[subset].write(line + "\n")
+            counts[subset] += 1
+        _check_counts(output, report, counts, settings["sources"])
+        write_json({**report.as_dict(), "subsets": counts, **settings}, report_file)
+    for name in set(SUBSETS) - set(counts):  # none is left of an earlier run
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(output.path(name))
+    for text in report.lines():
+        print(text)
+    print(summary(counts, output.folder))
+
+
+def _check_counts(
+    output: CorpusOutput, report: CorpusReport, counts: Mapping[str, int], sources: Iterable[str]
+) -> None:
+    """Refuse an empty subset, which fairseq would only notice much later, in other words."""
+    if not report.num_kept:
+        reasons = "; ".join(f"{kind}: {count}" for kind, count in report.skipped.items())
+        places = [place for named in report.places.values() for place in named]
+        first = f", first: {places[0]}" if places else ""
+        raise UserError(
+            f"no {output.one} found in {', '.join(sources)} "
+            f"({reasons or 'the files are empty'}{first})"
+        )
+    for name, count in counts.items():
+        if count:
+            continue
+        if name in output.named:
+            raise UserError(f"--split-by-name: no {output.one} is left of the {name} files")
+        share = output.shares.get(name)
+        asked = f"--{name} {share} of " if share is not None else "the rest of "
+        raise UserError(
+            f"{asked}{report.num_kept} {output.many} came to 0 {name} {output.many}; "
+            f"raise the share, give more {output.many}, or set the share to 0"
+        )
+
+
+def write_json(values: Mapping[str, Any], stream: Any) -> None:
+    """Write a report to an open text file."""
+    json.dump(values, stream, indent=1)
+    stream.write("\n")
+
+
+def summary(counts: Mapping[str, int], folder: str) -> str:
+    """Return a line that says how much each subset of ``folder`` holds."""
+    return f"{', '.join(f'{name} {count}' for name, count in counts.items())} -> {folder}"
