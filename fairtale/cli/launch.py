@@ -16,7 +16,6 @@ precision that the command itself asks for wins.
 """
 
 import argparse
-import functools
 import logging
 import os
 import shlex
@@ -27,8 +26,9 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..errors import UserError, short_usage_error
+from ..errors import UserError
 from .support import positive_int
+from .usage import short_errors
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +42,7 @@ _ROWS_TIMED = 256
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    # A mistake ends in one line, as those that are found later.
-    parser.error = functools.partial(short_usage_error, parser)  # type: ignore[method-assign]
+    short_errors(parser)
     numbers = {
         "--update-tokens": "tokens of one update, all devices together",
         "--max-tokens": "tokens of one batch on one device (default: update-tokens / devices)",

@@ -21,9 +21,10 @@ from typing import NamedTuple
 
 from ..data.corpus.download import download
 from ..data.corpus.whole_folder import whole_folder
-from ..errors import UserError, short_usage_error
+from ..errors import UserError
 from .main import run_verb
 from .support import fraction, positive_int, progress_bar, usable_cpus
+from .usage import short_errors
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +88,7 @@ def add_shared_arguments(
     parser: argparse.ArgumentParser, data_bin: str, vocab_size: int, vocab_help: str
 ) -> None:
     """Add the options that every kind of data has."""
-    # A mistake ends in one line, as those that the scripts themselves find.
-    parser.error = functools.partial(short_usage_error, parser)  # type: ignore[method-assign]
+    short_errors(parser)
     parser.add_argument(
         "--data-bin", default=data_bin, metavar="DIR", help="result (default: %(default)s)"
     )

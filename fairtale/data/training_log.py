@@ -1,9 +1,11 @@
-"""Numbers out of a fairseq training log, in its json or its simple format."""
+"""Numbers out of a fairseq training or validation log, in its json or its simple format."""
 
 import json
 import math
 import os
 import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
 
 from ..errors import UserError
 
@@ -12,41 +14,51 @@ from ..errors import UserError
 _JSON = re.compile(r"(?:^|\| )(\{\".*\})\s*$")
 # `epoch 001:     10 / 100 loss=3.2, ppl=9.1, num_updates=10, ...`
 _SIMPLE_INNER = re.compile(r"epoch \d+:\s+\d+ / \d+ (.+=.+)$")
-# `epoch 001 | loss 3.2 | num_updates 100` and `epoch 001 | valid on 'valid' subset | ...`
-_SIMPLE_END = re.compile(r"epoch \d+ \| (?:valid on '([^']+)' subset \| )?(\S+ \S+ \|.*)$")
+# `epoch 001 | valid on 'valid' subset | loss 3.2 | ...`; fairseq-validate names no epoch
+_SIMPLE_VALID = re.compile(r"valid on '([^']+)' subset \| (.+)$")
+# `epoch 001 | loss 3.2 | num_updates 100`
+_SIMPLE_END = re.compile(r"epoch \d+ \| (\S+ \S+ \|.*)$")
 
 # Not worth a curve: they are the axis, or only count.
 RESERVED_METRICS = frozenset(("num_updates", "epoch", "update", "wall", "train_wall"))
 
+Curves = dict[tuple[str, str], list[tuple[int, float]]]
 
-def read_log(path):
-    """The curves of one run.
 
-    The points are ordered by update. Where a resumed run repeats updates, what was
-    logged first is dropped.
+class Entry(NamedTuple):
+    """The numbers of one line of a log.
+
+    ``inner`` are means over a few updates, ``end`` those over an epoch, ``valid`` those over a
+    validation subset.
+    """
+
+    kind: Literal["inner", "end", "valid"]
+    subset: str  # of training: train
+    stats: dict[str, float]
+
+
+def read_log(path: str) -> Curves:
+    """Return the curves of one run.
+
+    The points are ordered by update. Where a resumed run repeats updates, what was logged
+    first is dropped.
 
     Args:
         path: a log written by fairseq-train with ``--log-format json`` or ``simple``.
 
     Returns:
-        dict: ``(subset, metric)`` to ``[(num_updates, value), ...]``; the subset of training
-        is ``train``, those of validation have fairseq's names.
+        ``(subset, metric)`` to ``[(num_updates, value), ...]``; the subset of training is
+        ``train``, those of validation have fairseq's names.
 
     Raises:
-        UserError: no such file, or not one number in it.
+        UserError: there is no such file, or not one number in it.
     """
-    if not os.path.isfile(path):
-        raise UserError(f"{path}: no such log file")
-    inner, ends, valid = [], [], []
-    # A log may hold generated samples in any encoding; only the numbers matter here.
-    with open(path, encoding="utf-8", errors="replace") as stream:
-        for line in stream:
-            entry = _parse(line.rstrip())
-            if entry is not None:
-                kind, subset, stats = entry
-                {"inner": inner, "end": ends, "valid": valid}[kind].append((subset, stats))
+    entries = [entry for entry in map(parse_line, _lines(path)) if entry is not None]
+    entries = [entry for entry in entries if "num_updates" in entry.stats]
+    inner = [entry for entry in entries if entry.kind == "inner"]
+    ends = [entry for entry in entries if entry.kind == "end"]
     # The means over whole epochs serve where nothing was logged between their ends.
-    curves = _curves((inner or ends) + valid)
+    curves = _curves((inner or ends) + [entry for entry in entries if entry.kind == "valid"])
     if not curves:
         raise UserError(
             f"{path}: no training numbers in it; fairseq-train writes them with "
@@ -55,8 +67,35 @@ def read_log(path):
     return curves
 
 
-def _parse(line):
-    """``(kind, subset, {metric: number})``, or None for a line without numbers."""
+def last_validation(path: str, subset: str | None = None) -> dict[str, float]:
+    """Return the numbers of the last validation in a log, also of fairseq-validate's.
+
+    Args:
+        subset: whose validation; None is any.
+
+    Raises:
+        UserError: there is no such file, or no such validation in it.
+    """
+    last = None
+    for entry in map(parse_line, _lines(path)):
+        if entry is not None and entry.kind == "valid" and subset in (None, entry.subset):
+            last = entry
+    if last is None:
+        raise UserError(f"{path}: no validation{f' of {subset}' if subset else ''} in it")
+    return last.stats
+
+
+def _lines(path: str) -> Iterable[str]:
+    if not os.path.isfile(path):
+        raise UserError(f"{path}: no such log file")
+    # A log may hold generated samples in any encoding; only the numbers matter here.
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        yield from stream
+
+
+def parse_line(line: str) -> Entry | None:
+    """Return the numbers of a line, None for a line without."""
+    line = line.rstrip()
     found = _JSON.search(line)
     if found:
         try:
@@ -67,15 +106,20 @@ def _parse(line):
     if found:
         pairs = (item.split("=", 1) for item in found.group(1).split(", ") if "=" in item)
         return _entry("inner", "train", pairs)
+    found = _SIMPLE_VALID.search(line)
+    if found:
+        return _entry("valid", found.group(1), _piped(found.group(2)))
     found = _SIMPLE_END.search(line)
     if found:
-        subset, stats = found.groups()
-        pairs = (item.split(" ", 1) for item in stats.split(" | ") if " " in item)
-        return _entry("valid" if subset else "end", subset or "train", pairs)
+        return _entry("end", "train", _piped(found.group(1)))
     return None
 
 
-def _from_json(stats):
+def _piped(text: str) -> Iterator[list[str]]:
+    return (item.split(" ", 1) for item in text.split(" | ") if " " in item)
+
+
+def _from_json(stats: dict[str, object]) -> Entry | None:
     if "num_updates" in stats:
         return _entry("inner", "train", stats.items())
     for name in stats:
@@ -91,26 +135,28 @@ def _from_json(stats):
     return None
 
 
-def _entry(kind, subset, pairs):
+def _entry(
+    kind: Literal["inner", "end", "valid"], subset: str, pairs: Iterable[Sequence[object]]
+) -> Entry | None:
     stats = {}
     for metric, value in pairs:
         try:
-            number = float(value)
-        except (TypeError, ValueError):
+            number = float(str(value))
+        except ValueError:
             continue  # text, such as a device name
         if math.isfinite(number):
-            stats[metric.strip()] = number
-    return (kind, subset, stats) if "num_updates" in stats else None
+            stats[str(metric).strip()] = number
+    return Entry(kind, subset, stats) if stats else None
 
 
-def _curves(entries):
-    curves = {}
-    for subset, stats in entries:
-        update = int(stats["num_updates"])
-        for metric, number in stats.items():
+def _curves(entries: Iterable[Entry]) -> Curves:
+    curves: Curves = {}
+    for entry in entries:
+        update = int(entry.stats["num_updates"])
+        for metric, number in entry.stats.items():
             if metric == "num_updates":
                 continue
-            points = curves.setdefault((subset, metric), [])
+            points = curves.setdefault((entry.subset, metric), [])
             while points and points[-1][0] >= update:
                 points.pop()
             points.append((update, number))

@@ -111,10 +111,12 @@ def whole_folder(folder: str, settings: Sequence[str]) -> Iterator[str]:
     Yields:
         the working folder.
     """
-    parent = os.path.dirname(os.path.abspath(folder))
+    folder = os.path.normpath(folder)
+    parent, name = os.path.dirname(folder) or ".", os.path.basename(folder)
     os.makedirs(parent, exist_ok=True)
-    _remove_left_behind(parent, f"{os.path.basename(os.path.abspath(folder))}.partial.")
-    partial = f"{os.path.abspath(folder)}.partial.{socket.gethostname()}.{os.getpid()}"
+    start = f"{name}.partial.{socket.gethostname()}."
+    _remove_left_behind(parent, start)
+    partial = os.path.join(os.path.dirname(folder), f"{start}{os.getpid()}")
     os.mkdir(partial)
     try:
         yield partial
@@ -127,7 +129,6 @@ def whole_folder(folder: str, settings: Sequence[str]) -> Iterator[str]:
 
 
 def _remove_left_behind(parent: str, start: str) -> None:
-    start += f"{socket.gethostname()}."
     for name in os.listdir(parent):
         number = name.removeprefix(start)
         if not (name.startswith(start) and number.isdecimal()):
