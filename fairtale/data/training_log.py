@@ -37,7 +37,7 @@ class Entry(NamedTuple):
     stats: dict[str, float]
 
 
-def read_log(path: str) -> Curves:
+def read_log(path: str | os.PathLike[str]) -> Curves:
     """Return the curves of one run.
 
     The points are ordered by update. Where a resumed run repeats updates, what was logged
@@ -67,7 +67,7 @@ def read_log(path: str) -> Curves:
     return curves
 
 
-def last_validation(path: str, subset: str | None = None) -> dict[str, float]:
+def last_validation(path: str | os.PathLike[str], subset: str | None = None) -> dict[str, float]:
     """Return the numbers of the last validation in a log, also of fairseq-validate's.
 
     Args:
@@ -85,7 +85,7 @@ def last_validation(path: str, subset: str | None = None) -> dict[str, float]:
     return last.stats
 
 
-def _lines(path: str) -> Iterable[str]:
+def _lines(path: str | os.PathLike[str]) -> Iterable[str]:
     if not os.path.isfile(path):
         raise UserError(f"{path}: no such log file")
     # A log may hold generated samples in any encoding; only the numbers matter here.
