@@ -11,8 +11,8 @@ tokens, padding included, and never fewer than --update-tokens. The environment'
 how many GPUs are used (default: all that torch sees); 0 trains on the CPU.
 
 --precision auto is bf16 on a GPU that computes with it, and fp16 on others. On a CPU the
-faster one depends on the processor, so matrix products are timed in fp32 and in bf16. A
-precision that the command itself asks for wins.
+faster one depends on the processor, so matrix products are timed in fp32 and in bf16; a
+training that goes on keeps its precision. A precision that the command itself asks for wins.
 """
 
 import argparse
@@ -23,9 +23,10 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from ..data.training_log import last_precision
 from ..errors import UserError
 from .support import positive_int
 from .usage import short_errors
@@ -127,7 +128,11 @@ def compose(args: argparse.Namespace, asked_gpus: str | None) -> list[str]:
     if _CHOOSE_PRECISION & set(args.command):
         precision = "fp32"  # nothing to add
     elif precision == "auto":
-        precision = _precision_of_gpu() if num_gpus else _precision_of_cpu(args.width)
+        precision = (
+            _precision_of_gpu()
+            if num_gpus
+            else _precision_of_resumed(args.command) or _precision_of_cpu(args.width)
+        )
     words = ["--max-tokens", str(update.max_tokens), "--update-freq", str(update.frequency)]
     words += [] if precision == "fp32" else [f"--{precision}"]
     words += [] if num_gpus else ["--cpu"]
@@ -160,6 +165,23 @@ def _precision_of_gpu() -> str:
     if not torch.cuda.is_available():
         return "fp32"  # N_GPUS asks for GPUs that are not there; fairseq-train will say so
     return "bf16" if torch.cuda.is_bf16_supported(False) else "fp16"
+
+
+def _precision_of_resumed(command: Sequence[str]) -> str | None:
+    """Return the precision of the training that ``command`` goes on with; None for a new one.
+
+    fairseq cannot go on in another one, and the measurement may come out otherwise today. The
+    log that the recipes write tells; where there is none, it was the default, fp32.
+    """
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--save-dir", default="checkpoints")
+    save_dir = finder.parse_known_args(command)[0].save_dir
+    if not os.path.isfile(os.path.join(save_dir, "checkpoint_last.pt")):
+        return None
+    log = os.path.join(save_dir, "train.log")
+    precision = (last_precision(log) if os.path.isfile(log) else None) or "fp32"
+    logger.info("== training goes on in %s, as it began (--precision decides otherwise)", precision)
+    return precision
 
 
 def _precision_of_cpu(width: int) -> str:

@@ -19,6 +19,9 @@ _SIMPLE_VALID = re.compile(r"valid on '([^']+)' subset \| (.+)$")
 # `epoch 001 | loss 3.2 | num_updates 100`
 _SIMPLE_END = re.compile(r"epoch \d+ \| (\S+ \S+ \|.*)$")
 
+# What fairseq-train logs at its start: `... | {'_name': None, 'common': {... 'bf16': True, ...`
+_CONFIG = re.compile(r"\{'_name': None, 'common': \{.*?\}")
+
 # Not worth a curve: they are the axis, or only count.
 RESERVED_METRICS = frozenset(("num_updates", "epoch", "update", "wall", "train_wall"))
 
@@ -83,6 +86,21 @@ def last_validation(path: str | os.PathLike[str], subset: str | None = None) -> 
     if last is None:
         raise UserError(f"{path}: no validation{f' of {subset}' if subset else ''} in it")
     return last.stats
+
+
+def last_precision(path: str | os.PathLike[str]) -> str | None:
+    """Return the precision of the last training in a log: fp32, fp16 or bf16; None without one.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    precision = None
+    for line in _lines(path):
+        found = _CONFIG.search(line)
+        if found:
+            names = [name for name in ("fp16", "bf16") if f"'{name}': True" in found[0]]
+            precision = names[0] if names else "fp32"
+    return precision
 
 
 def _lines(path: str | os.PathLike[str]) -> Iterable[str]:

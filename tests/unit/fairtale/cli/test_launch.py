@@ -109,6 +109,31 @@ def test_the_precision_of_the_command_wins(option, machine):
         assert [w for w in words if "16" in w and w.startswith("--") or w == option] == [option]
 
 
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [
+        (None, []),  # as the recipes trained before they measured
+        ("", []),
+        ("{'_name': None, 'common': {'fp16': False, 'bf16': True, 'tpu': False}}", ["--bf16"]),
+        ("{'_name': None, 'common': {'fp16': False, 'bf16': False}, 'x': {'bf16': True}}", []),
+    ],
+)
+def test_a_training_that_goes_on_keeps_its_precision(tmp_path, machine, caplog, log, words):
+    caplog.set_level(logging.INFO)
+    machine(0)  # where bf16 is measured to be faster
+    command = ("fairseq-train", "DATA", "--save-dir", "x", "--lr=1", f"--save-dir={tmp_path}")
+    assert "--bf16" in composed(BOTH, command=command)
+    (tmp_path / "checkpoint_last.pt").touch()
+    if log is not None:
+        first = "| {'_name': None, 'common': {'fp16': True}}\n"  # an earlier attempt
+        (tmp_path / "train.log").write_text(f"{first if log else ''}2026 | {log}\n")
+    caplog.clear()
+    found = [w for w in composed(BOTH, command=command) if w in ("--bf16", "--fp16")]
+    assert found == words
+    assert f"training goes on in {'bf16' if words else 'fp32'}, as it began" in caplog.text
+    assert "--fp16" in composed([*BOTH, "--precision", "fp16"], command=command)
+
+
 def test_products_are_timed_in_both_precisions():
     import torch
 
