@@ -1,5 +1,5 @@
 # `make help` lists the targets. Variables: PYTHON, VENV, EXTRAS, FAIRTALE_TORCH, TORCH_INDEX_URL
-# (see scripts/lib/setup_env.sh) and, for the wheelhouse, PYTHON_VERSION, TORCH, WHEELHOUSE.
+# (see tools/setup_env.sh) and, for the wheelhouse, PYTHON_VERSION, TORCH, WHEELHOUSE.
 # Those given on the command line or in the environment reach the scripts by themselves.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -12,13 +12,13 @@ BIN := $(VENV)/bin
 RUN := PATH="$(abspath $(BIN)):$$PATH"
 # One thread per test process: two processes with two threads each are slower on two cores.
 PYTEST := $(RUN) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
-SHELL_FILES = .ci/run $(shell find scripts benchmarks tests -name '*.sh')
+SHELL_FILES = .ci/run $(shell find scripts tools benchmarks tests -name '*.sh')
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 16
 
 setup: ## make .venv with everything needed (nothing to do the second time)
-	@bash scripts/lib/setup_env.sh
+	@bash tools/setup_env.sh
 
 quickstart: setup ## train a tiny story model on this machine, a few minutes
 	@$(RUN) bash scripts/quickstart.sh
@@ -29,9 +29,10 @@ test: setup ## the tests without the slow ones; needs no GPU and no network
 test-all: setup ## every test that this machine can run
 	$(PYTEST) $(ARGS)
 
-lint: setup ## ruff on Python, bash -n and shellcheck on shell scripts
+lint: setup ## ruff and mypy on Python, bash -n and shellcheck on shell scripts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	@for file in $(SHELL_FILES); do bash -n "$$file" || exit 1; done
 	$(BIN)/shellcheck --severity=warning -x $(SHELL_FILES)
 
@@ -43,10 +44,10 @@ bench: setup ## side-by-side measurements against peers; prints ratios
 	@$(RUN) bash benchmarks/run.sh $(ARGS)
 
 wheelhouse: ## collect every wheel the core needs, for a machine without network (PYTHON_VERSION=3.12)
-	@bash scripts/lib/wheelhouse.sh "$(PYTHON_VERSION)"
+	@bash tools/wheelhouse.sh "$(PYTHON_VERSION)"
 
 clean: ## remove caches and build outputs; keeps .venv, data-bin and checkpoints
-	rm -rf build dist ./*.egg-info .pytest_cache .ruff_cache
+	rm -rf build dist ./*.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -path "./$(VENV)" -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-venv: ## remove the virtual environment

@@ -11,23 +11,16 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 
 updates=1400 stories=6000 dir=$ROOT/runs/quickstart
-while [ $# -gt 0 ]; do
-    case $1 in
-        -h | --help) usage "${BASH_SOURCE[0]}" && exit 0 ;;
-        --updates) need_value "$@" && updates=$2 ;;
-        --stories) need_value "$@" && stories=$2 ;;
-        --dir) need_value "$@" && dir=$2 ;;
-        *) die "unknown option $1; see --help" ;;
-    esac
-    shift 2
-done
+options "updates stories dir" '' "$@"
+no_extra
 # So small a model gains nothing from many threads.
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(($(num_cpus) < 4 ? $(num_cpus) : 4))}
+cpus=$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cpus < 4 ? cpus : 4))}
 scripts=$ROOT/scripts/story_tinystories
 mkdir -p "$dir"
 
 say "writing $stories stories"
-"$BIN/python" "$ROOT/scripts/lib/make_stories.py" --count "$stories" --output "$dir/stories.txt"
+"$BIN/python" "$ROOT/tools/make_stories.py" --count "$stories" --output "$dir/stories.txt"
 bash "$scripts/prepare.sh" --source "$dir/stories.txt" --data-bin "$dir/data-bin" \
     --vocab-size 1000 --valid 0.02
 
@@ -37,18 +30,7 @@ say "training for $updates updates"
 N_GPUS=0 bash "$scripts/train.sh" --data-bin "$dir/data-bin" --save-dir "$dir" --arch gpt_tiny \
     --max-tokens 1536 --update-tokens 1536 --lr 5e-3 --warmup-updates 50 --dropout 0 \
     --max-update "$updates" --validate-interval-updates 200 --save-interval-updates 200 \
-    --log-interval 20 | awk '
-    function value(name) {
-        if (!match($0, "\"" name "\": \"[^\"]*")) return ""
-        return substr($0, RSTART + length(name) + 5, RLENGTH - length(name) - 5)
-    }
-    / train_inner / { print "update " value("num_updates") ", perplexity " value("ppl") }
-    / valid / && value("valid_ppl") {
-        print "update " value("valid_num_updates") ", perplexity of held-out stories " value("valid_ppl")
-    }
-    sub(/.*sample 0 @ [0-9]+ updates: /, "  a sample: ") { sub(/\|/, ""); print }
-    /^error|^Traceback|Error/ { print } # all the rest is in train.log
-    { fflush() }' ||
+    --precision fp32 --log-interval 20 | fairtale log progress ||
     die "training failed, see $dir/train.log"
 
 bash "$scripts/generate.sh" --checkpoint "$dir/checkpoint_best.pt" --data-bin "$dir/data-bin" \

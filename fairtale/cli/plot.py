@@ -5,12 +5,19 @@ both read. A run that was resumed is one curve: where it went back to a checkpoi
 later numbers replace the earlier ones. fairseq logs losses in base 2 (bits).
 """
 
+import argparse
 import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from ..data.training_log import RESERVED_METRICS, read_log
+from ..data.training_log import RESERVED_METRICS, Curves, read_log
 from ..errors import UserError
 from .files import whole_file
 from .optional import require
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 LOG_NAME = "train.log"
 # Drawn when nothing is asked for, as far as the logs have them.
@@ -21,7 +28,7 @@ _PANELS_A_ROW = 2
 _LOGARITHMIC_FROM = 20.0
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", nargs="+", help="log file, or folder with train.log")
     parser.add_argument(
         "--output", default="curves.png", metavar="FILE", help="PNG (default: %(default)s)"
@@ -36,7 +43,7 @@ def add_arguments(parser):
     parser.add_argument("--title", help="above the picture")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     require("matplotlib", extra="plots")
     if args.names and len(args.names) != len(args.run):
         raise UserError(f"--names: {len(args.names)} names for {len(args.run)} runs")
@@ -52,7 +59,7 @@ def run(args):
     print(f"{', '.join(metrics)} of {', '.join(names)} -> {args.output}")
 
 
-def _log_path(run):
+def _log_path(run: str) -> str:
     if not os.path.isdir(run):
         return run
     path = os.path.join(run, LOG_NAME)
@@ -61,8 +68,8 @@ def _log_path(run):
     return path
 
 
-def short_names(runs):
-    """The last parts of the paths, with as many folders as make them differ."""
+def short_names(runs: Sequence[str]) -> list[str]:
+    """Return the last parts of the paths, with as many folders as make them differ."""
     parts = [os.path.abspath(run).split(os.sep) for run in runs]
     parts = [path[:-1] if path[-1] == LOG_NAME else path for path in parts]
     longest = max(map(len, parts))
@@ -73,7 +80,7 @@ def short_names(runs):
     raise UserError(f"the same run is named twice: {' '.join(runs)}")
 
 
-def _choose_metrics(asked, runs):
+def _choose_metrics(asked: Sequence[str] | None, runs: Mapping[str, Curves]) -> list[str]:
     present = {metric for curves in runs.values() for _, metric in curves} - RESERVED_METRICS
     if not asked:
         chosen = [metric for metric in DEFAULT_METRICS if metric in present]
@@ -86,8 +93,8 @@ def _choose_metrics(asked, runs):
     return list(dict.fromkeys(asked))
 
 
-def _draw(runs, metrics, title):
-    """A panel for each metric; a colour for each run; training thin, validation marked."""
+def _draw(runs: Mapping[str, Curves], metrics: Sequence[str], title: str | None) -> "Figure":
+    """Draw a panel for each metric; a colour for each run; training thin, validation marked."""
     # The figure alone, without pyplot: needs no display and keeps no global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -108,8 +115,8 @@ def _draw(runs, metrics, title):
     return figure
 
 
-def _draw_panel(panel, runs, metric):
-    values = []
+def _draw_panel(panel: "Axes", runs: Mapping[str, Curves], metric: str) -> None:
+    values: list[float] = []
     for number, (name, curves) in enumerate(runs.items()):
         subsets = [subset for subset, has in curves if has == metric]
         for subset in subsets:

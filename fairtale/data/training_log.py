@@ -1,11 +1,11 @@
-"""Numbers out of a fairseq training log, in its json or its simple format."""
+"""Numbers out of a fairseq training or validation log, in its json or its simple format."""
 
 import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
 
 from ..errors import UserError
 
@@ -14,49 +14,54 @@ from ..errors import UserError
 _JSON = re.compile(r"(?:^|\| )(\{\".*\})\s*$")
 # `epoch 001:     10 / 100 loss=3.2, ppl=9.1, num_updates=10, ...`
 _SIMPLE_INNER = re.compile(r"epoch \d+:\s+\d+ / \d+ (.+=.+)$")
-# `epoch 001 | loss 3.2 | num_updates 100` and `epoch 001 | valid on 'valid' subset | ...`
-_SIMPLE_END = re.compile(r"epoch \d+ \| (?:valid on '([^']+)' subset \| )?(\S+ \S+ \|.*)$")
+# `epoch 001 | valid on 'valid' subset | loss 3.2 | ...`; fairseq-validate names no epoch
+_SIMPLE_VALID = re.compile(r"valid on '([^']+)' subset \| (.+)$")
+# `epoch 001 | loss 3.2 | num_updates 100`
+_SIMPLE_END = re.compile(r"epoch \d+ \| (\S+ \S+ \|.*)$")
+
+# What fairseq-train logs at its start: `... | {'_name': None, 'common': {... 'bf16': True, ...`
+_CONFIG = re.compile(r"\{'_name': None, 'common': \{.*?\}")
 
 # Not worth a curve: they are the axis, or only count.
 RESERVED_METRICS = frozenset(("num_updates", "epoch", "update", "wall", "train_wall"))
 
-
-# (subset, metric) -> [(num_updates, value), ...]; the subset of training is ``train``, those of
-# validation have fairseq's names
 Curves = dict[tuple[str, str], list[tuple[int, float]]]
 
 
-class _Entry(NamedTuple):
-    """The numbers of one line."""
+class Entry(NamedTuple):
+    """The numbers of one line of a log.
 
-    kind: str  # inner: while training; end: means of an epoch; valid: of a validation
-    subset: str
+    ``inner`` are means over a few updates, ``end`` those over an epoch, ``valid`` those over a
+    validation subset.
+    """
+
+    kind: Literal["inner", "end", "valid"]
+    subset: str  # of training: train
     stats: dict[str, float]
 
 
 def read_log(path: str | os.PathLike[str]) -> Curves:
-    """Read the curves of one run.
+    """Return the curves of one run.
 
-    The points are ordered by update. Where a resumed run repeats updates, what was
-    logged first is dropped.
+    The points are ordered by update. Where a resumed run repeats updates, what was logged
+    first is dropped.
 
     Args:
         path: a log written by fairseq-train with ``--log-format json`` or ``simple``.
 
+    Returns:
+        ``(subset, metric)`` to ``[(num_updates, value), ...]``; the subset of training is
+        ``train``, those of validation have fairseq's names.
+
     Raises:
-        UserError: no such file, or not one number in it.
+        UserError: there is no such file, or not one number in it.
     """
-    if not os.path.isfile(path):
-        raise UserError(f"{path}: no such log file")
-    entries: dict[str, list[_Entry]] = {"inner": [], "end": [], "valid": []}
-    # A log may hold generated samples in any encoding; only the numbers matter here.
-    with open(path, encoding="utf-8", errors="replace") as stream:
-        for line in stream:
-            entry = _parse(line.rstrip())
-            if entry is not None:
-                entries[entry.kind].append(entry)
+    entries = [entry for entry in map(parse_line, _lines(path)) if entry is not None]
+    entries = [entry for entry in entries if "num_updates" in entry.stats]
+    inner = [entry for entry in entries if entry.kind == "inner"]
+    ends = [entry for entry in entries if entry.kind == "end"]
     # The means over whole epochs serve where nothing was logged between their ends.
-    curves = _curves((entries["inner"] or entries["end"]) + entries["valid"])
+    curves = _curves((inner or ends) + [entry for entry in entries if entry.kind == "valid"])
     if not curves:
         raise UserError(
             f"{path}: no training numbers in it; fairseq-train writes them with "
@@ -65,8 +70,50 @@ def read_log(path: str | os.PathLike[str]) -> Curves:
     return curves
 
 
-def _parse(line: str) -> _Entry | None:
-    """Return the numbers of a line, or None where it has none."""
+def last_validation(path: str | os.PathLike[str], subset: str | None = None) -> dict[str, float]:
+    """Return the numbers of the last validation in a log, also of fairseq-validate's.
+
+    Args:
+        subset: whose validation; None is any.
+
+    Raises:
+        UserError: there is no such file, or no such validation in it.
+    """
+    last = None
+    for entry in map(parse_line, _lines(path)):
+        if entry is not None and entry.kind == "valid" and subset in (None, entry.subset):
+            last = entry
+    if last is None:
+        raise UserError(f"{path}: no validation{f' of {subset}' if subset else ''} in it")
+    return last.stats
+
+
+def last_precision(path: str | os.PathLike[str]) -> str | None:
+    """Return the precision of the last training in a log: fp32, fp16 or bf16; None without one.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    precision = None
+    for line in _lines(path):
+        found = _CONFIG.search(line)
+        if found:
+            names = [name for name in ("fp16", "bf16") if f"'{name}': True" in found[0]]
+            precision = names[0] if names else "fp32"
+    return precision
+
+
+def _lines(path: str | os.PathLike[str]) -> Iterable[str]:
+    if not os.path.isfile(path):
+        raise UserError(f"{path}: no such log file")
+    # A log may hold generated samples in any encoding; only the numbers matter here.
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        yield from stream
+
+
+def parse_line(line: str) -> Entry | None:
+    """Return the numbers of a line, None for a line without."""
+    line = line.rstrip()
     found = _JSON.search(line)
     if found:
         try:
@@ -75,24 +122,22 @@ def _parse(line: str) -> _Entry | None:
             return None
     found = _SIMPLE_INNER.search(line)
     if found:
-        return _entry("inner", "train", _pairs(found.group(1).split(", "), "="))
+        pairs = (item.split("=", 1) for item in found.group(1).split(", ") if "=" in item)
+        return _entry("inner", "train", pairs)
+    found = _SIMPLE_VALID.search(line)
+    if found:
+        return _entry("valid", found.group(1), _piped(found.group(2)))
     found = _SIMPLE_END.search(line)
     if found:
-        subset, stats = found.groups()
-        pairs = _pairs(stats.split(" | "), " ")
-        return _entry("valid" if subset else "end", subset or "train", pairs)
+        return _entry("end", "train", _piped(found.group(1)))
     return None
 
 
-def _pairs(items: Iterable[str], separator: str) -> Iterator[tuple[str, str]]:
-    """Yield name and value of the items that have both."""
-    for item in items:
-        name, found, value = item.partition(separator)
-        if found:
-            yield name, value
+def _piped(text: str) -> Iterator[list[str]]:
+    return (item.split(" ", 1) for item in text.split(" | ") if " " in item)
 
 
-def _from_json(stats: dict[str, Any]) -> _Entry | None:
+def _from_json(stats: dict[str, object]) -> Entry | None:
     if "num_updates" in stats:
         return _entry("inner", "train", stats.items())
     for name in stats:
@@ -108,26 +153,28 @@ def _from_json(stats: dict[str, Any]) -> _Entry | None:
     return None
 
 
-def _entry(kind: str, subset: str, pairs: Iterable[tuple[str, Any]]) -> _Entry | None:
+def _entry(
+    kind: Literal["inner", "end", "valid"], subset: str, pairs: Iterable[Sequence[object]]
+) -> Entry | None:
     stats = {}
     for metric, value in pairs:
         try:
-            number = float(value)
-        except (TypeError, ValueError):
+            number = float(str(value))
+        except ValueError:
             continue  # text, such as a device name
         if math.isfinite(number):
-            stats[metric.strip()] = number
-    return _Entry(kind, subset, stats) if "num_updates" in stats else None
+            stats[str(metric).strip()] = number
+    return Entry(kind, subset, stats) if stats else None
 
 
-def _curves(entries: list[_Entry]) -> Curves:
+def _curves(entries: Iterable[Entry]) -> Curves:
     curves: Curves = {}
-    for _, subset, stats in entries:
-        update = int(stats["num_updates"])
-        for metric, number in stats.items():
+    for entry in entries:
+        update = int(entry.stats["num_updates"])
+        for metric, number in entry.stats.items():
             if metric == "num_updates":
                 continue
-            points = curves.setdefault((subset, metric), [])
+            points = curves.setdefault((entry.subset, metric), [])
             while points and points[-1][0] >= update:
                 points.pop()
             points.append((update, number))

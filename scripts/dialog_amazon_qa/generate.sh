@@ -11,16 +11,37 @@
 #                        replies go to standard output, one a line (nbest a line, the best first)
 #   anything else        goes to fairseq, e.g. --sampling --sampling-topp 0.9 or --no-repeat-ngram-size 3
 set -euo pipefail
-EXPERIMENT=dialog_amazon_qa
-# shellcheck source=scripts/lib/dialog.sh
-. "$(dirname "${BASH_SOURCE[0]}")/../lib/dialog.sh"
-case " $* " in *" -h "* | *" --help "*) usage "${BASH_SOURCE[0]}" && exit 0 ;; esac
-takes="--model --checkpoint --data-bin --subset --beam --nbest --input --output"
-decode_options "$@"
+# shellcheck source=scripts/lib/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
+
+data_bin=$ROOT/data-bin/dialog_amazon_qa
+model=${MODEL:-mixture} checkpoint='' subset=test beam=5 nbest=1 input='' output=''
+options "model checkpoint data-bin subset beam nbest input output" \
+    "models reverse weight runs outputs" "$@"
+checkpoint=${checkpoint:-$ROOT/runs/dialog_amazon_qa/$model/checkpoint_best.pt}
+output=${output:-$ROOT/outputs/dialog_amazon_qa/$model.$subset.out}
+[ -f "$data_bin/dict.txt" ] || die "$data_bin: no such data; make it with prepare.sh"
+need_checkpoint "$checkpoint"
+
 if [ -n "$input" ]; then
-    answer_input
-else
-    output=${output:-$outputs/$model.$subset.out}
-    generate_subset
-    score_output
+    [ -s "$input" ] || die "--input $input: no such file, or an empty one"
+    blank=$(awk -F'\t' '$NF !~ /[^[:space:]]/ { print NR; exit }' "$input")
+    [ -z "$blank" ] || die "--input $input: line $blank asks nothing, its last turn is empty"
+    log=$(mktemp)
+    trap 'rm -f "$log"' EXIT
+    fairseq-interactive "$data_bin" --user-dir "$USER_DIR" --path "$checkpoint" \
+        --input "$input" --buffer-size 1024 --batch-size 32 --beam "$beam" --nbest "$nbest" \
+        --max-len-b 64 ${extra[@]+"${extra[@]}"} >"$log" || failed "$log"
+    fairtale log outputs "$log"
+    exit 0
 fi
+references=$data_bin/text/$subset.tsv
+mkdir -p "$(dirname "$output")"
+say "answering $subset with $checkpoint"
+fairseq-generate "$data_bin" --user-dir "$USER_DIR" --path "$checkpoint" \
+    --gen-subset "$subset" --beam "$beam" --nbest "$nbest" --max-len-b 64 --max-tokens 8192 \
+    ${extra[@]+"${extra[@]}"} >"$output.partial" || failed "$output.partial"
+mv "$output.partial" "$output"
+say "output of fairseq-generate: $output"
+[ -f "$references" ] || die "$references: no such file, so there is nothing to compare with"
+fairtale score-dialog "$output" "$references"

@@ -11,15 +11,28 @@
 #   --output FILE        (outputs/dialog_amazon_qa/NAME.SUBSET.mmi-W.out)
 #   anything else        goes to fairseq-generate
 set -euo pipefail
-EXPERIMENT=dialog_amazon_qa
-# shellcheck source=scripts/lib/dialog.sh
-. "$(dirname "${BASH_SOURCE[0]}")/../lib/dialog.sh"
-case " $* " in *" -h "* | *" --help "*) usage "${BASH_SOURCE[0]}" && exit 0 ;; esac
-takes="--model --checkpoint --data-bin --subset --beam --nbest --output --reverse --weight"
-decode_options --nbest 10 --beam '' "$@"
-beam=${beam:-$nbest}
-reverse=${reverse:-$runs/reverse/checkpoint_best.pt}
+# shellcheck source=scripts/lib/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
+
+data_bin=$ROOT/data-bin/dialog_amazon_qa runs=$ROOT/runs/dialog_amazon_qa
+model=${MODEL:-mixture} checkpoint='' subset=test beam='' nbest=10 output=''
+reverse=$runs/reverse/checkpoint_best.pt weight=0.5
+options "model checkpoint data-bin subset beam nbest output reverse weight" \
+    "models input runs outputs" "$@"
+checkpoint=${checkpoint:-$runs/$model/checkpoint_best.pt}
+output=${output:-$ROOT/outputs/dialog_amazon_qa/$model.$subset.mmi-$weight.out}
+references=$data_bin/text/$subset.tsv
+[ -f "$data_bin/dict.txt" ] || die "$data_bin: no such data; make it with prepare.sh"
 need_checkpoint "$reverse"
-output=${output:-$outputs/$model.$subset.mmi-$weight.out}
-generate_subset --mmi-path "$reverse" --mmi-weight "$weight"
-score_output
+need_checkpoint "$checkpoint"
+
+mkdir -p "$(dirname "$output")"
+say "answering $subset with $checkpoint"
+fairseq-generate "$data_bin" --user-dir "$USER_DIR" --path "$checkpoint" \
+    --gen-subset "$subset" --beam "${beam:-$nbest}" --nbest "$nbest" --max-len-b 64 \
+    --max-tokens 8192 --mmi-path "$reverse" --mmi-weight "$weight" \
+    ${extra[@]+"${extra[@]}"} >"$output.partial" || failed "$output.partial"
+mv "$output.partial" "$output"
+say "output of fairseq-generate: $output"
+[ -f "$references" ] || die "$references: no such file, so there is nothing to compare with"
+fairtale score-dialog "$output" "$references"

@@ -10,10 +10,44 @@
 #   --beam N             (5)
 #   anything else        goes to fairseq-generate
 set -euo pipefail
-EXPERIMENT=dialog_opensubtitles
-# shellcheck source=scripts/lib/dialog.sh
-. "$(dirname "${BASH_SOURCE[0]}")/../lib/dialog.sh"
-case " $* " in *" -h "* | *" --help "*) usage "${BASH_SOURCE[0]}" && exit 0 ;; esac
-takes="--models --runs --outputs --data-bin --subset --beam"
-decode_options "$@"
-evaluate_models
+# shellcheck source=scripts/lib/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
+
+data_bin=$ROOT/data-bin/dialog_opensubtitles runs=$ROOT/runs/dialog_opensubtitles
+outputs=$ROOT/outputs/dialog_opensubtitles models="gpt unilm mixture" subset=test beam=5
+options "models runs outputs data-bin subset beam" \
+    "model checkpoint nbest input output reverse weight" "$@"
+device=() # what suits fairseq-validate too
+for word in ${extra[@]+"${extra[@]}"}; do
+    case $word in --cpu | --fp16 | --bf16) device+=("$word") ;; esac
+done
+[ -f "$data_bin/dict.txt" ] || die "$data_bin: no such data; make it with prepare.sh"
+references=$data_bin/text/$subset.tsv
+[ -f "$references" ] || die "$references: no such file, so there is nothing to compare with"
+
+mkdir -p "$outputs"
+rows=() failed=''
+for model in $models; do
+    checkpoint=$runs/$model/checkpoint_best.pt output=$outputs/$model.$subset.out
+    [ -f "$checkpoint" ] || { say "$model is not trained, so it is skipped" && continue; }
+    log=- # an insertion model's loss is no probability of the response
+    if [ "$model" != nat ]; then
+        say "$model: loss of the responses"
+        log=$outputs/$model.$subset.valid.log
+        fairseq-validate "$data_bin" --user-dir "$USER_DIR" --path "$checkpoint" \
+            --valid-subset "$subset" --max-tokens 8192 --log-format simple \
+            ${device[@]+"${device[@]}"} >"$log" 2>&1 ||
+            die "fairseq-validate failed on $checkpoint: $(tail -n 1 "$log")"
+    fi
+    say "answering $subset with $checkpoint"
+    fairseq-generate "$data_bin" --user-dir "$USER_DIR" --path "$checkpoint" \
+        --gen-subset "$subset" --beam "$beam" --nbest 1 --max-len-b 64 --max-tokens 8192 \
+        ${extra[@]+"${extra[@]}"} >"$output.partial" ||
+        { tail -n 5 "$output.partial" >&2 && failed+=" $model" && continue; }
+    mv "$output.partial" "$output"
+    rows+=(--model "$model" "$output" "$log")
+done
+[ ${#rows[@]} -gt 0 ] || [ -z "$failed" ] || die "could not answer with$failed, see above"
+[ ${#rows[@]} -gt 0 ] || die "none of $models is trained; see train.sh"
+fairtale compare-dialogs "$references" --subset "$subset" "${rows[@]}"
+[ -z "$failed" ] || die "not in the table, for they could not answer:$failed; see above"

@@ -2,44 +2,32 @@
 # Validation perplexity and bits per byte of a story model; with --judge also how likely a large
 # model finds its stories, in one table over temperature and top-k.
 #
-#   --checkpoint FILE    (runs/story_tinystories/checkpoint_best.pt)
-#   --data-bin DIR       (data-bin/story_tinystories)
-#   --subset NAME        valid or test (valid)
-#   --max-tokens N       tokens of a batch (8192)
-#   --judge DIR          a causal Hugging Face model on disk (see: fairtale perplexity --help)
-#   --temperatures "T.." of the table; a temperature divides the logits ("0.7 1.0 1.3")
-#   --topks "K.."        ("5 20 100")
-#   --quantity N         stories for each setting (64)
-#   --output DIR         where the generated stories go (outputs/story_tinystories)
+#   --checkpoint FILE         (runs/story_tinystories/checkpoint_best.pt)
+#   --data-bin DIR            (data-bin/story_tinystories)
+#   --subset NAME             valid or test (valid)
+#   --max-tokens N            tokens of a batch (8192)
+#   --judge DIR               a causal Hugging Face model on disk (see: fairtale perplexity --help)
+#   --temperatures "T.."      of the table; a temperature divides the logits ("0.7 1.0 1.3")
+#   --sampling-topks "K.."    ("5 20 100")
+#   --quantity N              stories for each setting (64)
+#   --output DIR              where the generated stories go (outputs/story_tinystories)
 set -euo pipefail
 # shellcheck source=scripts/lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
 
 checkpoint=$ROOT/runs/story_tinystories/checkpoint_best.pt
 data_bin=$ROOT/data-bin/story_tinystories output=$ROOT/outputs/story_tinystories
-subset=valid max_tokens=8192 judge='' temperatures="0.7 1.0 1.3" topks="5 20 100" quantity=64
-while [ $# -gt 0 ]; do
-    case $1 in
-        -h | --help) usage "${BASH_SOURCE[0]}" && exit 0 ;;
-        --checkpoint) need_value "$@" && checkpoint=$2 ;;
-        --data-bin) need_value "$@" && data_bin=$2 ;;
-        --subset) need_value "$@" && subset=$2 ;;
-        --max-tokens) need_value "$@" && max_tokens=$2 ;;
-        --judge) need_value "$@" && judge=$2 ;;
-        --temperatures) need_value "$@" && temperatures=$2 ;;
-        --topks) need_value "$@" && topks=$2 ;;
-        --quantity) need_value "$@" && quantity=$2 ;;
-        --output) need_value "$@" && output=$2 ;;
-        *) die "unknown option $1; see --help" ;;
-    esac
-    shift 2
-done
-[ -f "$checkpoint" ] || die "$checkpoint: no such checkpoint; make one with train.sh"
+subset=valid max_tokens=8192 judge='' quantity=64
+temperatures="0.7 1.0 1.3" sampling_topks="5 20 100"
+options "checkpoint data-bin subset max-tokens judge temperatures sampling-topks quantity output" \
+    '' "$@"
+no_extra
+need_checkpoint "$checkpoint"
 [ -z "$judge" ] || [ -d "$judge" ] || die "--judge $judge: not a folder with a Hugging Face model"
 
 fairseq-validate "$data_bin" --user-dir "$USER_DIR" --task story_lm --path "$checkpoint" \
     --valid-subset "$subset" --max-tokens "$max_tokens" --log-format simple |
-    grep -E 'story_dataset|subset \|'
+    fairtale log validation
 [ -n "$judge" ] || exit 0
 
 # What people wrote comes first in the table: the figure that generated stories should approach.
@@ -47,10 +35,10 @@ mkdir -p "$output"
 head -n "$quantity" "$data_bin/text/$subset.txt" >"$output/$subset.txt"
 files=("$output/$subset.txt")
 for temperature in $temperatures; do
-    for topk in $topks; do
+    for topk in $sampling_topks; do
         file=$output/temperature-$temperature-topk-$topk.txt
         bash "$ROOT/scripts/story_tinystories/generate.sh" --checkpoint "$checkpoint" \
-            --data-bin "$data_bin" --temperature "$temperature" --topk "$topk" \
+            --data-bin "$data_bin" --temperature "$temperature" --sampling-topk "$topk" \
             --quantity "$quantity" --output "$file"
         files+=("$file")
     done

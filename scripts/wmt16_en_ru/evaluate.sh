@@ -14,38 +14,31 @@ set -euo pipefail
 # shellcheck source=scripts/lib/translation.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/translation.sh"
 
-subsets='' output='' max_tokens=4096 extra=()
-while [ $# -gt 0 ]; do
-    case $1 in
-        -h | --help) usage "${BASH_SOURCE[0]}" && exit 0 ;;
-        --subsets) need_value "$@" && subsets=$2 && shift 2 ;;
-        *) if decode_option "$@"; then shift 2; else extra+=("$1") && shift; fi ;;
-    esac
-done
-need_data
+data_bin=$ROOT/data-bin/wmt16_en_ru checkpoint=$ROOT/runs/wmt16_en_ru/base/checkpoint_average.pt
+subsets='' output='' beam=4 lenpen=0.6 max_tokens=4096
+options "checkpoint data-bin subsets output beam lenpen max-tokens" '' "$@"
+need_data "$data_bin"
 need_checkpoint "$checkpoint"
 names=$data_bin/text/names.txt
 [ -f "$names" ] || die "$names: no such file, so there is nothing to compare with; see prepare.sh"
 subsets=${subsets:-$(cut -f 1 "$names" | grep '^test' || true)}
 [ -n "$subsets" ] || die "$data_bin holds no test set; make it with prepare.sh --test PREFIX"
-output=${output:-$outputs/$(basename "$(dirname "$checkpoint")")}
-# The first line of what prepare.sh was told: languages SOURCE TARGET
-read -r _ _ target <"$data_bin/prepare.txt"
+output=${output:-$ROOT/outputs/wmt16_en_ru/$(basename "$(dirname "$checkpoint")")}
+read -r _ _ target <"$data_bin/prepare.txt" # languages SOURCE TARGET
 
-rows='' signatures=''
+mkdir -p "$output"
+sets=()
 for subset in $subsets; do
     name=$(awk -F'\t' -v subset="$subset" '$1 == subset { print $2 }' "$names")
     references=$data_bin/text/$subset.$target translations=$output/$subset.$target
     [ -f "$references" ] || die "$references: no such file; --subsets has to name splits of the data"
     say "translating ${name:-$subset}"
-    translate_subset "$subset" "$translations" ${extra[@]+"${extra[@]}"}
-    scores=$("$BIN/sacrebleu" "$references" -i "$translations" -m bleu chrf -w 2 -f text)
-    # BLEU|signature = 12.34 45.6/...    chrF2|signature = 34.56
-    figures=$(sed -n 's/^ *[A-Za-z0-9]*|[^ ]* = \([0-9.]*\).*/| \1 /p' <<<"$scores" | tr -d '\n')
-    rows+="| ${name:-$subset} | $(($(wc -l <"$references"))) $figures|"$'\n'
-    signatures=$(sed -n 's/^ *\([A-Za-z0-9]*|[^ ]*\) = .*/\1/p' <<<"$scores")
+    fairseq-generate "$data_bin" --user-dir "$USER_DIR" --path "$checkpoint" \
+        --gen-subset "$subset" --beam "$beam" --lenpen "$lenpen" --max-len-a 1.5 --max-len-b 10 \
+        --max-tokens "$max_tokens" ${extra[@]+"${extra[@]}"} >"$translations.log" ||
+        failed "$translations.log"
+    fairtale log outputs "$translations.log" --keep-blank --lines-of "$references" \
+        --output "$translations"
+    sets+=(--set "${name:-$subset}" "$translations" "$references")
 done
-echo "| set | sentences | BLEU | chrF2 |"
-echo "|---|--:|--:|--:|"
-printf '%s\n' "$rows"
-echo "beam $beam, length penalty $lenpen; $(tr '\n' ' ' <<<"$signatures")"
+fairtale score-translation "${sets[@]}" --settings "beam $beam, length penalty $lenpen"

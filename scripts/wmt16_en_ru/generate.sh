@@ -15,16 +15,10 @@ set -euo pipefail
 # shellcheck source=scripts/lib/translation.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/translation.sh"
 
-input='' subset=test output='' max_tokens=4096 extra=()
-while [ $# -gt 0 ]; do
-    case $1 in
-        -h | --help) usage "${BASH_SOURCE[0]}" && exit 0 ;;
-        --input) need_value "$@" && input=$2 && shift 2 ;;
-        --subset) need_value "$@" && subset=$2 && shift 2 ;;
-        *) if decode_option "$@"; then shift 2; else extra+=("$1") && shift; fi ;;
-    esac
-done
-need_data
+data_bin=$ROOT/data-bin/wmt16_en_ru checkpoint=$ROOT/runs/wmt16_en_ru/base/checkpoint_average.pt
+input='' subset=test output='' beam=4 lenpen=0.6 max_tokens=4096
+options "input subset output checkpoint data-bin beam lenpen max-tokens" '' "$@"
+need_data "$data_bin"
 need_checkpoint "$checkpoint"
 [ -z "$input" ] || [ "$input" = - ] || [ -s "$input" ] ||
     die "--input $input: no such file, or an empty one"
@@ -32,28 +26,21 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 if [ -n "$input" ]; then
+    lines=$work/input
     # Python would end a line at a carriage return as well.
-    if [ "$input" = - ]; then cat; else cat "$input"; fi | LC_ALL=C tr '\r' ' ' >"$work/input"
+    if [ "$input" = - ]; then cat; else cat "$input"; fi | LC_ALL=C tr '\r' ' ' >"$lines"
     fairseq-interactive "$data_bin" --user-dir "$USER_DIR" --path "$checkpoint" --input - \
         --buffer-size 1024 --max-tokens "$max_tokens" --beam "$beam" --lenpen "$lenpen" \
-        --max-len-a 1.5 --max-len-b 10 ${extra[@]+"${extra[@]}"} <"$work/input" >"$work/log" ||
+        --max-len-a 1.5 --max-len-b 10 ${extra[@]+"${extra[@]}"} <"$lines" >"$work/log" ||
         failed "$work/log"
-    translations "$work/log" >"$work/numbered"
-    wanted=$(grep -c '' "$work/input" || true) given=$(($(wc -l <"$work/numbered")))
-    [ "$given" -le "$wanted" ] || die "$given translations of $wanted lines; leave --nbest out"
-    if [ "$given" -lt "$wanted" ]; then
-        lost=$(awk '$1 == number { number++ } END { print number + 1 }' "$work/numbered")
-        die "$given translations of $wanted lines: line $lost has none; is it too long for the" \
-            "model? divide it"
-    fi
-    cut -f 2- "$work/numbered" >"$work/text"
 else
-    translate_subset "$subset" "$work/text" ${extra[@]+"${extra[@]}"}
+    lines=$(sentences "$data_bin" "$subset")
+    fairseq-generate "$data_bin" --user-dir "$USER_DIR" --path "$checkpoint" \
+        --gen-subset "$subset" --beam "$beam" --lenpen "$lenpen" --max-len-a 1.5 --max-len-b 10 \
+        --max-tokens "$max_tokens" ${extra[@]+"${extra[@]}"} >"$work/log" || failed "$work/log"
 fi
-if [ -n "$output" ]; then
-    mkdir -p "$(dirname "$output")"
-    mv "$work/text" "$output"
-    say "$(($(wc -l <"$output"))) translations -> $output"
-else
-    cat "$work/text"
-fi
+fairtale log outputs "$work/log" --keep-blank --lines-of "$lines" --output "$work/text"
+[ -n "$output" ] || { cat "$work/text" && exit 0; }
+mkdir -p "$(dirname "$output")"
+mv "$work/text" "$output"
+say "$(($(wc -l <"$output"))) translations -> $output"

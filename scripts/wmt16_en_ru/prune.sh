@@ -14,58 +14,46 @@
 #   --data-bin DIR       from prepare.sh (data-bin/wmt16_en_ru)
 #   --save-dir DIR       checkpoints, gates.jsonl, pruned.pt (runs/wmt16_en_ru/prune_N or _X); one for
 #                        each checkpoint and choice of heads
-#   --max-tokens N, --update-tokens N    see train.sh
+#   --max-tokens N, --update-tokens N, --precision P    see train.sh
 #   anything else        goes to fairseq-train and wins over what is set below
 set -euo pipefail
 # shellcheck source=scripts/lib/translation.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/translation.sh"
 
-checkpoint=$runs/base/checkpoint_average.pt heads='' penalty='' gated=encoder freeze=decoder
-updates=10000 fix='' ffn_keep='' save_dir='' max_tokens='' update_tokens='' extra=()
-while [ $# -gt 0 ]; do
-    case $1 in
-        -h | --help) usage "${BASH_SOURCE[0]}" && exit 0 ;;
-        --checkpoint) need_value "$@" && checkpoint=$2 && shift 2 ;;
-        --heads) need_value "$@" && heads=$2 && shift 2 ;;
-        --penalty) need_value "$@" && penalty=$2 && shift 2 ;;
-        --gated) need_value "$@" && gated=$2 && shift 2 ;;
-        --freeze) need_value "$@" && freeze=$2 && shift 2 ;;
-        --updates) need_value "$@" && updates=$2 && shift 2 ;;
-        --fix-update) need_value "$@" && fix=$2 && shift 2 ;;
-        --ffn-keep) need_value "$@" && ffn_keep=$2 && shift 2 ;;
-        --data-bin) need_value "$@" && data_bin=$2 && shift 2 ;;
-        --save-dir) need_value "$@" && save_dir=$2 && shift 2 ;;
-        --max-tokens) need_value "$@" && max_tokens=$2 && shift 2 ;;
-        --update-tokens) need_value "$@" && update_tokens=$2 && shift 2 ;;
-        *) extra+=("$1") && shift ;;
-    esac
-done
-need_data
+data_bin=$ROOT/data-bin/wmt16_en_ru checkpoint=$ROOT/runs/wmt16_en_ru/base/checkpoint_average.pt
+heads='' penalty='' gated=encoder freeze=decoder updates=10000 fix_update='' ffn_keep='' save_dir=''
+max_tokens='' update_tokens='' precision=auto
+options "checkpoint heads penalty gated freeze updates fix-update ffn-keep data-bin save-dir \
+max-tokens update-tokens precision" '' "$@"
+need_data "$data_bin"
 need_checkpoint "$checkpoint"
-if [ -n "$heads" ] && [ -z "$penalty" ]; then goal=(--target-heads "$heads")
+[[ $updates =~ ^[1-9][0-9]*$ ]] || die "--updates $updates: a whole number of at least 1"
+fix=${fix_update:-$((updates * 3 / 4))} warmup=$((updates < 10 ? 1 : updates < 5000 ? updates / 10 : 500))
+if [ -n "$heads" ] && [ -z "$penalty" ]; then # the number comes down from all heads
+    goal=(--target-heads "$heads" --l0-warmup-updates $((fix / 5)))
 elif [ -n "$penalty" ] && [ -z "$heads" ]; then goal=(--l0-penalty "$penalty")
 else die "say how many heads may stay (--heads N) or what they cost (--penalty X), one of them"; fi
-[[ $updates =~ ^[1-9][0-9]*$ ]] || die "--updates $updates: a whole number of at least 1"
-fix=${fix:-$((updates * 3 / 4))} warmup=$((updates < 10 ? 1 : updates < 5000 ? updates / 10 : 500))
-[ -z "$heads" ] || goal+=(--l0-warmup-updates $((fix / 5))) # the number comes down from all heads
+save_dir=${save_dir:-$ROOT/runs/wmt16_en_ru/prune_${heads:-$penalty}}
 [ "$freeze" = none ] || goal+=(--freeze "$freeze")
-save_dir=${save_dir:-$runs/prune_${heads:-$penalty}}
-settings="checkpoint $(absolute "$checkpoint") $(cksum <"$checkpoint" | tr ' ' '-')
-goal ${goal[0]} ${goal[1]}
-gated $gated
-freeze $freeze"
-check_resumed "$save_dir" prune.txt "$settings"
+check_resumed # fails where the training in $save_dir began with other settings
 options=$(fairtale transformer-options "$checkpoint")
-read -r -a shape <<<"$(tr '\n' ' ' <<<"$options")"
+read -r -a shape <<<"$(tr '\n' ' ' <<<"$options")" # of the checkpoint, a word a line
 
-mkdir -p "$save_dir"
-printf '%s\n' "$settings" >"$save_dir/prune.txt"
-train_translation --arch transformer_hcg --gated-attention "$gated" \
+fairtale launch --max-tokens "${max_tokens:-8192}" --update-tokens "${update_tokens:-24576}" \
+    --cpu-max-tokens "${max_tokens:-2048}" --cpu-update-tokens "${update_tokens:-4096}" \
+    --precision "$precision" --width 512 \
+    fairseq-train "$data_bin" --user-dir "$USER_DIR" --task wmt16_translation \
+    --arch transformer_hcg "${shape[@]}" --gated-attention "$gated" \
     --finetune-from-model "$checkpoint" --criterion l0_gated "${goal[@]}" \
-    --gates-fix-update "$fix" --lr 3e-4 --warmup-updates "$warmup" \
-    --max-update "$updates" ${extra[@]+"${extra[@]}"}
-smaller=(--by gates)
-[ -z "$ffn_keep" ] || smaller+=(--ffn-keep "$ffn_keep" --data "$data_bin")
-fairtale prune "$save_dir/checkpoint_last.pt" --output "$save_dir/pruned.pt" "${smaller[@]}"
+    --gates-fix-update "$fix" --required-batch-size-multiple 1 --label-smoothing 0.1 --dropout 0.1 \
+    --optimizer adam --adam-betas '(0.9, 0.98)' --lr 3e-4 --lr-scheduler inverse_sqrt \
+    --warmup-updates "$warmup" --max-update "$updates" \
+    --validate-interval-updates 1000 --save-interval-updates 1000 --keep-interval-updates 5 \
+    --no-epoch-checkpoints --validate-interval 1000000 --log-format json --log-interval 50 \
+    --tensorboard-logdir "$save_dir/tensorboard" --save-dir "$save_dir" \
+    ${extra[@]+"${extra[@]}"} 2>&1 | tee -a "$save_dir/train.log"
+need_trained "$save_dir"
+fairtale prune "$save_dir/checkpoint_last.pt" --output "$save_dir/pruned.pt" --by gates \
+    ${ffn_keep:+--ffn-keep "$ffn_keep" --data "$data_bin"}
 say "gates: fairtale plot-gates $save_dir --output gates.gif"
 say "compare: fairtale prune-report $checkpoint $save_dir/pruned.pt --data $data_bin --output report.md"

@@ -7,46 +7,51 @@
 #   --save-dir DIR       checkpoints, train.log, tensorboard/ (runs/wmt16_en_ru/NAME)
 #   --max-tokens N       tokens of one batch on one device (GPU 8192, CPU 2048)
 #   --update-tokens N    tokens of one update, all devices together (GPU 24576, CPU 4096)
+#   --precision P        fp32, bf16, fp16 or auto: what is fastest on the device (auto)
 #   --average N          checkpoints to average; 0: none (5)
 #   anything else        goes to fairseq-train and wins over what is set below
 #   N_GPUS=2 train.sh    how many GPUs (all that torch sees); 0 trains on the CPU
 #
 # An update is GPUs x max-tokens x update-freq tokens of the longer side, padding included. The
 # published base model takes 25,000: 24,576 = 1 x 8,192 x 3 = 3 x 8,192 x 1. On the CPU it is
-# 4,096 = 1 x 2,048 x 2.
+# 4,096 = 1 x 2,048 x 2. Noam's schedule with 512 channels: the rate grows to 512^-0.5 x 4000^-0.5 =
+# 7e-4 and then falls with the square root of the updates.
 set -euo pipefail
 # shellcheck source=scripts/lib/translation.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/translation.sh"
 
-model=base save_dir='' max_tokens='' update_tokens='' average=5 extra=()
-while [ $# -gt 0 ]; do
-    case $1 in
-        -h | --help) usage "${BASH_SOURCE[0]}" && exit 0 ;;
-        --model) need_value "$@" && model=$2 && shift 2 ;;
-        --data-bin) need_value "$@" && data_bin=$2 && shift 2 ;;
-        --save-dir) need_value "$@" && save_dir=$2 && shift 2 ;;
-        --max-tokens) need_value "$@" && max_tokens=$2 && shift 2 ;;
-        --update-tokens) need_value "$@" && update_tokens=$2 && shift 2 ;;
-        --average) need_value "$@" && average=$2 && shift 2 ;;
-        *) extra+=("$1") && shift ;;
-    esac
-done
-need_data
-model_shape "$model"
-save_dir=${save_dir:-$runs/$model}
-
+data_bin=$ROOT/data-bin/wmt16_en_ru
+model=base save_dir='' max_tokens='' update_tokens='' precision=auto average=5
+options "model data-bin save-dir max-tokens update-tokens precision average" '' "$@"
+save_dir=${save_dir:-$ROOT/runs/wmt16_en_ru/$model}
+need_data "$data_bin"
+case $model in
+    base) layers=6 width=512 ffn=2048 heads=8 ;;
+    small) layers=2 width=512 ffn=2048 heads=8 ;;
+    tiny) layers=1 width=32 ffn=64 heads=4 ;; # to try the commands
+    *) die "--model $model: base, small or tiny" ;;
+esac
+embeddings=$(shared_embeddings "$data_bin")
 # The best checkpoint is that of the best BLEU, if it is measured.
 best=(--best-checkpoint-metric bleu --maximize-best-checkpoint-metric)
 case " ${extra[*]-} " in *" --eval-bleu-sentences 0 "*) best=() ;; esac
-# Noam's schedule with 512 channels: the rate grows to 512^-0.5 x 4000^-0.5 = 7e-4 and then falls
-# with the square root of the updates.
-train_translation --arch transformer --criterion label_smoothed_kl --lr 7e-4 \
-    --warmup-updates 4000 --warmup-init-lr 1e-7 --max-update 100000 \
-    ${best[@]+"${best[@]}"} ${extra[@]+"${extra[@]}"}
-if [ "$average" -gt 0 ]; then
-    kept=$(find "$save_dir" -name 'checkpoint_[0-9]*_[0-9]*.pt' | wc -l)
-    [ "$((kept))" -ge 2 ] || die "$save_dir holds $((kept)) checkpoints to average; give --average 0"
-    fairtale average "$save_dir" --last "$((kept < average ? kept : average))" \
-        --output "$save_dir/checkpoint_average.pt"
-fi
+
+# --validate-interval counts epochs: validation is between them only.
+mkdir -p "$save_dir"
+fairtale launch --max-tokens "${max_tokens:-8192}" --update-tokens "${update_tokens:-24576}" \
+    --cpu-max-tokens "${max_tokens:-2048}" --cpu-update-tokens "${update_tokens:-4096}" \
+    --precision "$precision" --width "$width" \
+    fairseq-train "$data_bin" --user-dir "$USER_DIR" --task wmt16_translation --arch transformer \
+    --encoder-layers "$layers" --encoder-embed-dim "$width" --encoder-ffn-embed-dim "$ffn" \
+    --encoder-attention-heads "$heads" --decoder-layers "$layers" --decoder-embed-dim "$width" \
+    --decoder-ffn-embed-dim "$ffn" --decoder-attention-heads "$heads" "$embeddings" \
+    --required-batch-size-multiple 1 --criterion label_smoothed_kl --label-smoothing 0.1 \
+    --dropout 0.1 --optimizer adam --adam-betas '(0.9, 0.98)' --lr 7e-4 \
+    --lr-scheduler inverse_sqrt --warmup-updates 4000 --warmup-init-lr 1e-7 --max-update 100000 \
+    --validate-interval-updates 1000 --save-interval-updates 1000 --keep-interval-updates 5 \
+    --no-epoch-checkpoints --validate-interval 1000000 --log-format json --log-interval 50 \
+    --tensorboard-logdir "$save_dir/tensorboard" --save-dir "$save_dir" \
+    ${best[@]+"${best[@]}"} ${extra[@]+"${extra[@]}"} 2>&1 | tee -a "$save_dir/train.log"
+need_trained "$save_dir"
+average_last "$save_dir" "$average"
 say "trained: $save_dir (fairtale plot $save_dir draws its curves)"

@@ -1,9 +1,8 @@
 """The story experiment's shell scripts: complete or nothing, and their arithmetic."""
 
-import gzip
-import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -132,8 +131,9 @@ def test_a_truncated_shard_leaves_nothing(tmp_path):
     ("options", "parts"),
     [
         (["--source", "nowhere"], ["--source nowhere"]),
-        (["--source"], ["--source needs a value"]),
-        (["--sauce", "x"], ["unknown option --sauce"]),
+        (["--source"], ["--source: expected one argument"]),
+        (["--sauce", "x"], ["unrecognized arguments: --sauce"]),
+        (["--source", "shards", "--valid", "many"], ["--valid: invalid", "'many'"]),
         (["--source", "shards", "--vocab-size", "90000"], ["--vocab-size 90000", "at most"]),
         (["--source", "shards", "--valid", "0.7"], ["--valid 0.7 --test 0.7", "below 1"]),
     ],
@@ -190,54 +190,54 @@ def test_a_killed_run_leaves_nothing_that_looks_whole_and_the_next_clears_it(tmp
     assert os.listdir(tmp_path / "out") == []
 
 
-# ------------------------------------------------------------------------------ download
-
-
-def download(folder, url, *words):
-    code = f'. "{ROOT}/scripts/lib/common.sh"; download "$@"'
-    return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", code, "bash", url, *words],
-        cwd=folder,
-        env={**os.environ, **with_stubs(folder)},
-        capture_output=True,
-        text=True,
-        timeout=60,
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_leaves_nothing(tmp_path, number):
+    """Ctrl-C reaches all processes of the group, ``kill`` only the one that is named."""
+    write_shard(tmp_path / "shards" / "data00.json")
+    stubs = stub(
+        tmp_path / "stubs", "fairseq-preprocess", f"echo $$ >{tmp_path}/begun; exec sleep 99"
     )
-
-
-def test_download_goes_on_where_it_stopped(tmp_path):
-    data = gzip.compress(os.urandom(300_000))
-    (tmp_path / "there.gz").write_bytes(data)
-    (tmp_path / "here.gz.part").write_bytes(data[:100_000])
-    url = (tmp_path / "there.gz").as_uri()
-    done = download(tmp_path, url, "here.gz", hashlib.sha256(data).hexdigest())
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "here.gz").read_bytes() == data
-    assert not (tmp_path / "here.gz.part").exists()
-    (tmp_path / "there.gz").unlink()  # a second run needs no server
-    assert download(tmp_path, url, "here.gz").returncode == 0
-    # A download that was whole, but not yet checked.
-    (tmp_path / "here.gz").rename(tmp_path / "here.gz.part")
-    (tmp_path / "there.gz").write_bytes(data)
-    assert download(tmp_path, url, "here.gz").returncode == 0
-    assert (tmp_path / "here.gz").read_bytes() == data
-
-
-def test_a_download_that_is_not_what_it_should_be(tmp_path):
-    data = gzip.compress(os.urandom(10_000))
-    (tmp_path / "there.gz").write_bytes(data)
-    url = (tmp_path / "there.gz").as_uri()
-    assert_user_error(download(tmp_path, url, "here.gz", "0" * 64), "SHA-256 is not 000")
-    assert (tmp_path / "here.gz.damaged").exists() and not (tmp_path / "here.gz").exists()
-    (tmp_path / "cut.gz").write_bytes(data[:5000])
-    done = download(tmp_path, (tmp_path / "cut.gz").as_uri(), "cut-here.gz")
-    assert_user_error(done, "not a whole gzip file")
-    assert not (tmp_path / "cut-here.gz").exists()
-    done = download(tmp_path, (tmp_path / "none.gz").as_uri(), "none-here.gz")
-    assert_user_error(done, "could not fetch", "--source PATH")
+    process = subprocess.Popen(
+        [
+            "bash",
+            ROOT / "scripts" / PREPARE,
+            "--source",
+            "shards",
+            "--data-bin",
+            "out/db",
+            *OPTIONS,
+        ],
+        cwd=tmp_path,
+        env={**os.environ, **with_stubs(stubs)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell that has put the tests into the background lets them ignore interrupts
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "begun").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(os.listdir(tmp_path / "out")) == 1
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in error
+    assert os.listdir(tmp_path / "out") == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "begun").read_text()), 0)
 
 
 # ------------------------------------------------------------------------------ train.sh
+
+
+# what `fairtale launch` asks of torch
+FAKE_TORCH = """
+class cuda:
+    is_available = staticmethod(lambda: {count} > 0)
+    device_count = staticmethod(lambda: {count})
+    is_bf16_supported = staticmethod(lambda *_: "{precision}" == "--bf16")
+"""
 
 
 def train_with(tmp_path, gpus, *options, **env):
@@ -245,11 +245,16 @@ def train_with(tmp_path, gpus, *options, **env):
     stubs = tmp_path / "stubs"
     for name in ("fairseq-train", "torchrun"):
         stub(stubs, name, f'printf "%s\\n" {name} "$@" >words; touch run/checkpoint_last.pt')
-    stub(stubs, "python", f"echo '{gpus}'")
+    stub(stubs, "python", f'exec {sys.executable} "$@"')
+    count, precision = gpus.split(" ")
+    (tmp_path / "pretended" / "torch").mkdir(parents=True, exist_ok=True)
+    text = FAKE_TORCH.format(count=count, precision=precision)
+    (tmp_path / "pretended" / "torch" / "__init__.py").write_text(text)
     (tmp_path / "db").mkdir(exist_ok=True)
     (tmp_path / "db" / "train.idx").touch()
     done = run_with(stubs, "story_tinystories/train.sh", "--data-bin", "db", "--save-dir", "run",
-                    *options, cwd=tmp_path, **env)  # fmt: skip
+                    *options, cwd=tmp_path, PYTHONPATH=str(tmp_path / "pretended"),
+                    **env)  # fmt: skip
     assert done.returncode == 0, done.stderr
     return (tmp_path / "words").read_text().splitlines(), done
 
@@ -266,13 +271,13 @@ def value(words, option):
         ("3 --fp16", [], 3, 147456),  # never fewer than asked for
         ("2 --bf16", ["--max-tokens", "4096"], 16, 131072),
         ("16 --bf16", ["--update-tokens", "100"], 1, 262144),
-        ("0 ", [], 4, 8192),
+        ("0 ", ["--precision", "fp32"], 4, 8192),
     ],
 )
 def test_the_arithmetic_of_an_update(tmp_path, gpus, options, frequency, tokens):
     words, done = train_with(tmp_path, gpus, *options)
     assert value(words, "--update-freq") == str(frequency)
-    assert f"= {tokens} tokens" in done.stderr
+    assert f"= {tokens} tokens" in done.stdout
     count, precision = gpus.split(" ")
     assert ("--cpu" in words) == (count == "0")
     for option in ("--bf16", "--fp16"):
@@ -292,21 +297,42 @@ def test_options_pass_through_and_win(tmp_path):
     assert value(words, "--update-freq") == "8"
 
 
+def test_what_is_fastest_on_this_cpu_is_measured_and_logged(tmp_path):
+    stubs = stub(
+        tmp_path / "stubs", "fairseq-train", 'echo "words $*"; touch run/checkpoint_last.pt'
+    )
+    stub(stubs, "python", f'exec {sys.executable} "$@"')
+    (tmp_path / "db").mkdir()
+    (tmp_path / "db" / "train.idx").touch()
+    done = run_with(stubs, "story_tinystories/train.sh", "--data-bin", "db", "--save-dir", "run",
+                    cwd=tmp_path, N_GPUS="0")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / "run" / "train.log").read_text()
+    found = re.search(r"fp32 (\d+) GFLOP/s, bf16 (\d+) GFLOP/s; so training is in (\w+)", log)
+    fp32, bf16 = int(found[1]), int(found[2])
+    assert found[3] == "fp32" if fp32 > bf16 else found[3] == "bf16" or fp32 == bf16
+    words = re.search("words (.*)", log)[1].split()
+    assert ("--bf16" in words) == (found[3] == "bf16") and "--cpu" in words
+
+
 def test_training_without_data_or_without_result(tmp_path):
     done = script("story_tinystories/train.sh", "--data-bin", "db", cwd=tmp_path)
     assert_user_error(done, "db holds no training data", "prepare.sh")
     (tmp_path / "db").mkdir()
     (tmp_path / "db" / "train.idx").touch()
     stubs = stub(tmp_path / "stubs", "fairseq-train", "exit 0")
-    stub(stubs, "python", "echo '0 '")
-    done = run_with(stubs, "story_tinystories/train.sh", "--data-bin", "db", "--save-dir", "run",
-                    cwd=tmp_path)  # fmt: skip
+    stub(stubs, "python", f'exec {sys.executable} "$@"')
+    words = ("--data-bin", "db", "--save-dir", "run", "--precision", "fp32")
+    done = run_with(stubs, "story_tinystories/train.sh", *words, cwd=tmp_path, N_GPUS="0")
     assert_user_error(done, "no checkpoint was written", "train.log")
+    (tmp_path / "run" / "train.log").unlink()
     stub(stubs, "fairseq-train", "echo broken; exit 7")
-    done = run_with(stubs, "story_tinystories/train.sh", "--data-bin", "db", "--save-dir", "run",
-                    cwd=tmp_path)  # fmt: skip
+    done = run_with(stubs, "story_tinystories/train.sh", *words, cwd=tmp_path, N_GPUS="0")
     assert done.returncode == 7
-    assert (tmp_path / "run" / "train.log").read_text() == "broken\n"
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert log == "== an update: 1 x 2048 x 4 = 8192 tokens\nbroken\n"
+    done = run_with(stubs, "story_tinystories/train.sh", *words, cwd=tmp_path, N_GPUS="two")
+    assert done.returncode == 2 and "error: N_GPUS=two: a whole number" in done.stdout
 
 
 # ------------------------------------------------------------------- from nothing to stories
@@ -332,7 +358,7 @@ def test_quickstart_leaves_a_model_stories_and_curves(quickstart):
     assert len(stories) == 3
     for story in stories:
         assert story.startswith("Once upon a time") and story in done.stdout
-    assert "perplexity of held-out stories" in done.stdout
+    assert "perplexity of held-out text" in done.stdout
 
 
 def test_generate_writes_text_alone(quickstart):
@@ -341,8 +367,8 @@ def test_generate_writes_text_alone(quickstart):
     common = ("--checkpoint", "run/checkpoint_best.pt", "--data-bin", "run/data-bin", "--cpu")
     done = script(
         "story_tinystories/generate.sh", *common, "--prompts", "prompts.txt", "--quantity", "35",
-        "--topk", "20", "--temperature", "0.9", "--max-len-b", "8", "--output", "out/new.txt",
-        cwd=folder,
+        "--sampling-topk", "20", "--temperature", "0.9", "--max-len-b", "8",
+        "--output", "out/new.txt", cwd=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = (folder / "out" / "new.txt").read_text(encoding="utf-8").split("\n")[:-1]
@@ -360,6 +386,9 @@ def test_generate_writes_text_alone(quickstart):
         (["--prompts", "none.txt"], ["--prompts none.txt"]),
         (["--prompt", "a", "--prompts", "none.txt"], ["give one of them"]),
         (["--checkpoint", "none.pt"], ["none.pt", "train.sh"]),
+        (["--topk", "5"], ["--topk is now --sampling-topk"]),
+        (["--topp", "0.9"], ["--topp is now --sampling-topp"]),
+        (["--seed"], ["--seed needs a value"]),
     ],
 )
 def test_bad_options_of_generate(quickstart, options, parts):
@@ -385,20 +414,29 @@ def test_the_judged_table_has_a_row_for_each_setting(tmp_path):
     # The judge and the generator are tested by themselves; here only what is asked of them.
     stubs = stub(tmp_path / "stubs", "fairseq-validate", "echo \"valid on 'valid' subset | ppl 2\"")
     stub(stubs, "fairseq-train", "")
-    stub(stubs, "python", 'shift; echo "judge $*"')
     stub(stubs, "fairseq-interactive", 'printf "S-0\\t_Hi\\nH-0\\t-1\\t_you\\n"; echo "$*" >>asked')
+    # The pieces are put where the decoder would have put the text.
+    stub(
+        stubs,
+        "python",
+        f"""case "$*" in
+            *--decode*) mv "$5" "${{@: -1}}" ;;
+            *perplexity*) echo "$*" ;;
+            *) exec {sys.executable} "$@" ;;
+        esac""",
+    )
     for folder in ("db/text", "judge"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "db" / "text" / "valid.txt").write_text("One.\nTwo.\nThree.\n")
     (tmp_path / "model.pt").touch()
-    # The stub cannot decode, so the pieces are put where the decoder would have.
-    stub(stubs, "python", 'case "$*" in *--decode*) mv "$4" "${@: -1}" ;; *) echo "$*" ;; esac')
     done = run_with(stubs, "story_tinystories/evaluate.sh", "--checkpoint", "model.pt",
                     "--data-bin", "db", "--judge", "judge", "--temperatures", "0.5 2",
-                    "--topks", "1 9", "--quantity", "2", "--output", "out",
+                    "--sampling-topks", "1 9", "--quantity", "2", "--output", "out",
                     cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    words = done.stdout.splitlines()[-1].split()
+    first, *_, last = done.stdout.splitlines()
+    assert first == "valid on 'valid' subset | ppl 2"
+    words = last.split()[1:]
     expected = [f"out/temperature-{t}-topk-{k}.txt" for t in ("0.5", "2") for k in (1, 9)]
     assert words[1:] == ["perplexity", "out/valid.txt", *expected, "--model", "judge", "--table"]
     assert (tmp_path / "out" / "valid.txt").read_text() == "One.\nTwo.\n"

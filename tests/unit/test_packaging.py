@@ -114,7 +114,7 @@ def test_pythons_agree(distribution):
     assert settings["tool"]["ruff"]["target-version"] == "py311"
 
 
-# --- scripts/lib ---------------------------------------------------------------------------------
+# --- tools ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def shell(tmp_path):
     def run(code, **env):
         path = f"{tmp_path / 'bin'}:/usr/bin:/bin"
         return subprocess.run(
-            ["bash", "-c", f'set -euo pipefail; . "$ROOT/scripts/lib/python_env.sh"; {code}'],
+            ["bash", "-c", f'set -euo pipefail; . "$ROOT/tools/python_env.sh"; {code}'],
             env={"PATH": path, "ROOT": str(ROOT), "HOME": str(tmp_path), **env},
             capture_output=True,
             text=True,
@@ -243,17 +243,16 @@ def checkout(tmp_path):
     """A folder with the files that setup_env.sh reads."""
     for name in ("setup.py", "constraints.txt"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-    library = tmp_path / "scripts" / "lib"
-    library.mkdir(parents=True)
+    (tmp_path / "tools").mkdir()
     for name in ("setup_env.sh", "python_env.sh"):
-        (library / name).write_bytes((ROOT / "scripts" / "lib" / name).read_bytes())
+        (tmp_path / "tools" / name).write_bytes((ROOT / "tools" / name).read_bytes())
     (tmp_path / "bin").mkdir()
     return tmp_path
 
 
 def _setup(checkout, **env):
     return subprocess.run(
-        ["bash", "scripts/lib/setup_env.sh"],
+        ["bash", "tools/setup_env.sh"],
         cwd=checkout,
         env={"PATH": "/usr/bin:/bin", "HOME": str(checkout), "PYENV_ROOT": "/nonexistent", **env},
         capture_output=True,
@@ -297,7 +296,7 @@ def test_setup_explains_what_it_cannot_do(checkout, venv, env, fault):
 def _stamp(checkout, version="3.12", torch="cpu"):
     # As setup_env.sh writes it: the fingerprint, then the build of torch.
     files = ["setup.py", "constraints.txt"]
-    files += ["scripts/lib/setup_env.sh", "scripts/lib/python_env.sh"]
+    files += ["tools/setup_env.sh", "tools/python_env.sh"]
     text = b"".join((checkout / name).read_bytes() for name in files)
     checksum = subprocess.run(["cksum"], input=text, capture_output=True, check=True).stdout
     lines = [f"python {version}", "extras dev", "wheelhouse ", f"root {checkout}"]

@@ -5,7 +5,7 @@ For `make quickstart` and for tests: needs no download and nothing but Python. T
 are simple on purpose (some 600 words, eleven plots, people and animals who keep their names
 and pronouns), so that a tiny model learns to write readable ones within minutes.
 
-    python scripts/lib/make_stories.py --count 6000 --seed 1 --output stories.txt
+    python tools/make_stories.py --count 6000 --seed 1 --output stories.txt
 """
 
 import argparse
@@ -13,14 +13,15 @@ import os
 import random
 import re
 import sys
+from collections.abc import Iterator
 
 
-def words(text):
+def words(text: str) -> list[str]:
     return text.split()
 
 
-def column(field, text):
-    """A table of one field."""
+def column(field: str, text: str) -> tuple[str | tuple[str], ...]:
+    """Return a table of one field."""
     return (field, *((word,) for word in text.split()))
 
 
@@ -299,9 +300,13 @@ TABLES = (
 
 
 class Person:
-    """Somebody with a name, a kind and the pronouns that belong to them."""
+    """Somebody with a name, a kind and the pronouns that belong to them.
 
-    def __init__(self, rng, taken=None):
+    Args:
+        taken: a name that somebody else has.
+    """
+
+    def __init__(self, rng: random.Random, taken: str | None = None) -> None:
         is_girl = rng.random() < 0.5
         self.name = rng.choice([name for name in (GIRLS if is_girl else BOYS) if name != taken])
         is_animal = rng.random() < 0.4
@@ -312,12 +317,12 @@ class Person:
             ("she", "her", "her") if is_girl else ("he", "him", "his")
         )
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.name
 
 
-def choose(rng, text):
-    """One wording of each line of a plot; lines with ? only sometimes."""
+def choose(rng: random.Random, text: str) -> Iterator[str]:
+    """Yield one wording of each line of a plot; lines with ? only sometimes."""
     for line in text.strip().split("\n"):
         if line.startswith("?"):
             if rng.random() < 0.4:
@@ -326,7 +331,7 @@ def choose(rng, text):
         yield rng.choice(line.split(" | ")).strip()
 
 
-def write_story(rng):
+def write_story(rng: random.Random) -> str:
     hero = Person(rng)
     slots = {"hero": hero, "friend": Person(rng, taken=hero.name), "animal": rng.choice(ANIMALS)}
     for fields, *rows in TABLES:
@@ -339,10 +344,10 @@ def write_story(rng):
     return re.sub(r"(?:^|[.!?] )[a-z]", lambda found: found.group().upper(), text)
 
 
-def stories(count, seed):
-    """``count`` different stories; the same for the same seed, on any machine."""
+def stories(count: int, seed: int) -> Iterator[str]:
+    """Yield ``count`` different stories; the same for the same seed, on any machine."""
     rng = random.Random(seed)
-    seen = set()
+    seen: set[str] = set()
     while len(seen) < count:
         text = write_story(rng)
         if text not in seen:
@@ -350,7 +355,7 @@ def stories(count, seed):
             yield text
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=1)

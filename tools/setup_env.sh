@@ -11,9 +11,9 @@
 #   WHEELHOUSE=DIR             install from this folder of wheels, without any network
 set -euo pipefail
 
-ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-# shellcheck source=scripts/lib/python_env.sh
-. "$ROOT/scripts/lib/python_env.sh"
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=tools/python_env.sh
+. "$ROOT/tools/python_env.sh"
 cd "$ROOT"
 
 VENV=${VENV:-.venv}
@@ -45,7 +45,7 @@ fingerprint() {
     echo "extras $EXTRAS"
     echo "wheelhouse $WHEELHOUSE"
     echo "root $ROOT"
-    cat setup.py constraints.txt scripts/lib/setup_env.sh scripts/lib/python_env.sh | cksum
+    cat setup.py constraints.txt tools/setup_env.sh tools/python_env.sh | cksum
 }
 
 # --- the interpreter ---------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-PATH = Path(__file__).resolve().parents[3] / "scripts" / "lib" / "make_stories.py"
+PATH = Path(__file__).resolve().parents[3] / "tools" / "make_stories.py"
 
 
 @pytest.fixture(scope="module")

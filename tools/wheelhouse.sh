@@ -16,9 +16,9 @@
 # it is not complete.
 set -euo pipefail
 
-ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-# shellcheck source=scripts/lib/python_env.sh
-. "$ROOT/scripts/lib/python_env.sh"
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=tools/python_env.sh
+. "$ROOT/tools/python_env.sh"
 
 TARGET_VERSION=${1:-3.12}
 EXTRAS=${EXTRAS:-}

@@ -1,0 +1,225 @@
+"""Prepare dialogs for training: clean, split, learn pieces, encode, binarise.
+
+Makes DATA_BIN whole or not at all. Running it again does nothing while the settings are the
+same. --corpus names an experiment: it brings that recipe's defaults, and without --source
+its files are fetched.
+
+  opensubtitles   OpenSubtitles 2018 from OPUS (English is some 4 GB), at most 3 turns of
+                  context, shares of 0.0005 by document. The environment's OPENSUBTITLES_URL
+                  names another copy.
+  amazon_qa       Amazon's questions and answers, shares of 0.005 by product; an answer that
+                  several products repeat is kept once (--dedupe). The environment's
+                  AMAZON_QA_URL names another site.
+"""
+
+import argparse
+import gzip
+import itertools
+import os
+import shutil
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..data.corpus.split import SUBSETS
+from ..data.corpus.whole_folder import describe_source, is_ready
+from ..errors import UserError
+from . import prepare
+from .argument_types import positive_int
+from .files import whole_file
+
+_OPENSUBTITLES_SITE = "https://object.pouta.csc.fi/OPUS-OpenSubtitles/v2018/mono"
+_AMAZON_SITE = "https://mcauleylab.ucsd.edu/public_datasets/data/amazon/qa"
+
+# Shops with a file of one answer to a question; all but the first four also have one of many.
+_SHOPS_OF_ONE_ANSWER = (
+    *("Appliances", "Arts_Crafts_and_Sewing", "Industrial_and_Scientific", "Software"),
+    *("Automotive", "Baby", "Beauty", "Cell_Phones_and_Accessories"),
+    *("Clothing_Shoes_and_Jewelry", "Electronics", "Grocery_and_Gourmet_Food"),
+    *("Health_and_Personal_Care", "Home_and_Kitchen", "Musical_Instruments", "Office_Products"),
+    *("Patio_Lawn_and_Garden", "Pet_Supplies", "Sports_and_Outdoors"),
+    *("Tools_and_Home_Improvement", "Toys_and_Games", "Video_Games"),
+)
+_SHOPS_OF_MANY_ANSWERS = _SHOPS_OF_ONE_ANSWER[4:]
+
+
+class Corpus(NamedTuple):
+    """An experiment's defaults, and the options that only it has."""
+
+    share: str = "0.005"  # of validation and of the test set
+    options: tuple[str, ...] = ()  # of `fairtale dialogs`
+    own: tuple[str, ...] = ()
+
+
+CORPORA = {
+    "opensubtitles": Corpus("0.0005", ("--max-context-turns", "3"), ("language", "lines")),
+    "amazon_qa": Corpus(options=("--dedupe",), own=("answers", "categories")),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--corpus", choices=tuple(CORPORA), help="whose defaults and files")
+    parser.add_argument(
+        "--source",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="file or folder of dialogs; may be repeated. See: fairtale dialogs --help",
+    )
+    prepare.add_shared_arguments(
+        parser, os.path.join("data-bin", "dialog"), 32000, "pieces and marks"
+    )
+    prepare.add_split_arguments(parser, "that of the corpus, 0.005", "likewise")
+    parser.add_argument(
+        "--max-unknown",
+        type=prepare.as_typed(int),
+        default="3",
+        metavar="N",
+        help="leave out dialogs with a turn of more unknown pieces (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--download-dir",
+        metavar="DIR",
+        help=f"where what is fetched is kept (default: {prepare.DOWNLOAD_DIR}/CORPUS)",
+    )
+    group = parser.add_argument_group("what is fetched of opensubtitles")
+    group.add_argument("--language", metavar="XX", help="(default: en)")
+    group.add_argument(
+        "--lines", type=positive_int, metavar="N", help="take the first N lines only"
+    )
+    group = parser.add_argument_group("what is fetched of amazon_qa")
+    group.add_argument(
+        "--answers",
+        choices=("one", "many", "both"),
+        help="files with one answer to a question, with many, or both (default: both)",
+    )
+    group.add_argument(
+        "--categories",
+        metavar='"A B"',
+        help='shops, e.g. "Electronics Baby" (default: all); a few have no file of many answers',
+    )
+    flags = ("--dedupe", "--strict", "--keep-asides", "--keep-punctuation", "--allow-equal")
+    valued = ("--format", "--min-chars", "--max-chars", "--max-context-turns")
+    prepare.pass_on(parser, "dialogs", (*flags, "--split-by-name"), valued)
+
+
+def run(args: argparse.Namespace) -> None:
+    corpus = CORPORA.get(args.corpus, Corpus())
+    _check_own_options(args, corpus)
+    sources = args.source or _fetched(args)
+    prepare.check_sources(sources)
+    valid, test = args.valid or corpus.share, args.test or corpus.share
+    options = [*corpus.options, *args.options]
+    settings = [
+        f"vocab-size {args.vocab_size}",
+        f"valid {valid}",
+        f"test {test}",
+        f"seed {args.seed}",
+        f"max-unknown {args.max_unknown}",
+        f"options {' '.join(options)}",
+        *(f"source {describe_source(source)}" for source in sources),
+    ]
+    if is_ready(args.data_bin, settings):
+        return
+    with prepare.new_data(args.data_bin, settings) as work:
+        prepare.say("1/4 cleaning and splitting")
+        split = ["--valid", valid, "--test", test, "--seed", args.seed]
+        prepare.call("dialogs", *sources, "--output", work.text, *split, *options)
+        _binarise(work, args)
+        kept = os.path.join(work.made, "text")
+        os.makedirs(kept, exist_ok=True)
+        shutil.move(os.path.join(work.text, "report.json"), kept)
+
+
+def _check_own_options(args: argparse.Namespace, corpus: Corpus) -> None:
+    for name, other in CORPORA.items():
+        given = [option for option in other.own if getattr(args, option) is not None]
+        if given and corpus is not other:
+            raise UserError(f"--{given[0]}: of --corpus {name} only; leave it out")
+
+
+def _binarise(work: prepare.Work, args: argparse.Namespace) -> None:
+    model = os.path.join(work.made, "sentencepiece.bpe")
+    dictionary = os.path.join(work.folder, "dict.txt")
+    train, *held_out = (path for path in _tables(work.text).values())
+    parallel = ["--workers", str(args.workers)]
+    prepare.say("2/4 learning %s pieces from the training dialogs", args.vocab_size)
+    learn = ["--model", model, "--dict", dictionary, "--vocab-size", args.vocab_size, *parallel]
+    prepare.call("spm", "train", train, "--dialog", *learn)
+    prepare.say("3/4 encoding")
+    encode = ["--dialog", "--model", f"{model}.model", "--output-dir", work.pieces, *parallel]
+    encode += ["--max-unknown", args.max_unknown]
+    prepare.call("spm", "encode", train, *encode)
+    if held_out:  # these dialogs stay readable, line by line those that are binarised
+        kept = os.path.join(work.made, "text")
+        prepare.call("spm", "encode", *held_out, *encode, "--kept-dir", kept)
+    words = ["--only-source", "--srcdict", dictionary]
+    for subset, path in _tables(work.pieces).items():
+        words += [f"--{subset}pref", path]
+    prepare.preprocess(work, words, args.workers, counted=work.pieces)
+
+
+def _tables(folder: str) -> dict[str, str]:
+    paths = {subset: os.path.join(folder, f"{subset}.tsv") for subset in SUBSETS}
+    return {subset: path for subset, path in paths.items() if os.path.isfile(path)}
+
+
+# -------------------------------------------------------------------------------- sources
+
+
+def _fetched(args: argparse.Namespace) -> list[str]:
+    """Fetch the files of the corpus and return their paths."""
+    if args.corpus is None:
+        raise UserError(
+            f"--source is missing: name your dialogs, or --corpus {' or '.join(CORPORA)}"
+        )
+    folder = args.download_dir or os.path.join(prepare.DOWNLOAD_DIR, args.corpus)
+    if args.corpus == "opensubtitles":
+        return [_fetched_subtitles(folder, args.language or "en", args.lines)]
+    site = os.environ.get("AMAZON_QA_URL") or _AMAZON_SITE
+    names = amazon_files(args.answers or "both", (args.categories or "").split())
+    for name in names:
+        prepare.fetch(f"{site}/{name}", os.path.join(folder, name))
+    return [os.path.join(folder, name) for name in names]
+
+
+def _fetched_subtitles(folder: str, language: str, num_lines: int | None) -> str:
+    url = os.environ.get("OPENSUBTITLES_URL") or f"{_OPENSUBTITLES_SITE}/{language}.txt.gz"
+    path = os.path.join(folder, os.path.basename(url))
+    prepare.fetch(url, path)
+    if num_lines is None:
+        return path
+    part = f"{path.removesuffix('.txt.gz')}.{num_lines}.txt"
+    if not os.path.isfile(part):
+        with gzip.open(path) as lines, whole_file(part, "wb") as stream:
+            stream.writelines(itertools.islice(lines, num_lines))
+    return part
+
+
+def amazon_files(answers: str, categories: Sequence[str]) -> list[str]:
+    """Return the files to fetch, as the site names them.
+
+    Args:
+        answers: ``one``, ``many`` or ``both``.
+        categories: shops; none of them means all.
+
+    Raises:
+        UserError: there is no such shop, or no file of this kind.
+    """
+    for name in categories:
+        if name not in _SHOPS_OF_ONE_ANSWER:
+            known = " ".join(_SHOPS_OF_ONE_ANSWER)
+            raise UserError(f"--categories {name}: not one of {known}")
+    files = []
+    if answers != "many":
+        files += [f"qa_{name}.json.gz" for name in categories or _SHOPS_OF_ONE_ANSWER]
+    if answers != "one":
+        for name in categories or _SHOPS_OF_MANY_ANSWERS:
+            if name in _SHOPS_OF_MANY_ANSWERS:
+                files.append(f"icdm/QA_{name}.json.gz")
+            else:
+                prepare.say("%s: there is no file with many answers to a question", name)
+    if not files:
+        raise UserError(
+            f"--categories '{' '.join(categories)}' --answers {answers}: there is no such file"
+        )
+    return files

@@ -1,0 +1,108 @@
+"""Prepare stories for training: clean, split, learn pieces, encode, binarise.
+
+Makes DATA_BIN whole or not at all. Running it again does nothing while the settings are the
+same. Without --source TinyStories_all_data.tar.gz is fetched (1.6 GB); the environment's
+TINYSTORIES_URL and TINYSTORIES_SHA256 name another copy.
+"""
+
+import argparse
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..data.corpus.split import SUBSETS
+from ..data.corpus.whole_folder import describe_source, is_ready
+from . import prepare
+
+_URL = (
+    "https://huggingface.co/datasets/roneneldan/TinyStories/resolve/main/"
+    "TinyStories_all_data.tar.gz"
+)
+_DEFAULT_SHARE = "0.005"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--source",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="file or folder of stories; may be repeated. Shards (.json, .tar.gz), text with "
+        "<|endoftext|> between stories, one story a line, books (.md)",
+    )
+    prepare.add_shared_arguments(
+        parser,
+        os.path.join("data-bin", "story_tinystories"),
+        5120,
+        "pieces, fairseq's four marks included",
+    )
+    prepare.add_split_arguments(parser, _DEFAULT_SHARE, "the same as --valid")
+    parser.add_argument(
+        "--download-dir",
+        default=prepare.DOWNLOAD_DIR,
+        metavar="DIR",
+        help="where what is fetched is kept (default: %(default)s)",
+    )
+    prepare.pass_on(parser, "stories", ("--dedupe", "--strict"), ("--format", "--max-words"))
+
+
+def run(args: argparse.Namespace) -> None:
+    sources = args.source or [_fetched(args.download_dir)]
+    prepare.check_sources(sources)
+    valid = args.valid or _DEFAULT_SHARE
+    test = args.test or valid
+    settings = [
+        f"vocab-size {args.vocab_size}",
+        f"valid {valid}",
+        f"test {test}",
+        f"seed {args.seed}",
+        f"options {' '.join(args.options)}",
+        *(f"source {describe_source(source)}" for source in sources),
+    ]
+    if is_ready(args.data_bin, settings):
+        return
+    with prepare.new_data(args.data_bin, settings) as work:
+        prepare.say("1/4 cleaning and splitting")
+        split = ["--valid", valid, "--test", test, "--seed", args.seed]
+        prepare.call("stories", *sources, "--output", work.text, *split, *args.options)
+        _binarise(work, args.vocab_size, args.workers)
+        _keep_texts(work)
+
+
+def _fetched(folder: str) -> str:
+    url = os.environ.get("TINYSTORIES_URL") or _URL
+    path = os.path.join(folder, os.path.basename(url))
+    prepare.fetch(url, path, os.environ.get("TINYSTORIES_SHA256", ""))
+    return path
+
+
+def _binarise(work: prepare.Work, vocab_size: str, workers: int) -> None:
+    model = os.path.join(work.made, "sentencepiece.bpe")
+    dictionary = os.path.join(work.folder, "dict.txt")
+    parallel = ["--workers", str(workers)]
+    texts = _texts(work)
+    prepare.say("2/4 learning %s pieces from the training stories", vocab_size)
+    learn = ["--model", model, "--dict", dictionary, "--vocab-size", vocab_size, *parallel]
+    prepare.call("spm", "train", os.path.join(work.text, "train.txt"), *learn)
+    prepare.say("3/4 encoding")
+    encode = ["--model", f"{model}.model", "--output-dir", work.pieces, *parallel]
+    prepare.call("spm", "encode", *texts.values(), *encode)
+    words = ["--only-source", "--srcdict", dictionary]
+    for subset in texts:
+        words += [f"--{subset}pref", os.path.join(work.pieces, f"{subset}.txt")]
+    prepare.preprocess(work, words, workers, counted=work.text)
+
+
+def _texts(work: prepare.Work, subsets: Sequence[str] = SUBSETS) -> dict[str, str]:
+    paths = {subset: os.path.join(work.text, f"{subset}.txt") for subset in subsets}
+    return {subset: path for subset, path in paths.items() if os.path.isfile(path)}
+
+
+def _keep_texts(work: prepare.Work) -> None:
+    """Keep the held-out stories readable: prompts, and what people wrote, to compare with."""
+    os.remove(os.path.join(work.text, "train.txt"))
+    kept = Path(work.made, "text")
+    kept.mkdir()
+    for path in Path(work.text).iterdir():
+        shutil.move(path, kept / path.name)

@@ -1,0 +1,147 @@
+"""Folders that appear whole or not at all, and that say with which settings they were made."""
+
+import contextlib
+import difflib
+import logging
+import os
+import shutil
+import socket
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ...errors import UserError
+
+logger = logging.getLogger(__name__)
+
+STAMP = "prepare.txt"  # the file in a folder that holds the settings it was made with
+
+# Each byte with its bits in reverse order.
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def cksum(data: bytes) -> str:
+    """Return the checksum and the length of ``data`` as the POSIX command ``cksum`` prints them.
+
+    Folders that older versions have made carry this checksum, so it cannot be another one.
+    ``cksum`` reads bits from the other end than zlib does, begins with zero and appends the
+    length, lowest byte first.
+    """
+    length = len(data).to_bytes((len(data).bit_length() + 7) // 8, "little")
+    reflected = zlib.crc32((data + length).translate(_REVERSED), 0xFFFFFFFF)
+    return f"{int(f'{reflected:032b}'[::-1], 2)} {len(data)}"
+
+
+def fingerprint(path: str) -> str:
+    """Return a checksum of the name and size of a file, or of all files in a folder.
+
+    Hidden files do not count. Symbolic links are followed.
+    """
+    if os.path.isdir(path):
+        folder, names = path, list(_files_inside(path))
+    else:
+        folder, names = os.path.dirname(path) or ".", [os.path.basename(path)]
+    lines = []
+    for name in names:
+        full = os.path.join(folder, name)
+        if os.path.isfile(full) and not os.path.basename(name).startswith("."):
+            lines.append(b"%d ./%s\n" % (os.path.getsize(full), os.fsencode(name)))
+    return cksum(b"".join(sorted(lines))).replace(" ", "-")
+
+
+def _files_inside(folder: str) -> Iterator[str]:
+    for root, _, names in os.walk(folder, followlinks=True):
+        for name in names:
+            yield os.path.relpath(os.path.join(root, name), folder)
+
+
+def describe_source(path: str) -> str:
+    """Return the absolute path and the fingerprint of a file or folder, for the settings."""
+    return f"{os.path.abspath(path)} {fingerprint(path)}"
+
+
+def is_ready(folder: str, settings: Sequence[str]) -> bool:
+    """Return whether ``folder`` was already made with these settings.
+
+    An empty folder is removed, so that the finished one can take its name.
+
+    Args:
+        settings: one setting a line, its name first.
+
+    Raises:
+        UserError: the folder is there, and was made with other settings or by something else.
+    """
+    if not os.path.lexists(folder):
+        return False
+    stamp = Path(folder, STAMP)
+    if not stamp.is_file():
+        try:
+            os.rmdir(folder)
+        except OSError:
+            raise UserError(
+                f"{folder} is there, but this command did not make it; remove it or choose "
+                "another folder"
+            ) from None
+        return False
+    had = stamp.read_text(encoding="utf-8", errors="surrogateescape").rstrip("\n").split("\n")
+    asked = "\n".join(settings).rstrip("\n").split("\n")
+    if had == asked:
+        logger.info("== %s is ready (made before with the same settings)", folder)
+        return True
+    for line in difflib.ndiff(had, asked):
+        if line.startswith("- "):
+            logger.error("  it has:     %s", line[2:])
+        elif line.startswith("+ "):
+            logger.error("  asked for:  %s", line[2:])
+    raise UserError(
+        f"{folder} was made with other settings, see above; remove it or choose another folder"
+    )
+
+
+@contextlib.contextmanager
+def whole_folder(folder: str, settings: Sequence[str]) -> Iterator[str]:
+    """Provide a working folder; what lies in its ``made`` becomes ``folder`` at the end.
+
+    The working folder stands beside ``folder`` and is removed in any case. Those that killed
+    runs on this machine have left are removed first.
+
+    Args:
+        settings: written to :data:`STAMP` in the finished folder.
+
+    Yields:
+        the working folder.
+    """
+    folder = os.path.normpath(folder)
+    parent, name = os.path.dirname(folder) or ".", os.path.basename(folder)
+    os.makedirs(parent, exist_ok=True)
+    start = f"{name}.partial.{socket.gethostname()}."
+    _remove_left_behind(parent, start)
+    partial = os.path.join(os.path.dirname(folder), f"{start}{os.getpid()}")
+    os.mkdir(partial)
+    try:
+        yield partial
+        made = os.path.join(partial, "made")
+        text = "\n".join(settings) + "\n"
+        Path(made, STAMP).write_text(text, encoding="utf-8", errors="surrogateescape")
+        os.rename(made, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _remove_left_behind(parent: str, start: str) -> None:
+    for name in os.listdir(parent):
+        number = name.removeprefix(start)
+        if not (name.startswith(start) and number.isdecimal()):
+            continue
+        if int(number) == os.getpid() or not _is_running(int(number)):  # numbers come again
+            shutil.rmtree(os.path.join(parent, name), ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # it runs as somebody else
+    return True
