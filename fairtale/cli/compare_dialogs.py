@@ -12,6 +12,7 @@ from ..data.corpus.text_lines import read_text_lines
 from ..data.training_log import last_validation
 from ..errors import UserError
 from .score_dialog import DialogScorer, Scores, read_candidates
+from .tables import table
 
 _HEADS = ("BLEU", "chrF", "distinct-1", "distinct-2", "length", "F1")
 
@@ -34,8 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     references = [line.split("\t")[-1] for line in read_text_lines(args.references)]
     scorer = DialogScorer("13a")
-    print(f"| model | bits/token | {' | '.join(_HEADS)} |")
-    print(f"|---|{'--:|' * (1 + len(_HEADS))}")
+    rows = []
     for name, path, log in args.model:
         candidates = read_candidates(path, None)
         if len(candidates) != len(references):
@@ -46,7 +46,8 @@ def run(args: argparse.Namespace) -> None:
         replies = [group[0] for group in candidates]
         bits = "-" if log == "-" else f"{last_validation(log, args.subset)['nll_loss']:g}"
         scores: Scores = scorer.score(replies, references)
-        print(f"| {' | '.join((name, bits, *(f'{value:.2f}' for value in scores)))} |")
+        rows.append((name, bits, *(f"{value:.2f}" for value in scores)))
+    print(table(("model", "bits/token", *_HEADS), rows, as_markdown=True))
     num_empty = sum(not reply.strip() for reply in replies)
     print(f"{len(references)} dialogs, {num_empty} empty replies")
     print(scorer.signature(len(candidates[0])))

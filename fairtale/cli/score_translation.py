@@ -8,6 +8,7 @@ import argparse
 
 from ..data.corpus.text_lines import read_text_lines
 from ..errors import UserError
+from .tables import table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,8 +30,7 @@ def run(args: argparse.Namespace) -> None:
     from sacrebleu.metrics import BLEU, CHRF
 
     metrics, signatures = (BLEU(), CHRF()), ""
-    print("| set | sentences | BLEU | chrF2 |")
-    print("|---|--:|--:|--:|")
+    rows = []
     for name, hyp, ref in args.sets:
         # sacreBLEU's own command takes white space off the ends of lines.
         translations, references = ([s.rstrip() for s in read_text_lines(p)] for p in (hyp, ref))
@@ -40,9 +40,10 @@ def run(args: argparse.Namespace) -> None:
                 "the same set"
             )
         scores = [metric.corpus_score(translations, [references]) for metric in metrics]
-        figures = " | ".join(f"{score.score:.2f}" for score in scores)
-        print(f"| {name} | {len(references)} | {figures} |")
+        figures = [f"{score.score:.2f}" for score in scores]
+        rows.append((name, str(len(references)), *figures))
         pairs = zip(scores, metrics, strict=True)
         signatures = " ".join(f"{score.name}|{metric.get_signature()}" for score, metric in pairs)
+    print(table(("set", "sentences", "BLEU", "chrF2"), rows, as_markdown=True))
     settings = f"{args.settings}; " if args.settings else ""
     print(f"\n{settings}{signatures}")

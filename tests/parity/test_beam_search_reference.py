@@ -1,6 +1,7 @@
 """Beam search over prefixes against a plain reference that never caches and never batches."""
 
 import functools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -31,48 +32,52 @@ def repeats(words, token, size):
     )
 
 
-def reference(
-    models,
-    prompt,
-    beam=1,
-    max_len=8,
-    min_len=1,
-    lenpen=1.0,
-    unkpen=0.0,
-    temperature=1.0,
-    unnormalized=False,
-    no_repeat_ngram_size=0,
-    forced=(),
-):
+OPTIONS = {
+    "beam": 1,
+    "max_len": 8,
+    "min_len": 1,
+    "lenpen": 1.0,
+    "unkpen": 0.0,
+    "temperature": 1.0,
+    "unnormalized": False,
+    "no_repeat_ngram_size": 0,
+    "forced": (),
+}
+
+
+def reference(models, prompt, **given):
     """fairseq's beam search, one hypothesis at a time.
 
     Of the 2K best candidates of a step those that end and are among the best K are
     finished, the best K that do not end go on, and the search is over when K have finished.
     """
+    assert given.keys() <= OPTIONS.keys()
+    options = SimpleNamespace(**{**OPTIONS, **given})
+    beam, max_len = options.beam, options.max_len
     prefix = [BEGIN, *prompt]
     running, finished = [([], 0.0)], []
     for step in range(max_len + 1):
         candidates = []
         for words, score in running:
-            lprobs = log_probabilities(tuple(models), (*prefix, *words), temperature)
+            lprobs = log_probabilities(tuple(models), (*prefix, *words), options.temperature)
             for token, lprob in enumerate(lprobs):
                 last = step == max_len or len(prefix) + step == POSITIONS
-                if step < len(forced) and step < max_len and not last:
-                    allowed = token == forced[step]
+                if step < len(options.forced) and step < max_len and not last:
+                    allowed = token == options.forced[step]
                 elif last:
                     allowed = token == END
                 else:
-                    allowed = token != PAD and (token != END or step >= min_len)
-                    if no_repeat_ngram_size:
-                        allowed &= not repeats(words, token, no_repeat_ngram_size)
+                    allowed = token != PAD and (token != END or step >= options.min_len)
+                    if options.no_repeat_ngram_size:
+                        allowed &= not repeats(words, token, options.no_repeat_ngram_size)
                 if allowed:
-                    total = score + lprob - unkpen * (token == UNK)
+                    total = score + lprob - options.unkpen * (token == UNK)
                     candidates.append((total, [*words, token]))
         candidates.sort(key=lambda c: -c[0])
         best = candidates[: 2 * beam]
         for total, words in best[:beam]:
             if words[-1] == END and len(finished) < beam:
-                scale = 1.0 if unnormalized else len(words) ** lenpen
+                scale = 1.0 if options.unnormalized else len(words) ** options.lenpen
                 finished.append((total / scale, words))
         if len(finished) == beam or step == max_len:
             break

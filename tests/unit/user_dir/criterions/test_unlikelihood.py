@@ -9,6 +9,7 @@ from fairseq.logging import metrics
 
 from fairtale.errors import UserError
 from fairtale.modules.unlikelihood import earlier_tokens, repeated_ngram_tokens, unlikelihood
+from fairtale.tasks.dialog_batches import dialog_view
 from tests import criterion_helpers
 from tests.criterion_helpers import fields_read, smoothed_kl
 from tests.dialog_helpers import (
@@ -97,7 +98,8 @@ def test_of_a_causal_update_only_the_reply_is_penalised():
     task = dialog_task(dictionary, seq2seq_prob=0.0)
     model = dialog_model(dictionary, unilm=False, dropout=0.0).train()
     lines = ["w1 w1 <CTX> w1 w2 <SEP> w2 w3 w2 w1", "w4 w4 <SEP> w5 w4 w6"]
-    batch = task._as(batch_of(dialog_dataset(lines, dictionary)), False, response_only=False)
+    whole = batch_of(dialog_dataset(lines, dictionary))
+    batch = dialog_view(whole, seq2seq=False, response_only=False, pad=PAD)
     _, size, log = make(task).train()(model, batch)
     assert size == batch["ntokens"]  # the whole lines
     reply = batch["response_mask"].flatten()
