@@ -2,12 +2,16 @@
 
 import dataclasses
 
+import torch
+
 from user_dir.criterions.l0_gated import L0GatedCriterion, L0GatedCriterionConfig
 from user_dir.criterions.label_smoothed_kl import (
     LabelSmoothedKLCriterion,
     LabelSmoothedKLCriterionConfig,
 )
 from user_dir.criterions.unlikelihood import UnlikelihoodCriterion, UnlikelihoodCriterionConfig
+
+NUM_SYMBOLS, PAD = 12, 1  # of the dictionary in the tests of criterions
 
 # What options of other parts of a command are without one: their default is a reference.
 OF_OTHERS = {
@@ -55,3 +59,25 @@ def fields_read(criterion, kind, task):
     criterion.build_criterion(cfg, task)
     fields = {field.name for field in dataclasses.fields(kind)} - {"_name"}
     return fields, read & fields
+
+
+def make_sample(rows=((4, 5, 6, 7, 2), (8, 9, 2)), width=5):
+    """Return a batch of these targets, padded to ``width``."""
+    target = torch.full((len(rows), width), PAD)
+    for i, row in enumerate(rows):
+        target[i, : len(row)] = torch.tensor(row)
+    return {
+        "net_input": {"src_tokens": target.roll(1, 1), "src_lengths": None},
+        "target": target,
+        "ntokens": sum(map(len, rows)),
+        "nsentences": len(rows),
+        "nbytes": 21,
+        "padded_tokens": target.numel(),
+    }
+
+
+def close(actual, expected, **kwargs):
+    """Compare two numbers or tensors as fp64."""
+    torch.testing.assert_close(
+        torch.as_tensor(actual).double(), torch.as_tensor(expected).double(), **kwargs
+    )

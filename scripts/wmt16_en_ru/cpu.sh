@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# The small en-ru model of the README, on a CPU: prepare, train for about 70 minutes on one core, print
+# BLEU and chrF2 of the test sets. Running it again goes on. cpu_prune.sh prunes the model.
+#
+#   cpu.sh SOURCE... [--test PREFIX...]    parallel texts: PREFIX.en and PREFIX.ru are PREFIX
+#
+# 3 + 3 layers of 256, 12M tokens in 3,000 updates of 4,096 = 1 x 4,096 x 1 tokens. train.sh holds the
+# rest of the command; what stands here wins.
+set -euo pipefail
+case ${1:-} in '' | -*) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p;}' "$0" && exit 2 ;; esac
+scripts=$(cd "$(dirname "$0")" && pwd) root=$(cd "$(dirname "$0")/../.." && pwd)
+data_bin=$root/data-bin/wmt16_cpu run=$root/runs/wmt16_cpu/base
+
+sources=() option=--source tests=no
+for word in "$@"; do
+    if [ "$word" = --test ]; then option=--test tests=yes; else sources+=("$option" "$word"); fi
+done
+bash "$scripts/prepare.sh" "${sources[@]}" --data-bin "$data_bin" --valid-size 1500 \
+    --vocab-size 10000 --joint
+
+N_GPUS=0 bash "$scripts/train.sh" --model small --data-bin "$data_bin" --save-dir "$run" --average 0 \
+    --max-tokens 4096 --update-tokens 4096 \
+    --encoder-layers 3 --encoder-embed-dim 256 --encoder-ffn-embed-dim 1024 \
+    --decoder-layers 3 --decoder-embed-dim 256 --decoder-ffn-embed-dim 1024 \
+    --lr 1.5e-3 --warmup-updates 800 --max-update 3000 --validate-interval-updates 600
+
+subsets=()
+[ "$tests" = yes ] || subsets=(--subsets valid)
+bash "$scripts/evaluate.sh" --data-bin "$data_bin" --checkpoint "$run/checkpoint_last.pt" \
+    --output "$root/outputs/wmt16_cpu/base" ${subsets[@]+"${subsets[@]}"} --cpu

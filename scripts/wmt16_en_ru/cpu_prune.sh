@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Prune the model of cpu.sh, as the README and docs/pruning.md report: tune it with gates on the encoder's
+# heads while the decoder is frozen, fix the gates, recover, remove the closed heads, print BLEU and chrF2.
+#
+#   cpu_prune.sh HEADS    how many of the encoder's 24 heads stay
+#
+# 600 updates of 4,096 = 1 x 4,096 x 1 tokens; gates are fixed after 480. prune.sh holds the rest of the
+# command; what stands here wins.
+set -euo pipefail
+case ${1:-} in '' | *[!0-9]*) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p;}' "$0" && exit 2 ;; esac
+scripts=$(cd "$(dirname "$0")" && pwd) root=$(cd "$(dirname "$0")/../.." && pwd)
+data_bin=$root/data-bin/wmt16_cpu run=$root/runs/wmt16_cpu/prune_$1
+
+N_GPUS=0 bash "$scripts/prune.sh" --checkpoint "$root/runs/wmt16_cpu/base/checkpoint_last.pt" \
+    --heads "$1" --updates 600 --fix-update 480 --data-bin "$data_bin" --save-dir "$run" \
+    --max-tokens 4096 --update-tokens 4096 \
+    --l0-warmup-updates 100 --gate-lr-scale 128 --lr 1e-3 --warmup-updates 200
+
+subsets=()
+grep -q '^test' "$data_bin/text/names.txt" || subsets=(--subsets valid)
+bash "$scripts/evaluate.sh" --data-bin "$data_bin" --checkpoint "$run/pruned.pt" \
+    --output "$root/outputs/wmt16_cpu/prune_$1" ${subsets[@]+"${subsets[@]}"} --cpu
