@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -124,6 +124,17 @@ class DialogNATTask(DialogTask):
     def valid_step(self, sample: Batch, model: nn.Module, criterion: nn.Module) -> Any:
         """Validate how well the responses of a batch are restored."""
         return super().valid_step(self._hide(sample), model, criterion)
+
+    def eval_lm_dataloader(self, dataset: Any, **unused: Any) -> NoReturn:
+        """Refuse ``fairseq-eval-lm``, which scores texts from left to right.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(
+            "fairseq-eval-lm: a model that does not write from left to right has no perplexity; "
+            "fairseq-validate gives its loss"
+        )
 
     # --------------------------------------------------------------------- generation
 

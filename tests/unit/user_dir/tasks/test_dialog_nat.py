@@ -123,3 +123,8 @@ def test_generation_is_iterative_and_refuses_options_of_left_to_right_search():
     ):
         with pytest.raises(UserError, match=message):
             task.build_generator([], Namespace(**options))
+
+
+def test_it_has_no_perplexity(task):
+    with pytest.raises(UserError, match="fairseq-validate gives its loss"):
+        task.eval_lm_dataloader(dataset=task.dataset("train"), context_window=0)
