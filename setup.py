@@ -43,7 +43,6 @@ setup(
         "sacrebleu>=2.4,<3",
         "tensorboardX>=2.6,<3",
         "tqdm>=4.60,<5",
-        "ijson>=3.3,<4",  # JSON files larger than memory
         "crc32c>=2.7,<3",  # the checksums of TFRecord
         "pooch>=1.8,<2",  # downloads, checked by SHA-256
         "tabulate>=0.9,<1",

@@ -2,8 +2,9 @@
 
 :func:`install` puts :func:`_reading` around fairseq's option parser, and everything that this
 plug-in does with a command line happens there, in order: mistakes become one line, what is left
-out is asked of the checkpoint, faults of the parser are cured, options that contradict each other
-or the machine are refused, and the arithmetic of the process is chosen.
+out is taken from the checkpoint, faults of the parser are cured, and options that contradict each
+other or the machine are refused. It also chooses the arithmetic of a command when its task is set
+up.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ def install() -> None:
     if _installed:
         return
     _installed = True
-    from fairseq import options
+    from fairseq import options, tasks
 
     options.parse_args_and_arch = _reading(options.parse_args_and_arch)
+    tasks.setup_task = _choosing_arithmetic(tasks.setup_task)
 
 
 def _reading(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -57,7 +59,6 @@ def _reading(original: Callable[..., Any]) -> Callable[..., Any]:
         switch_off_tpu(parsed, words)
         join_torchrun(parsed, words)
         check_options(parsed, torch.cuda.is_available())
-        choose_arithmetic(_task_class(getattr(parsed, "task", None)))
         return result
 
     return parse_args_and_arch
@@ -188,12 +189,26 @@ def check_options(args: Namespace, cuda: bool) -> None:
             raise UserError("--fp16 trains on a GPU only: use --bf16 on a CPU, or leave it out")
 
 
+def _choosing_arithmetic(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return fairseq's ``setup_task`` with a call of :func:`choose_arithmetic` behind it.
+
+    Every command sets up its task before it builds a model: those with a command line of fairseq's,
+    ``fairseq-hydra-train``, and verbs that load a checkpoint.
+    """
+
+    @functools.wraps(original)
+    def setup_task(*args: Any, **kwargs: Any) -> Any:
+        task = original(*args, **kwargs)
+        choose_arithmetic(task)
+        return task
+
+    return setup_task
+
+
 def choose_arithmetic(task: object) -> None:
     """Run all fp32 products of this process through the faster library, if the task asks for it.
 
-    It is called once before a model is built: for fairseq's commands after their options are
-    parsed, in a verb after the checkpoint's task is set up. For the setting itself see
-    :mod:`fairtale.modules.fast_gemm`.
+    For the setting itself see :mod:`fairtale.modules.fast_gemm`.
 
     Args:
         task: a registered task, or its class; tasks that say nothing leave torch as it is.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
@@ -12,27 +11,26 @@ if TYPE_CHECKING:
     import torch
 
 
-def find_device(name: str | None, kinds: Collection[str] | None = ("cpu", "cuda")) -> torch.device:
-    """Return the torch device of ``--device NAME``.
+def find_device(cpu: bool = False) -> torch.device:
+    """Return the first GPU that torch sees, or else the CPU.
+
+    ``CUDA_VISIBLE_DEVICES`` chooses among several GPUs, as for fairseq's commands.
 
     Args:
-        name: as torch names devices; None for the first GPU if there is one, else the CPU.
-        kinds: those that the caller can use; None for all that torch has.
+        cpu: use no GPU, even if there is one (``--cpu``).
 
     Raises:
-        UserError: there is no such device here.
+        UserError: there is a GPU that does not work.
     """
     import torch
 
-    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    if cpu or not torch.cuda.is_available():
+        return torch.device("cpu")
     try:
-        device = torch.device(name)
-        if kinds and device.type not in kinds:
-            raise RuntimeError("it is neither a CPU nor a CUDA GPU")
-        return torch.empty(0, device=device).device
+        return torch.empty(0, device="cuda").device
     except (RuntimeError, AssertionError) as error:  # torch raises the latter without CUDA
         reason = str(error).splitlines()[0]
-        raise UserError(f"--device {name}: not usable here ({reason}); try cpu") from None
+        raise UserError(f"the GPU cannot be used ({reason}); give --cpu to use none") from None
 
 
 def to_device(sample: Any, device: torch.device) -> Any:

@@ -153,7 +153,7 @@ class Scorer:
 
         self._torch = torch
         self._args = args
-        self._device = find_device("cpu" if args.cpu else None)
+        self._device = find_device(args.cpu)
         default = "bfloat16" if self._device.type == "cuda" else "float32"
         self._dtype = args.dtype or default
         transformers.utils.logging.set_verbosity_error()

@@ -308,7 +308,7 @@ def _measure(args: Namespace, checkpoint: Checkpoint) -> Importance:
     from ..pruning.importance import measure
     from ..pruning.sentences import SentenceOptions, open_sentences
 
-    device = find_device("cpu" if args.cpu else None)
+    device = find_device(args.cpu)
     options = SentenceOptions(
         args.data, args.subset, args.max_sentences, args.max_tokens, args.seed
     )

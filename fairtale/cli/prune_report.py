@@ -79,7 +79,7 @@ def run(args: Namespace) -> None:
     register()
     from ..pruning import comparison
 
-    device = find_device("cpu" if args.cpu else None)
+    device = find_device(args.cpu)
     search = comparison.SearchOptions(args.beam, args.lenpen, args.max_len_a, args.max_len_b)
     task, entrants = comparison.load_entrants(paths, args.data, search, device)
     task.load_dataset(args.subset)

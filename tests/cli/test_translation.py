@@ -140,10 +140,11 @@ def test_evaluate_prints_a_table_with_signatures(work, model):
     words = "--checkpoint run/checkpoint_average.pt --data-bin data --output out --beam 1"
     done = script("wmt16_en_ru/evaluate.sh", *words.split(), cwd=work)
     assert done.returncode == 0, done.stderr
-    table = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert table[0] == ["| set", "sentences", "BLEU", "chrF2 |"]
-    assert [row[:2] for row in table[1:]] == [["| news", "13"], ["| more", "9"]]
-    assert all(0 <= float(figure.strip(" |")) <= 100 for row in table[1:] for figure in row[2:])
+    lines = [line.strip("|") for line in done.stdout.splitlines() if line.startswith("| ")]
+    table = [[cell.strip() for cell in line.split("|")] for line in lines]
+    assert table[0] == ["set", "sentences", "BLEU", "chrF2"]
+    assert [row[:2] for row in table[1:]] == [["news", "13"], ["more", "9"]]
+    assert all(0 <= float(figure) <= 100 for row in table[1:] for figure in row[2:])
     assert "BLEU|nrefs:1|case:mixed|eff:no|tok:13a" in done.stdout
     assert "chrF2|nrefs:1|case:mixed" in done.stdout
     assert len((work / "out" / "test.ru").read_text().splitlines()) == 13

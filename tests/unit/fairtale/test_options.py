@@ -5,7 +5,9 @@ from argparse import ArgumentParser, Namespace
 import pytest
 import torch
 from fairseq import options as fairseq_options
+from fairseq import tasks
 from fairseq.tasks import TASK_REGISTRY
+from omegaconf import OmegaConf
 
 import user_dir  # noqa: F401  (cures fairseq and registers what is looked up)
 from fairtale import options
@@ -150,9 +152,13 @@ def test_a_task_chooses_the_arithmetic_of_its_commands(task, fast, monkeypatch):
     assert chosen == [True] * fast
 
 
-def test_the_arithmetic_is_chosen_when_the_command_line_is_read(monkeypatch):
+def test_the_arithmetic_is_chosen_when_a_task_is_set_up(monkeypatch, tmp_path):
+    """Whichever way a command got its options: fairseq's parser, Hydra, or a checkpoint."""
     asked = []
     monkeypatch.setattr(options, "choose_arithmetic", asked.append)
-    parse()
     parse("--task", "story_lm", "--arch", "gpt_tiny")
-    assert asked == [TASK_REGISTRY["language_modeling"], TASK_REGISTRY["story_lm"]]
+    assert asked == []
+    (tmp_path / "dict.txt").write_text("a 1\n")
+    cfg = OmegaConf.create({"task": {"_name": "story_lm", "data": str(tmp_path)}})
+    task = tasks.setup_task(cfg.task)
+    assert asked == [task]
