@@ -82,7 +82,7 @@ def test_what_something_else_has_made_stays(tmp_path):
     (tmp_path / "mine" / "thesis").touch()
     (tmp_path / "file").touch()
     for name in ("mine", "file"):
-        with pytest.raises(UserError, match=f"{name} is there, but this command did not make it"):
+        with pytest.raises(UserError, match=f"{name} exists, but this command did not make it"):
             is_ready(str(tmp_path / name), SETTINGS)
     assert (tmp_path / "mine" / "thesis").exists()
 
