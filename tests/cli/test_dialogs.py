@@ -104,7 +104,7 @@ def test_named_test_files_are_the_test_set(tmp_path):
         ("a.tsv", "a\tb\n", ["--split-by-name"], ["--split-by-name", "no file is named"]),
         ("a.tsv", "a\tb\n", ["--min-chars", "9", "--max-chars", "8"], ["--min-chars 9"]),
         ("a.json", "{'question': exit(), 'answer': 'a'}\n", ["--strict"], ["a.json:1: code"]),
-        ("a.json", '{"a": 1}\n', [], ["a.json: JSON of no known kind"]),
+        ("a.json", '{"a": 1}\n', [], ["a.json: unknown JSON"]),
     ],
 )
 def test_errors(tmp_path, name, data, options, parts):

@@ -325,7 +325,7 @@ def test_formats_are_recognised(tmp_path, name, data, expected):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ('{"story": "a"}\n', "JSON of no known kind"),
+        ('{"story": "a"}\n', "unknown JSON"),
         ("a\n".encode("utf-16"), "UTF-16"),
         (b"a\0b", "null bytes"),
         (gzip.compress(b"a\nb\n" * 9999)[:-9], "damaged or incomplete gzip"),
