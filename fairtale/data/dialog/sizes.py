@@ -68,7 +68,8 @@ def measure_dialogs(
             begin, close, response = start, mark, end - mark - 1
         length = close - begin + 1
         whole = (length >= 2) & (response >= 2)
-        whole &= flat[np.maximum(close - 1, 0)] != ctx  # <CTX> directly before <SEP> means an empty query
+        # <CTX> directly before <SEP> means an empty query.
+        whole &= flat[np.maximum(close - 1, 0)] != ctx
         faults[EMPTY_SIDE] += len(rows) - int(whole.sum())
         rows, begin, close = rows[whole], begin[whole], close[whole]
         length, response = length[whole], response[whole]

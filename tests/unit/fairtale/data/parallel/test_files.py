@@ -97,7 +97,7 @@ def test_different_lengths(tmp_path):
     write(tmp_path / "x.ru", RUSSIAN[:2] + RUSSIAN[3:])
     files = find_parallel(str(tmp_path / "x"), "en", "ru", "--source")
     message = (
-        r"x.en has 6 lines and \S+x.ru 5; they seem to part at line 3 "
+        r"x.en has 6 lines and \S+x.ru 5; they seem to diverge at line 3 "
         r"\(x.en: 'In 1812 .*'; x.ru: 'Нет.'\)"
     )
     with pytest.raises(UserError, match=message):

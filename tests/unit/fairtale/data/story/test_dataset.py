@@ -231,7 +231,7 @@ def test_a_story_larger_than_the_budget_is_refused(pack):
     dataset = dataset_of([range(4, 14), [5], [6]], pack=pack, shuffle=False)
     order = dataset.ordered_indices()
     assert [b.tolist() for b in dataset.batch_by_size(order, max_tokens=11)] == [[1, 2], [0]]
-    with pytest.raises(UserError, match="--max-tokens 10: one story alone has 11 tokens"):
+    with pytest.raises(UserError, match="--max-tokens 10: the longest story has 11 tokens"):
         dataset.batch_by_size(order, max_tokens=10)
     assert len(dataset.batch_by_size(order[:0], max_tokens=10)) == 0
 
