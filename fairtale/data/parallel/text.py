@@ -51,7 +51,7 @@ class TextSettings:
         found = {name: type(value) for name, value in dict(values).items()}
         if found != wanted or values["tokenizer"] not in TOKENIZERS:
             raise UserError(
-                f"{where} holds {json.dumps(values)}, not the settings of a tokenizer "
+                f"{where}: it holds {json.dumps(values)}, not the settings of a tokenizer "
                 f"({json.dumps(asdict(cls()))}): make it with `fairtale bitext`"
             )
         return cls(**values)
