@@ -295,8 +295,9 @@ def import_user_dir(path: str = USER_DIR):
 
 def transformers_or_none():
     """Import Hugging Face's library, or print that its rows are left out and return None."""
-    # transformers imports torchaudio if it is installed, and fails where that does not fit torch
-    sys.modules.setdefault("torchaudio", None)
+    from fairtale.compat.torchaudio import hide_torchaudio
+
+    hide_torchaudio()
     try:
         import transformers
     except ImportError:

@@ -40,8 +40,8 @@ VERBS = {
     "prune-report": (".prune_report", "size, BLEU, chrF and speed of pruned models"),
     "transformer-options": (".transformer_options", "options that rebuild a transformer's shape"),
     "plot": (".plot", "training and validation curves of fairseq runs, to PNG"),
-    "user-dir": (".user_dir", "print the folder that fairseq's --user-dir takes"),
     "plot-gates": (".plot_gates", "how gates closed: animation and curves of runs, to GIF and PNG"),
+    "user-dir": (".user_dir", "print the folder that fairseq's --user-dir takes"),
 }
 
 EXIT_USER_ERROR = 2  # as argparse

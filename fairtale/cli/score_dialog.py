@@ -15,15 +15,15 @@ import argparse
 import functools
 import re
 import statistics
-from collections import Counter, defaultdict
+from collections import Counter
 from typing import NamedTuple
 
 from ..data.corpus.text_lines import read_text_lines
+from ..data.output_log import parse_output
 from ..errors import UserError
 from .argument_types import positive_int
 from .tables import table
 
-_OUTPUT_LINE = re.compile(r"([HD])-(\d+)\t(\S+)\t(.*)", re.DOTALL)
 _GENERATED = re.compile(r"[SH]-\d+\t")
 
 
@@ -107,13 +107,12 @@ def read_candidates(path: str, nbest: int | None) -> list[list[str]]:
 
 def _read_generated(lines: list[str], path: str, nbest: int | None) -> list[list[str]]:
     """Return the replies in the output of fairseq-generate, in the order of the data."""
-    found: dict[str, dict[int, list[str]]] = {"H": defaultdict(list), "D": defaultdict(list)}
-    for line in lines:
-        match = _OUTPUT_LINE.fullmatch(line)
-        if match:
-            kind, number, _, text = match.groups()
-            found[kind][int(number)].append(text)
-    replies = found["D"] or found["H"]
+    replies: dict[int, list[str]] = {}
+    for kind in ("D", "H"):  # text, or else pieces
+        for output in parse_output((line.encode() for line in lines), kind):
+            replies.setdefault(output.number, []).append(output.text.decode())
+        if replies:
+            break
     if not replies:
         raise UserError(f"{path}: output of fairseq-generate without H- or D- lines")
     missing = sorted(set(range(max(replies) + 1)) - set(replies))

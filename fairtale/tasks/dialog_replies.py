@@ -16,10 +16,11 @@ from ..data.dialog.dataset import DialogDataset, DialogPrefixDataset
 from ..data.dialog.line_format import MARKS, NUM_SEGMENTS
 from ..errors import UserError
 from ..generation.mmi import MMIReranker
+from ..generation.options import check_decoding
 from ..generation.prefix_generator import PrefixGenerator
 from ..generation.processors import ContextNgramBlock, WordSteering, read_word_bag
 from ..interfaces import Batch, DialogBatch, PrefixInput
-from .dialog import TURN_SEPARATOR, DialogDataConfig, DialogTask
+from .dialog import DialogDataConfig, DialogTask
 from .dialog_batches import (
     begin_replies,
     describe_prefixes,
@@ -137,18 +138,12 @@ class ReplyTask(DialogTask, PrefixLMTask):
         Raises:
             UserError: an option out of its range, or a file that does not serve.
         """
+        names = ("block_context_ngram", "steer_words", "steer_weight")
+        check_decoding({name: getattr(self.cfg, name) for name in names})
         processors: list[Any] = []
-        if self.cfg.block_context_ngram < 0:
-            raise UserError(
-                f"--block-context-ngram {self.cfg.block_context_ngram}: must not be negative"
-            )
         if self.cfg.block_context_ngram:
             processors.append(ContextNgramBlock(self.cfg.block_context_ngram))
         weight = self.cfg.steer_weight
-        if weight is not None and not (math.isfinite(weight) and self.cfg.steer_words):
-            raise UserError(
-                f"--steer-weight {weight}: a finite number, together with --steer-words FILE"
-            )
         if self.cfg.steer_words:
             words = read_word_bag(
                 self.cfg.steer_words,
@@ -199,7 +194,7 @@ class ReplyTask(DialogTask, PrefixLMTask):
 
     def reply_input(self, turns: list[str], device: Any) -> tuple[PrefixInput, int, Sequence[int]]:
         """Return what the encoder reads for one dialog, the end mark, and what no reply holds."""
-        tokens = self.encode_prompt(TURN_SEPARATOR.join(turns))
+        tokens = self.encode_turns(turns)
         dataset = self.build_dataset_for_inference([tokens], [len(tokens)])
         collated = dataset.collater([dataset[0]])["net_input"]
         net_input: Any = {name: value.to(device) for name, value in collated.items()}

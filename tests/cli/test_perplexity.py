@@ -1,15 +1,15 @@
 """`fairtale perplexity`: figures of a tiny GPT-2 against a plain computation."""
 
 import math
-import sys
 
 import pytest
 
 from fairtale.cli.main import main
 from fairtale.cli.perplexity import RENAMED_OPTIONS, windows
+from fairtale.compat.torchaudio import hide_torchaudio
 from tests.cli.fairtale_command import assert_user_error, fairtale
 
-sys.modules.setdefault("torchaudio", None)  # see fairtale.compat.torchaudio
+hide_torchaudio()
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
