@@ -87,7 +87,7 @@ def test_named_test_files_are_the_test_set(tmp_path):
     (tmp_path / "train-1.tsv").write_text("".join(f"q{i}\tr{i}\n" for i in range(100)))
     (tmp_path / "test-1.tsv").write_text("q\tq\n")
     done = fairtale("dialogs", ".", "--output", "o", "--split-by-name", cwd=tmp_path)
-    assert_user_error(done, "--split-by-name: no dialog is left of the test files")
+    assert_user_error(done, "--split-by-name: no dialog of the test files is left after cleaning")
     (tmp_path / "test-1.tsv").write_text("q\tr\n")
     run("dialogs", ".", "--output", "o", "--split-by-name", "--valid", "0.2", cwd=tmp_path)
     assert read(tmp_path / "o" / "test.tsv") == ["q\tr"]

@@ -112,7 +112,7 @@ def test_training_without_data_or_without_result(tmp_path):
     done = run_with(stubs, "story_tinystories/train.sh", *words, cwd=tmp_path, N_GPUS="0")
     assert done.returncode == 7
     log = (tmp_path / "run" / "train.log").read_text()
-    assert log == "== an update: 1 x 2048 x 4 = 8192 tokens\nbroken\n"
+    assert log == "== devices x max-tokens x update-freq: 1 x 2048 x 4 = 8192 tokens\nbroken\n"
     done = run_with(stubs, "story_tinystories/train.sh", *words, cwd=tmp_path, N_GPUS="two")
     assert done.returncode == 2 and "error: N_GPUS=two: a whole number" in done.stdout
 

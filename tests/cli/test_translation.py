@@ -132,7 +132,7 @@ def test_generate_does_not_lose_a_line(work, model):
     words = "--checkpoint run/checkpoint_average.pt --data-bin data --beam 1 --input -"
     words += " --skip-invalid-size-inputs-valid-test"
     done = script("wmt16_en_ru/generate.sh", *words.split(), cwd=work, stdin=text)
-    assert_user_error(done, "2 translations of 3 lines: line 2 has none; is it too long")
+    assert_user_error(done, "2 translations of 3 lines: line 2 has none; if it is too long")
     assert not done.stdout
 
 

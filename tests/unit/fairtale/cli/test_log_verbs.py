@@ -35,9 +35,12 @@ def test_a_blank_line_stays_blank(folder, capfdbinary):
 @pytest.mark.parametrize(
     ("log", "message"),
     [
-        ("D-0\t-1\tx\nD-2\t-1\ty\n", "2 translations of 3 lines: line 2 has none; is it too long"),
-        ("D-0\t-1\tx\nD-0\t-1\ty\nD-1\t-1\tx\nD-2\t-1\tx\n", "4 translations of 3 lines; leave"),
-        ("D-0\t-1\tx\nD-0\t-1\ty\nD-1\t-1\tx\n", "3 translations of 3 lines; leave --nbest out"),
+        (
+            "D-0\t-1\tx\nD-2\t-1\ty\n",
+            "2 translations of 3 lines: line 2 has none; if it is too long",
+        ),
+        ("D-0\t-1\tx\nD-0\t-1\ty\nD-1\t-1\tx\nD-2\t-1\tx\n", "4 translations of 3 lines; generate"),
+        ("D-0\t-1\tx\nD-0\t-1\ty\nD-1\t-1\tx\n", "3 translations of 3 lines; generate them"),
     ],
 )
 def test_no_line_is_lost(folder, log, message):
