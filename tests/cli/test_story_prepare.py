@@ -109,7 +109,7 @@ def test_bad_options_of_prepare(tmp_path, options, parts):
         (
             'while [ $# -gt 0 ]; do case $1 in --*pref) echo "[None] $2: 7 sents, 9 tokens" ;;'
             " esac; shift; done",
-            "fairseq-preprocess lost lines of",
+            "fairseq-preprocess has not read all",
         ),
     ],
 )
