@@ -184,7 +184,7 @@ def test_unknown_pieces(tmp_path):
     [
         (
             ["encode", "b.tsv", "--model", "m.model", "--dialog"],
-            ["b.tsv: no dialog in it", "line 1"],
+            ["b.tsv: all dialogs were left out", "line 1"],
         ),
         (["encode", "b.tsv", "--model", "m.model", "--dialog", "--decode"], ["--decode"]),
         (["encode", "b.tsv", "--model", "m.model", "--kept-dir", "k"], ["--kept-dir needs"]),

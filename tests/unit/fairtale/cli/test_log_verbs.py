@@ -163,5 +163,5 @@ def test_translations_are_scored_as_by_sacrebleu(folder, capsys):
     assert cells(table[2]) == ["news", "3", bleu.split()[0], chrf.split()[0]]
     assert table[3:] == ["", f"beam 4; {name.strip()} {other.strip()}"]
     (folder / "hyp").write_text("x\n")
-    with pytest.raises(UserError, match="hyp has 1 lines, ref 3"):
+    with pytest.raises(UserError, match="hyp has 1 lines, ref has 3"):
         run_verb(["score-translation", "--set", "news", "hyp", "ref"])
