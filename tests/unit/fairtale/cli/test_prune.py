@@ -38,7 +38,7 @@ def chosen(model, *words):
 def test_a_model_without_gates_is_not_judged_by_them(words):
     with pytest.raises(UserError, match="model.pt: the model has no gates; give --by conf"):
         asked_of(plain_model(), options(*words))
-    with pytest.raises(UserError, match="has no gates to judge"):
+    with pytest.raises(UserError, match="the model has no gates; give --by"):
         asked_of(plain_model(), options("--by", "gates"))
 
 

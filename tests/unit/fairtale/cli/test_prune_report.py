@@ -15,7 +15,7 @@ from fairtale.pruning.comparison import Entrant
         (
             "rep.png",
             None,
-            "--output rep.png: the figure would have the same name; .* give --figure",
+            "rep.png: the figure would have the same name; .* give --figure",
         ),
         ("rep.md", "./rep.md", "--output rep.md: the figure would have the same name"),
         ("full.pt", None, "--output full.pt: would replace an input file"),
