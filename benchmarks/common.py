@@ -161,7 +161,7 @@ def rate(count: float, seconds: Sequence[float]) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table whose first column holds text and whose other columns hold numbers."""
+    """Return a Markdown table with text in the first column and numbers in the others."""
     columns = ["left"] + ["right"] * (len(header) - 1)
     return tabulate(rows, header, tablefmt="pipe", colalign=columns, disable_numparse=True)
 
@@ -311,7 +311,7 @@ def import_user_dir(path: str = USER_DIR):
 
 
 def transformers_or_none():
-    """Import Hugging Face's library, or print that its rows are left out and return None."""
+    """Return the module transformers, or print a note and return None if it is not installed."""
     from fairtale.compat.torchaudio import hide_torchaudio
 
     hide_torchaudio()

@@ -72,7 +72,7 @@ def test_prepare_again_does_nothing_or_says_why_not(prepared):
     assert again(*OPTIONS).returncode == 0
     (folder / "mine").mkdir()
     (folder / "mine" / "thesis.tex").write_text("x")
-    assert_user_error(again(*OPTIONS, data_bin="mine"), "mine is there", "did not make it")
+    assert_user_error(again(*OPTIONS, data_bin="mine"), "mine exists", "did not make it")
     assert (folder / "out" / "db" / "train.bin").stat().st_mtime_ns == before
 
 
