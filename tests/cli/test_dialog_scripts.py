@@ -1,4 +1,4 @@
-"""The dialog experiments' shell scripts: what they ask of fairseq, and what they make of it.
+"""The dialog experiments' shell scripts: the commands that they run, and their outputs.
 
 fairseq's commands are pretended: they note their words and print what real ones would.
 """
@@ -19,7 +19,7 @@ NAMES = ("opensubtitles", "amazon_qa")
 
 @pytest.fixture
 def folder(tmp_path):
-    """Data, two models, pretended commands; ``asked`` gets a line for each command."""
+    """Data, two models and stub commands; the file ``asked`` gets one line for each command."""
     for name in ("db/text", "runs/gpt", "runs/nat", "bin"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "db" / "dict.txt").touch()

@@ -1,4 +1,4 @@
-"""The command itself: finding verbs, starting lightly, wording errors."""
+"""The command ``fairtale``: verbs, fast start, error messages."""
 
 import os
 import signal

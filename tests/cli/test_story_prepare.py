@@ -1,4 +1,4 @@
-"""The story experiment's prepare.sh: its data are complete or not there."""
+"""The story experiment's prepare.sh: its data appear complete or not at all."""
 
 import json
 import os
@@ -20,7 +20,7 @@ OPTIONS = ("--vocab-size", "330", "--valid", "0.1", "--workers", "2")
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A folder with shards/ and db/, and what prepare.sh said."""
+    """A folder with shards/ and db/, and the output of prepare.sh."""
     folder = tmp_path_factory.mktemp("prepared with spaces")
     write_shard(folder / "shards" / "data00.json", STORIES[:200])
     write_shard(folder / "shards" / "data01.json", STORIES[200:])

@@ -114,7 +114,7 @@ def test_text_in_text_out_without_options(work, model, fairseq):
 
 
 def test_generate_writes_a_line_for_each_line(work, model):
-    """A carriage return ends none; the last may lack its end."""
+    """A carriage return does not end a line, and the last line may lack its line feed."""
     text = "The cat.\n\nNo.\rYes.\r\n \t\u00a0\u200b\nThe boy."
     (work / "text.en").write_bytes(text.encode())
     words = "--checkpoint run/checkpoint_average.pt --data-bin data --beam 1 --input"

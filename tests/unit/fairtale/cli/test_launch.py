@@ -96,7 +96,7 @@ def test_without_a_gpu(machine, caplog):
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("gpus", ["0", "1"])
 def test_a_precision_is_taken_as_it_is(precision, gpus, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)  # nobody has to look at the machine
+    monkeypatch.setitem(sys.modules, "torch", None)  # the machine need not be inspected
     words = composed([*BOTH, "--precision", precision], gpus)
     assert [w for w in words if w in ("--fp16", "--bf16")] == [f"--{precision}"] * (
         precision != "fp32"

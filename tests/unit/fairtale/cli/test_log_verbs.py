@@ -23,7 +23,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_a_blank_line_stays_blank(folder, capfdbinary):
-    """Whatever the model invents for it."""
+    """The output for a blank input is blank, whatever the model generates."""
     log = "INFO | D-1\nS-0\ta b\nH-0\t-1\tx\nD-0\t-1\tx y\tz\nS-1\t\nD-1\t-2\tinvented\n"
     (folder / "log").write_text(log + "S-10\tc\nD-10\t-1\t\n")
     run_verb(["log", "outputs", "log", "--keep-blank"])

@@ -1,4 +1,4 @@
-"""`fairtale prepare ...` in process: what is asked of the other verbs, settings, sources.
+"""`fairtale prepare ...` in process: calls of the other verbs, settings, sources.
 
 fairseq-preprocess is pretended here; the real one runs in tests/cli, through the scripts.
 """

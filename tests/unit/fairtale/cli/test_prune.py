@@ -1,4 +1,4 @@
-"""What `fairtale prune` refuses, and what it warns of."""
+"""Errors and warnings of `fairtale prune`."""
 
 import argparse
 import logging

@@ -1,4 +1,4 @@
-"""Readers of dialog corpora: what they yield, and what bad input costs."""
+"""Readers of dialog corpora: their dialogs, and what is left out of bad input."""
 
 import builtins
 import gzip

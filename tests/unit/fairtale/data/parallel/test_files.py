@@ -1,4 +1,4 @@
-"""Finding the two sides of parallel text, and saying where they part."""
+"""Finding the two sides of parallel text, and locating missing lines."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Stories and prompts as batches: nothing lost, nothing twice, everything counted."""
+"""Batches of stories and prompts: no story is lost or repeated, and all are counted."""
 
 import logging
 
@@ -59,7 +59,7 @@ def test_long_stories_are_cut_and_counted():
     assert dataset[0]["source"].tolist() == [BEGIN, *range(4, 19)]
     assert dataset[0]["target"].tolist() == [*range(4, 20)]
     assert dataset[1]["target"].tolist() == [*range(4, 19), END]  # just fits
-    assert dataset[2]["target"].tolist() == [*range(4, 20)]  # for the end there is no place
+    assert dataset[2]["target"].tolist() == [*range(4, 20)]  # there is no room for </s>
     assert dataset.ordered_indices().tolist().count(3) == 0
 
 
