@@ -224,9 +224,8 @@ def test_training_that_explodes(fairseq, stories, tmp_path):
     result = fairseq.train(stories.bin, tmp_path, *words, check=False)
     assert result.status != 0 and result.error.startswith("error: gradients are Nan/Inf")
     assert "--lr" in result.error and "Traceback" not in result.err
-    assert [path.name for path in tmp_path.iterdir()] == [
-        "crash.pt"
-    ]  # written by fairseq for debugging
+    # fairseq writes crash.pt for debugging.
+    assert [path.name for path in tmp_path.iterdir()] == ["crash.pt"]
 
 
 # -------------------------------------------------------------------------------- checkpoints
