@@ -171,7 +171,7 @@ def test_data_of_another_split(fairseq, stories, tmp_path):
     data = stories.copy(tmp_path / "data")
     (data / "train.bin").write_bytes((data / "valid.bin").read_bytes())
     words = fairseq.tiny(data, tmp_path / "ck", "--batch-size", 16, "--max-update", 1)
-    assert_told(fairseq.run("train", *words, check=False), data / "train.bin", "its index says")
+    assert_told(fairseq.run("train", *words, check=False), data / "train.bin", "its index requires")
 
 
 @pytest.mark.parametrize(

@@ -58,4 +58,6 @@ def check_binarized(prefix: str) -> None:
     needed = int(sizes.sum(dtype=np.int64)) * np.dtype(_code_to_dtype[code]).itemsize
     found = os.path.getsize(data) if os.path.isfile(data) else 0
     if found != needed:
-        raise UserError(f"{data} has {found} bytes, its index says {needed}: make the data again")
+        raise UserError(
+            f"{data} has {found} bytes, but its index requires {needed}: make the data again"
+        )

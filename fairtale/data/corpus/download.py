@@ -164,7 +164,7 @@ def _check_sha256(url: str, path: str, part: str, expected: str) -> None:
     if pooch.file_hash(part) != expected.lower():
         os.replace(part, f"{path}.damaged")
         raise UserError(
-            f"{url}: SHA-256 is not {expected}; kept as {path}.damaged, run again to fetch it anew"
+            f"{url}: SHA-256 is not {expected}; kept as {path}.damaged; run again to fetch it"
         )
 
 
