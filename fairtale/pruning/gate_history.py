@@ -37,10 +37,16 @@ class GateRecord(TypedDict, total=False):
 
 
 def append_record(path: str | os.PathLike[str], record: GateRecord) -> None:
-    """Append ``record`` to a history, whose file and folder are made if there are none."""
+    """Append ``record`` to a history, whose file and folder are made if there are none.
+
+    If a killed run has left an incomplete last line, that line is cut off first.
+    """
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    with open(path, "a", encoding="utf-8") as stream:
-        stream.write(json.dumps(record) + "\n")
+    with open(path, "a+b") as stream:
+        stream.seek(0)
+        whole = stream.read().rfind(b"\n") + 1  # bytes of complete lines; a history is small
+        stream.truncate(whole)
+        stream.write((json.dumps(record) + "\n").encode())
 
 
 def read_history(path: str | os.PathLike[str]) -> list[GateRecord]:

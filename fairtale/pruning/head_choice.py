@@ -70,7 +70,9 @@ def _scores(
     assert measured is not None  # the others are measured
     if budget.by == "confidence":
         return measured.confidence
-    return normalize_layers(measured.gradient) if budget.normalized else measured.gradient
+    if budget.by == "gradient":
+        return normalize_layers(measured.gradient) if budget.normalized else measured.gradient
+    raise ValueError(f"no scores for the method {budget.by}: compute them here")
 
 
 def _of_asked(scores: Mapping[str, Tensor], asked: Mapping[str, int]) -> dict[str, Tensor]:

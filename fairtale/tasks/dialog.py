@@ -108,8 +108,19 @@ class DialogTask(TextTask):
         Raises:
             UserError: the query is empty.
         """
-        turns = [self.encode_text(turn) for turn in text.split(TURN_SEPARATOR)]
-        return self.encode_pieces(join_turns(turns))
+        return self.encode_turns(text.split(TURN_SEPARATOR))
+
+    def encode_turns(self, turns: list[str]) -> Tensor:
+        """Return the tokens of a prefix, with ``</s>``, int64 [n + 1].
+
+        Args:
+            turns: the query last; a tab in a turn is white space.
+
+        Raises:
+            UserError: the query is empty.
+        """
+        pieces = [self.encode_text(turn.replace(TURN_SEPARATOR, " ")) for turn in turns]
+        return self.encode_pieces(join_turns(pieces))
 
     def get_interactive_tokens_and_lengths(
         self, lines: list[str], encode_fn: Callable[[str], str]

@@ -20,7 +20,7 @@ from ..generation.options import check_decoding
 from ..generation.prefix_generator import PrefixGenerator
 from ..generation.processors import ContextNgramBlock, WordSteering, read_word_bag
 from ..interfaces import Batch, DialogBatch, PrefixInput
-from .dialog import TURN_SEPARATOR, DialogDataConfig, DialogTask
+from .dialog import DialogDataConfig, DialogTask
 from .dialog_batches import (
     begin_replies,
     describe_prefixes,
@@ -194,7 +194,7 @@ class ReplyTask(DialogTask, PrefixLMTask):
 
     def reply_input(self, turns: list[str], device: Any) -> tuple[PrefixInput, int, Sequence[int]]:
         """Return what the encoder reads for one dialog, the end mark, and what no reply holds."""
-        tokens = self.encode_prompt(TURN_SEPARATOR.join(turns))
+        tokens = self.encode_turns(turns)
         dataset = self.build_dataset_for_inference([tokens], [len(tokens)])
         collated = dataset.collater([dataset[0]])["net_input"]
         net_input: Any = {name: value.to(device) for name, value in collated.items()}

@@ -37,6 +37,14 @@ def test_a_last_line_that_was_cut_is_passed_over(tmp_path):
     assert [record["update"] for record in read_history(path)] == [0, 10]
 
 
+def test_a_run_that_goes_on_after_a_kill_cuts_the_incomplete_line(tmp_path):
+    path = tmp_path / "gates.jsonl"
+    _write(path, _record(0), _record(10))
+    path.write_text(path.read_text() + '{"update": 20, "open_pr')
+    _write(path, _record(20), _record(30))
+    assert [record["update"] for record in read_history(path)] == [0, 10, 20, 30]
+
+
 @pytest.mark.parametrize(
     "text, message",
     [

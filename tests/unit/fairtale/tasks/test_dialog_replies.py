@@ -178,3 +178,11 @@ def test_replies_are_scored_as_the_training_forward_scores_them(probability):
     own = lprobs.gather(1, batch["target"][0].unsqueeze(1)).squeeze(1)
     expected = own[batch["response_mask"][0]]
     torch.testing.assert_close(hypos[0][0]["positional_scores"], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_tab_within_a_turn_separates_no_turns(tmp_path):
+    """A caller that names the turns one by one may hold any text in them."""
+    task = settled(dialog_task(dialog_dictionary(), data=str(tmp_path)), 1.0)
+    with_tab, _, _ = task.reply_input(["w1\tw2", "w3"], torch.device("cpu"))
+    with_space, _, _ = task.reply_input(["w1 w2", "w3"], torch.device("cpu"))
+    assert with_tab["src_tokens"].tolist() == with_space["src_tokens"].tolist()
