@@ -25,7 +25,7 @@ from fairtale.generation.options import (
     [
         (dict(temperature=0.0), "--temperature 0.0"),
         (dict(temperature=-1.0), "--temperature -1.0"),
-        (dict(temperature=math.inf), "--temperature inf: must be > 0, and finite"),
+        (dict(temperature=math.inf), "--temperature inf: must be > 0 and finite"),
         (dict(temperature=math.nan), "--temperature nan"),
         (dict(sampling_topk=5), "--sampling-topk 5 needs --sampling"),
         (dict(sampling_topp=0.5), "--sampling-topp 0.5 needs --sampling"),
@@ -46,9 +46,12 @@ from fairtale.generation.options import (
         (dict(constraints="ordered"), "--constraints"),
         (dict(print_alignment="hard"), "--print-alignment"),
         (dict(block_context_ngram=-2), "--block-context-ngram -2: must not be negative"),
-        (dict(steer_weight=3.0), "--steer-weight 3.0: a finite number, together with --steer-wo"),
+        (
+            dict(steer_weight=3.0),
+            "--steer-weight 3.0: must be finite, and needs --steer-words FILE",
+        ),
         (dict(steer_weight=math.nan, steer_words="f"), "--steer-weight nan"),
-        (dict(seed=1 << 64), "--seed 18446744073709551616: a number of 64 bits"),
+        (dict(seed=1 << 64), "--seed 18446744073709551616: must be a 64-bit integer"),
     ],
     ids=lambda x: " ".join(f"{k}={v}" for k, v in x.items()) if isinstance(x, dict) else "",
 )

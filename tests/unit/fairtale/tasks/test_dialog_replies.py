@@ -55,7 +55,7 @@ def test_replies_are_no_longer_than_those_that_were_learned(from_dataset):
     "options, message",
     [
         ({"mmi_weight": 0.3}, "--mmi-weight 0.3: needs a reverse model"),
-        ({"steer_weight": 1.0}, "--steer-weight 1.0: a finite number, together with"),
+        ({"steer_weight": 1.0}, "--steer-weight 1.0: must be finite, and needs"),
         ({"steer_weight": float("nan"), "steer_words": "w"}, "--steer-weight nan"),
     ],
 )

@@ -116,7 +116,7 @@ def test_models_of_both_directions_are_refused(data, first):
     task = setup(data)
     for _ in range(2):
         task.load_state_dict(state(*first))
-    with pytest.raises(UserError, match="and one before it .*models of one direction only"):
+    with pytest.raises(UserError, match="and an earlier one .*models of one direction only"):
         task.load_state_dict(state(*reversed(first)))
 
 
@@ -135,7 +135,7 @@ def test_another_tokenizer_is_refused(data, tmp_path):
     for name in data.iterdir():
         (tmp_path / name.name).write_bytes(name.read_bytes())
     write_settings(tmp_path, TextSettings(escape=True))
-    with pytest.raises(UserError, match="trained on text tokenised with .*false.*says .*true"):
+    with pytest.raises(UserError, match="trained on text tokenised with .*false.*but .* has .*true"):
         setup(tmp_path).load_state_dict(state)
 
 
