@@ -15,9 +15,9 @@ class UniLMSeq2SeqConfig(GPTConfig):
 
 @register_model("unilm_seq2seq", dataclass=UniLMSeq2SeqConfig)
 class UniLMSeq2SeqModel(GPTModel):
-    """UniLM's sequence-to-sequence language model (Dong et al. 2019) in one stack.
+    """UniLM's sequence-to-sequence language model (Dong et al. 2019).
 
-    It has ``gpt``'s parameters and differs in one thing: prefix tokens see the whole prefix. The
+    It has the parameters of ``gpt``, but the tokens of a prefix attend to the whole prefix. The
     mask is in :mod:`~fairtale.modules.attention_masks`.
     """
 

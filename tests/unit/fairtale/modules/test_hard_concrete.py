@@ -155,7 +155,7 @@ def test_missing_and_surplus_keys_are_told():
     gate = _gate(2)
     with pytest.raises(RuntimeError, match="(?s)Missing.*log_alpha.*Unexpected"):
         gate.load_state_dict({"fixed": gate.fixed, "other": gate.fixed})
-    with pytest.raises(UserError, match="3 gates at log_alpha, the model has 2 heads"):
+    with pytest.raises(UserError, match="3 gates at log_alpha, but the model has 2 heads"):
         gate.load_state_dict(_gate(3).state_dict())
 
 

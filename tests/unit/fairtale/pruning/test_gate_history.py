@@ -40,10 +40,10 @@ def test_a_last_line_that_was_cut_is_passed_over(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("", "no record in it"),
-        ("[1, 2]\n{}\n", "line 1: no record of gates"),
-        ('{"update": 1}\n', "line 1: no record of gates"),
-        ("\x00\xff\n{}\n", "line 1: no record"),
+        ("", "contains no records"),
+        ("[1, 2]\n{}\n", "line 1: not a record of gates"),
+        ('{"update": 1}\n', "line 1: not a record of gates"),
+        ("\x00\xff\n{}\n", "line 1: not a record"),
     ],
 )
 def test_what_is_no_history(tmp_path, text, message):
@@ -51,5 +51,5 @@ def test_what_is_no_history(tmp_path, text, message):
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message):
         read_history(path)
-    with pytest.raises(UserError, match="no such file; a training with --criterion l0_gated"):
+    with pytest.raises(UserError, match="no such file; training with --criterion l0_gated"):
         read_history(tmp_path / "missing")

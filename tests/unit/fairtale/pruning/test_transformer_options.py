@@ -69,7 +69,7 @@ def test_options_that_rebuild_a_transformer(save):
 
 
 def test_another_model_is_refused(save):
-    with pytest.raises(UserError, match="no transformer with encoder and decoder .encoder_embed_d"):
+    with pytest.raises(UserError, match="not a transformer with encoder and decoder .encoder_emb"):
         transformer_options(save(Namespace()))
     with pytest.raises(UserError, match="nowhere.pt: no such file"):
         transformer_options("nowhere.pt")
