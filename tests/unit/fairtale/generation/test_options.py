@@ -113,7 +113,7 @@ def test_a_nucleus_is_of_all_tokens():
     assert DecodingOptions(sampling_topp=0.9).topk == -1
     with pytest.raises(UserError, match="--sampling-topk 5 and --sampling-topp 0.9: give one"):
         DecodingOptions(sampling_topk=5, sampling_topp=0.9)
-    # the whole probability is no limit, and contradicts nothing
+    # top-p 1 does not limit the choice, so it does not contradict top-k
     options = DecodingOptions(sampling_topk=5, sampling_topp=1.0)
     assert (options.topk, options.topp) == (5, -1.0)
     assert DecodingOptions(sampling_topp=1.0).topk == 10

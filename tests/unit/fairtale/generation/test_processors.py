@@ -1,4 +1,4 @@
-"""Context n-grams that are not repeated, and words that steer."""
+"""Blocking of context n-grams, and steering by words."""
 
 import math
 
@@ -10,7 +10,7 @@ from fairtale.generation.processors import ContextNgramBlock, WordSteering, read
 
 
 class FakePrefix:
-    """Two sentences with two beams each."""
+    """Return the encoder output for two sentences with two beams each."""
 
     tokens = torch.tensor([[0, 5, 6, 7, 1], [0, 8, 9, 1, 1]])
 

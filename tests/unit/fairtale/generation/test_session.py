@@ -1,4 +1,4 @@
-"""Sessions: stories continued and dialogs answered, request after request."""
+"""Sessions: continuations of stories and replies to dialogs."""
 
 import dataclasses
 import subprocess
@@ -36,7 +36,9 @@ def dialog(tmp_path):
     task = dialog_task(dictionary, data=str(tmp_path), seed=1, tensorboard_logdir=None)
     task._options["seq2seq_prob"] = 1.0
     model = dialog_model(dictionary, seed=3)
-    with torch.no_grad():  # fairseq draws the begin mark and leaves it out of the text afterwards
+    with (
+        torch.no_grad()
+    ):  # fairseq may sample the BOS token, and removes it from the text afterwards
         model.transformer.embed_tokens.weight[dictionary.bos()] = 0
     return Session(task, model)
 
@@ -106,7 +108,7 @@ def test_open_streams_do_not_mix(story):
     options = [dataclasses.replace(WILD, seed=seed) for _, seed in requests]
     alone = [list(story.stream(r, o)) for (r, _), o in zip(requests, options)]
     streams = [story.stream(r, o) for (r, _), o in zip(requests, options)]
-    together = list(zip_longest(*streams))  # a part of each in turn
+    together = list(zip_longest(*streams))  # take a part of each stream alternately
     assert [[p for p in column if p is not None] for column in zip(*together)] == alone
 
 
@@ -206,7 +208,7 @@ def test_a_batch_without_a_seed_draws_from_torchs_generator(story):
 
 
 def save_checkpoint(session, folder, **options):
-    """Write what fairseq-train writes, as far as loading needs it; return the path."""
+    """Write the parts of a fairseq checkpoint that loading needs; return its path."""
     session.task.dictionary.save(str(folder / "dict.txt"))
     model = GPTConfig(
         decoder_embed_dim=16,
@@ -255,7 +257,7 @@ def test_what_the_training_was_told_of_generation_does_not_count(dialog, tmp_pat
     path = save_checkpoint(dialog, tmp_path, **told)
     session = Session.load(path, cpu=True)
     assert session.reply(["w1 w2"], WILD) == dialog.reply(["w1 w2"], WILD)
-    with pytest.raises(UserError, match="--steer-words .*words"):  # now, not in a request
+    with pytest.raises(UserError, match="--steer-words .*words"):  # when loading, not in a request
         Session.load(path, cpu=True, overrides={"steer_words": str(words)})
     words.write_text("w7\n")
     steer = {"steer_words": str(words), "steer_weight": 50.0}
@@ -271,7 +273,7 @@ def test_other_kinds_are_refused(story, tmp_path):
 
 def test_a_model_that_continues_nothing_is_refused(monkeypatch):
     task = DialogNATTask(DialogNATConfig(), dialog_dictionary())
-    model = torch.nn.Linear(2, 2)  # whatever is no prefix language model
+    model = torch.nn.Linear(2, 2)  # any model that is not a prefix language model
     monkeypatch.setattr(
         checkpoint_utils, "load_model_ensemble_and_task", lambda *args: ([model], None, task)
     )

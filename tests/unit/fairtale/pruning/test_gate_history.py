@@ -1,4 +1,4 @@
-"""``gates.jsonl``: read as it was written, also after a kill and a second start."""
+"""``gates.jsonl``: records are read as written, also after a killed and resumed training."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The schedule of gates by itself, without model and criterion."""
+"""The schedule of gates, without a model and a criterion."""
 
 import pytest
 import torch
