@@ -37,7 +37,7 @@ class Packing(TypedDict):
 class DialogSides(TypedDict):
     """Prefix and response lengths of the M dialogs in a packed row."""
 
-    prefix_lengths: Tensor  # int64 [M], with the begin mark and <SEP>
+    prefix_lengths: Tensor  # int64 [M], with the BOS token and <SEP>
     response_lengths: Tensor  # int64 [M]
     longest: tuple[int, int]  # lengths of the longest prefix and of the longest response
 

@@ -85,7 +85,7 @@ def short_usage_error(parser: ArgumentParser, message: str) -> NoReturn:
         known = list(parser._option_string_actions)
     near = difflib.get_close_matches(wrong[1], known) if wrong else []
     remedy = f"did you mean {' or '.join(near)}? " if near else ""
-    parser.exit(2, f"error: {message} ({remedy}--help lists what there is)\n")
+    parser.exit(2, f"error: {message} ({remedy}--help lists all options)\n")
 
 
 def check_words(parser: ArgumentParser, words: list[str]) -> None:
@@ -215,7 +215,7 @@ def _choosing_arithmetic(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def choose_arithmetic(task: object) -> None:
-    """Select the faster library for all fp32 matrix products of this process if the task wants it.
+    """Select the faster library for the fp32 products of this process if the task requests it.
 
     See :mod:`fairtale.modules.fast_gemm` for the setting itself.
 

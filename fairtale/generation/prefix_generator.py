@@ -189,6 +189,7 @@ class PrefixGenerator(SequenceGenerator):
     def is_finished(
         self, step: int, unfin_idx: int, max_len: int, finalized_sent_len: int, beam_size: int
     ) -> bool:
+        """Return whether a sentence is finished; also at the limit of its prefix."""
         # a row with forced tokens (--prefix-size) may end with fewer hypotheses than beams
         return super().is_finished(
             step, unfin_idx, max_len, finalized_sent_len, beam_size

@@ -76,10 +76,14 @@ class HasPositions(Protocol):
     """Limits of a dialog task, in tokens with BOS and EOS tokens."""
 
     @property
-    def max_source_positions(self) -> int: ...
+    def max_source_positions(self) -> int:
+        """Return the maximum length of a prefix."""
+        ...
 
     @property
-    def max_target_positions(self) -> int: ...
+    def max_target_positions(self) -> int:
+        """Return the maximum length of a reply."""
+        ...
 
 
 class DialogTask(WritesText, AnswersDialogs, Protocol):

@@ -20,6 +20,8 @@ TURN_SEPARATOR = "\t"
 
 @dataclass
 class DialogDataConfig(FairseqDataclass):
+    """Options of all dialog tasks for the data and its limits."""
+
     data: Optional[str] = field(
         default=None,
         metadata={

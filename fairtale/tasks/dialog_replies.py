@@ -33,6 +33,8 @@ from .prefix_lm import PrefixLMTask
 
 @dataclass
 class ReplyConfig(DialogDataConfig):
+    """Options of the data, and options for generating replies."""
+
     block_context_ngram: int = field(
         default=0,
         metadata={

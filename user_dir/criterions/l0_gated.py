@@ -37,6 +37,8 @@ class _GatedModel(HasGates, Protocol):
 
 @dataclass
 class L0GatedCriterionConfig(LabelSmoothedKLCriterionConfig):
+    """Options of ``l0_gated``."""
+
     l0_penalty: Optional[float] = field(
         default=None,
         metadata={

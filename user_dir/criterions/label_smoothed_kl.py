@@ -35,6 +35,8 @@ Loss = tuple[Tensor, "int | Tensor", dict[str, Any]]  # the sum, the sample size
 
 @dataclass
 class LabelSmoothedKLCriterionConfig(FairseqDataclass):
+    """Options of ``label_smoothed_kl``."""
+
     label_smoothing: float = field(
         default=0.0,
         metadata={

@@ -30,6 +30,8 @@ from .label_smoothed_kl import (
 
 @dataclass
 class UnlikelihoodCriterionConfig(LabelSmoothedKLCriterionConfig):
+    """Options of ``unlikelihood``."""
+
     unlikelihood_alpha: float = field(
         default=1.0, metadata={"help": "weight of the token-level penalty; 0 switches it off"}
     )

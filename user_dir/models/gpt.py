@@ -23,6 +23,8 @@ from fairtale.modules.prefix_transformer import (
 
 @dataclass
 class GPTConfig(FairseqDataclass):
+    """Options of ``gpt``."""
+
     # fairseq takes the choices of an option from this annotation, which is not a valid type
     activation_fn: ChoiceEnum(list(ACTIVATIONS)) = field(  # type: ignore[valid-type]
         default="gelu_accurate",

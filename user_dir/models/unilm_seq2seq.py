@@ -10,7 +10,7 @@ from .gpt import GPTConfig, GPTModel, shape_architecture
 
 @dataclass
 class UniLMSeq2SeqConfig(GPTConfig):
-    pass
+    """Options of ``unilm_seq2seq``, which are those of ``gpt``."""
 
 
 @register_model("unilm_seq2seq", dataclass=UniLMSeq2SeqConfig)

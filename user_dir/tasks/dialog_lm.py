@@ -22,6 +22,8 @@ from ..models.unilm_seq2seq import UniLMSeq2SeqModel
 
 @dataclass
 class DialogLMConfig(ReplyConfig):
+    """Options of ``dialog_lm``."""
+
     seq2seq_prob: Optional[float] = field(
         default=None,
         metadata={

@@ -20,6 +20,8 @@ from fairtale.tasks.dialog import DialogDataConfig, DialogTask
 
 @dataclass
 class DialogNATConfig(DialogDataConfig):
+    """Options of ``dialog_nat``."""
+
     noise: NOISE_CHOICES = field(
         default="random_delete",
         metadata={

@@ -26,6 +26,8 @@ DEFAULT_TOKENS_PER_SAMPLE = 256
 
 @dataclass
 class StoryLMConfig(FairseqDataclass):
+    """Options of ``story_lm``."""
+
     data: Optional[str] = field(
         default=None,
         metadata={

@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class WMT16TranslationConfig(TranslationConfig):
+    """Options of ``wmt16_translation``."""
+
     source_lang: Optional[str] = field(
         default=None,
         metadata={

@@ -15,6 +15,8 @@ from fairtale.optim.training_hooks import install_validation_hook
 
 @dataclass
 class ReduceLROnValidationConfig(FairseqDataclass):
+    """Options of ``reduce_lr_on_validation``."""
+
     lr_shrink: float = field(
         default=0.1, metadata={"help": "factor of each reduction: lr_new = lr * lr_shrink"}
     )
