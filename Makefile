@@ -1,6 +1,6 @@
 # `make help` lists the targets. Variables: PYTHON, VENV, EXTRAS, FAIRTALE_TORCH, TORCH_INDEX_URL
 # (see tools/setup_env.sh) and, for the wheelhouse, PYTHON_VERSION, TORCH, WHEELHOUSE.
-# Those given on the command line or in the environment reach the scripts by themselves.
+# Variables given on the command line or in the environment are passed on to the scripts.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart test test-all lint format bench wheelhouse clean clean-venv
@@ -8,7 +8,7 @@ SHELL := /bin/bash
 VENV ?= .venv
 PYTHON_VERSION ?= 3.12
 BIN := $(VENV)/bin
-# Scripts and the commands they call find this environment first.
+# Put the commands of this environment first in PATH.
 RUN := PATH="$(abspath $(BIN)):$$PATH"
 # One thread per test process: two processes with two threads each are slower on two cores.
 PYTEST := $(RUN) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
@@ -17,19 +17,19 @@ SHELL_FILES = .ci/run $(shell find scripts tools benchmarks tests -name '*.sh')
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 16
 
-setup: ## make .venv with everything needed (nothing to do the second time)
+setup: ## make .venv with all packages (a second run does nothing)
 	@bash tools/setup_env.sh
 
-quickstart: setup ## train a tiny story model on this machine, a few minutes
+quickstart: setup ## train a tiny story model on this machine within a few minutes
 	@$(RUN) bash scripts/quickstart.sh
 
-test: setup ## the tests without the slow ones; needs no GPU and no network
+test: setup ## run all tests but the slow ones; needs no GPU and no network
 	$(PYTEST) -m "not slow" $(ARGS)
 
-test-all: setup ## every test that this machine can run
+test-all: setup ## run every test that this machine can run
 	$(PYTEST) $(ARGS)
 
-lint: setup ## ruff and mypy on Python, bash -n and shellcheck on shell scripts
+lint: setup ## run ruff and mypy on Python, bash -n and shellcheck on shell scripts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -40,10 +40,10 @@ format: setup ## let ruff format the Python files and sort their imports
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: setup ## side-by-side measurements against peers; prints ratios
+bench: setup ## compare speed and memory with fairseq and Hugging Face
 	@$(RUN) bash benchmarks/run.sh $(ARGS)
 
-wheelhouse: ## collect every wheel the core needs, for a machine without network (PYTHON_VERSION=3.12)
+wheelhouse: ## collect all wheels for a machine without network (PYTHON_VERSION=3.12)
 	@bash tools/wheelhouse.sh "$(PYTHON_VERSION)"
 
 clean: ## remove caches and build outputs; keeps .venv, data-bin and checkpoints
@@ -52,5 +52,5 @@ clean: ## remove caches and build outputs; keeps .venv, data-bin and checkpoints
 
 clean-venv: ## remove the virtual environment
 	@test ! -e "$(VENV)" || test -f "$(VENV)/pyvenv.cfg" || \
-	  { echo "error: $(VENV) is not a virtual environment; it was left alone" >&2; exit 2; }
+	  { echo "error: $(VENV) is not a virtual environment; it is not removed" >&2; exit 2; }
 	rm -rf "$(VENV)"

@@ -43,8 +43,8 @@ setup(
         "sacrebleu>=2.4,<3",
         "tensorboardX>=2.6,<3",
         "tqdm>=4.60,<5",
-        "crc32c>=2.7,<3",  # the checksums of TFRecord
-        "pooch>=1.8,<2",  # downloads, checked by SHA-256
+        "crc32c>=2.7,<3",  # for the checksums of TFRecord files
+        "pooch>=1.8,<2",  # for downloads with SHA-256 checksums
         "tabulate>=0.9,<1",
     ],
     extras_require=EXTRAS,

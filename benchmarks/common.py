@@ -1,4 +1,4 @@
-"""What the measurements share: alternating rounds, ratios, and the page they are written to."""
+"""Functions shared by all benchmarks: options, alternating rounds, ratios, result pages."""
 
 import argparse
 import contextlib
@@ -24,16 +24,16 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
 USER_DIR = str(ROOT / "user_dir")
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-# torch's own setting, read before the plug-in is imported and may change it.
+# torch's default, read before the plug-in is imported, which may change it.
 _AS_TORCH_COMES = mkldnn.matmul.fp32_precision
 
-# Dense bf16/fp16 peak of the tensor cores, data sheets (no sparsity), FLOP/s.
+# Peak of dense bf16/fp16 products in FLOP/s, without sparsity, from the data sheets.
 _PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 
 
 @contextlib.contextmanager
 def as_torch_comes() -> Iterator[None]:
-    """Within this block, compute fp32 products with the library that torch itself chooses."""
+    """Compute fp32 products with torch's default library within this block."""
     before = mkldnn.matmul.fp32_precision
     mkldnn.matmul.fp32_precision = _AS_TORCH_COMES
     try:
@@ -43,27 +43,27 @@ def as_torch_comes() -> Iterator[None]:
 
 
 def add_machine_options(parser: argparse.ArgumentParser):
-    """Add the options that every measurement has: device, precision, rounds, clock."""
+    """Add the options that every benchmark has: device, precision, rounds, clock."""
     parser.add_argument(
-        "--device", choices=["cpu", "cuda"], default=None, help="default: cuda if any"
+        "--device", choices=["cpu", "cuda"], default=None, help="default: cuda if there is a GPU"
     )
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32")
-    parser.add_argument("--rounds", type=int, default=None, help="alternating rounds that count")
+    parser.add_argument("--rounds", type=int, default=None, help="number of timed rounds")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: torch's)")
     parser.add_argument(
         "--clock",
         choices=["wall", "cpu"],
         default="wall",
-        help="cpu: the process's CPU seconds, for cores shared with others; use with --threads 1",
+        help="cpu: count the process's CPU seconds, for shared cores; use with --threads 1",
     )
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1, help="random seed")
     parser.add_argument(
-        "--no-write", action="store_true", help="print the table only, leave results/ alone"
+        "--no-write", action="store_true", help="only print the table, do not write to results/"
     )
 
 
 def settle(args) -> torch.device:
-    """Apply the machine options, and exit with a message where this machine cannot follow them."""
+    """Apply the options of :func:`add_machine_options`; exit if this machine cannot run them."""
     logging.disable(logging.INFO)
     if args.device is None:
         args.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -71,7 +71,7 @@ def settle(args) -> torch.device:
         print("skipped: --device cuda, but torch sees no GPU on this machine")
         sys.exit(0)
     if args.device == "cpu" and args.precision == "fp16":
-        print("skipped: --precision fp16 on a CPU (no processor multiplies fp16 at speed)")
+        print("skipped: --precision fp16 on a CPU (CPUs have no fast fp16 products)")
         sys.exit(0)
     if args.clock == "cpu" and args.device == "cuda":
         print("skipped: --clock cpu measures nothing on a GPU")
@@ -93,7 +93,7 @@ def clock(
     device: torch.device,
     now: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """Return the seconds that ``step`` takes, device work included."""
+    """Return the seconds that ``step`` takes, including the work of the device."""
     wait(device)
     start = now()
     step()
@@ -108,12 +108,19 @@ def alternate(
     device: torch.device,
     kind: str = "wall",
 ) -> dict[object, list[float]]:
-    """Time every step once a round, so that a drift of the machine's speed affects all of them.
+    """Time every step once in each round, so that changes of the machine's speed affect all steps.
 
     The order rotates from round to round, because a step is slower after one that fills the caches.
 
+    Args:
+        steps: the steps by name; a step may be a :class:`workers.Worker`.
+        rounds: number of timed rounds.
+        warmup: number of rounds before them.
+        device: the device to synchronise.
+        kind: a key of :data:`CLOCKS`.
+
     Returns:
-        seconds of each step in each round.
+        the seconds of each step in each round.
     """
     names = list(steps)
     seconds = {name: [] for name in names}
@@ -121,7 +128,7 @@ def alternate(
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
             step = steps[name]
-            if hasattr(step, "timed"):  # in a process of its own
+            if hasattr(step, "timed"):  # a worker, in a process of its own
                 taken = step.timed(kind)
             else:
                 taken = clock(step, device, CLOCKS[kind])
@@ -154,7 +161,7 @@ def rate(count: float, seconds: Sequence[float]) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Format a Markdown table; the first column is text, the others are numbers."""
+    """Return a Markdown table with text in the first column and numbers in the others."""
     columns = ["left"] + ["right"] * (len(header) - 1)
     return tabulate(rows, header, tablefmt="pipe", colalign=columns, disable_numparse=True)
 
@@ -163,6 +170,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def device_name(device: torch.device) -> str:
+    """Return the name of the GPU or of the processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name()
     cpuinfo = Path("/proc/cpuinfo")
@@ -174,7 +182,7 @@ def device_name(device: torch.device) -> str:
 
 
 def peak_flops(device: torch.device, precision: str) -> float:
-    """Return the data sheet's FLOP/s of dense half-precision products, or 0 if not known."""
+    """Return the peak of dense half-precision products from the data sheet, or 0 if unknown."""
     if device.type != "cuda" or precision == "fp32":
         return 0.0
     name = torch.cuda.get_device_name()
@@ -202,7 +210,7 @@ def _commit() -> str:
 
 
 def circumstances(device: torch.device) -> str:
-    """Return what belongs beside a figure: date, device, threads, load, versions, commit."""
+    """Return the conditions of a measurement: date, device, threads, load, versions, commit."""
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     packages = ", ".join(
         f"{name} {_version(name)}" for name in ("torch", "fairseq-fixed", "transformers")
@@ -215,9 +223,15 @@ def circumstances(device: torch.device) -> str:
 
 
 def publish(title: str, device: torch.device, body: str, write: bool = True):
-    """Print a section and put it in place of the one with the same title.
+    """Print a section, and write it to ``results/<device>.md``.
 
-    The page is ``results/<device>.md``; sections of other measurements stay.
+    The section replaces the one with the same title; other sections stay.
+
+    Args:
+        title: title of the section.
+        device: the device that was measured.
+        body: content of the section.
+        write: also write the section to the page.
     """
     command = " ".join(["python", *(shlex.quote(word) for word in sys.argv)])
     section = f"## {title}\n\n{circumstances(device)}\n\n    {command}\n\n{body}\n"
@@ -240,15 +254,18 @@ def publish(title: str, device: torch.device, body: str, write: bool = True):
     os.replace(partial, page)
 
 
-# --------------------------------------------------------------------- fairseq's pieces
+# ------------------------------------------------------------------ fairseq and its peers
 
 
 def write_data_folder(folder: Path, vocab_size: int, row_tokens: int, num_rows: int, seed: int):
-    """Make a binarised data folder with rows of exactly ``row_tokens`` tokens, ``</s>`` included.
+    """Make a binarised data folder with random rows in the split "train".
 
     Args:
-        vocab_size: V, the four special symbols included.
-        row_tokens, num_rows: of the split "train".
+        folder: an existing folder.
+        vocab_size: V, including the four special symbols.
+        row_tokens: number of tokens of each row, including ``</s>``.
+        num_rows: number of rows.
+        seed: random seed.
     """
     from fairseq.data import Dictionary, indexed_dataset
 
@@ -260,7 +277,7 @@ def write_data_folder(folder: Path, vocab_size: int, row_tokens: int, num_rows: 
     prefix = str(folder / "train")
     builder = indexed_dataset.make_builder(prefix + ".bin", impl="mmap", vocab_size=vocab_size)
     for _ in range(num_rows):
-        # frequent words are frequent, as in text
+        # A skewed distribution of words, as in text.
         skewed = torch.rand(row_tokens, generator=generator) ** 3
         row = dictionary.nspecial + (skewed * (vocab_size - dictionary.nspecial)).int()
         row[-1] = dictionary.eos()
@@ -269,10 +286,10 @@ def write_data_folder(folder: Path, vocab_size: int, row_tokens: int, num_rows: 
 
 
 def parse_training(words: Sequence[object]):
-    """Parse the options of ``fairseq-train``, as it does, and return its config.
+    """Parse options as ``fairseq-train`` does, and return its config.
 
     Args:
-        words: with ``--user-dir`` ours, else stock fairseq's.
+        words: the options; with ``--user-dir`` they may be those of the plug-in.
     """
     from fairseq import options
     from fairseq.dataclass.initialize import add_defaults
@@ -280,7 +297,7 @@ def parse_training(words: Sequence[object]):
 
     parser = options.get_training_parser()
     args = options.parse_args_and_arch(parser, input_args=[str(word) for word in words])
-    args.tpu = False  # fairseq takes --bf16 for a wish to run on one
+    args.tpu = False  # fairseq sets it for --bf16
     cfg = convert_namespace_to_omegaconf(args)
     add_defaults(cfg)
     return cfg
@@ -294,7 +311,7 @@ def import_user_dir(path: str = USER_DIR):
 
 
 def transformers_or_none():
-    """Import Hugging Face's library, or print that its rows are left out and return None."""
+    """Return the module transformers, or print a note and return None if it is not installed."""
     from fairtale.compat.torchaudio import hide_torchaudio
 
     hide_torchaudio()

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""How full batches of dialogs are: real tokens in % of the padded batch, over one epoch.
+"""Measure the fullness of batches of dialogs: the share of real tokens in one epoch, in percent.
 
-Prefix and response are padded apart, as attention reads them. Nothing is timed: the figures
-depend on the data and the seed alone.
+Prefixes and responses are padded separately, as in attention. Nothing is timed: the figures depend
+only on the data and the seed.
 """
 
 import argparse
@@ -12,16 +12,18 @@ import numpy as np
 
 
 def parse_args():
+    """Return the options of this benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", help="a data folder of dialog_lm")
-    parser.add_argument("--subset", default="train")
+    parser.add_argument("--subset", default="train", help="split of the data")
     parser.add_argument("--max-tokens", type=int, nargs="+", default=[2048, 4096, 16384])
     parser.add_argument("--max-context-turns", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1, help="random seed")
     return parser.parse_args()
 
 
 def load(args):
+    """Return the dataset of a split."""
     from user_dir.tasks.dialog_lm import DialogLMConfig, DialogLMTask
 
     cfg = DialogLMConfig(data=args.data, max_context_turns=args.max_context_turns)
@@ -31,10 +33,12 @@ def load(args):
 
 
 def of_fixed_size(order, count):
+    """Split indices into batches of ``count`` rows."""
     return [order[i : i + count] for i in range(0, len(order), count)]
 
 
 def main():
+    """Run the benchmark and print its table."""
     args = parse_args()
     common.import_user_dir()
     from fairseq.data import data_utils
@@ -47,7 +51,7 @@ def main():
     real = int(sizes[indices].sum())
 
     def fullness(batches):
-        """Prefixes are padded to the longest prefix, responses to the longest response."""
+        """Return the share of real tokens if both sides are padded to their longest in a batch."""
         cells = 0
         for batch in batches:
             prefix, response = dataset.prefix_sizes[batch], dataset.response_sizes[batch] - 1
@@ -56,7 +60,8 @@ def main():
 
     rows = []
     for max_tokens in args.max_tokens:
-        count = max(1, round(max_tokens * len(indices) / real))  # rows that hold as many tokens
+        # The number of rows that hold max_tokens on average.
+        count = max(1, round(max_tokens * len(indices) / real))
         batches = dataset.batch_by_size(dataset.ordered_indices(), max_tokens)
         stock = data_utils.batch_by_size(
             by_length, dataset.num_tokens, dataset.num_tokens_vec(by_length), max_tokens

@@ -1,12 +1,12 @@
-"""What reading prefixes in both directions costs: a training step of UniLM beside a causal one.
+"""Compare the speed of a training step of UniLM with that of a causal step.
 
     python benchmarks/dialog_mask.py                                 # 512 wide, 6 layers
     python benchmarks/dialog_mask.py --embed-dim 768 --layers 12     # unilm_seq2seq_base
 
-The same packed batches of dialogs, chosen as ``dialog_lm`` chooses them, go forward and
-backward through the same model: causally, with UniLM's two blocks, and (as a comparison)
-as padded rows with the whole T x T mask. Every way predicts the same tokens, so the loss
-costs the same.
+The same packed batches of dialogs, composed as in ``dialog_lm``, are passed forward and backward
+through the same model: with causal attention, with UniLM's two blocks, and (for comparison) as
+padded rows with a full T x T mask. All ways predict the same tokens, so the loss takes the same
+time.
 """
 
 import argparse
@@ -22,7 +22,7 @@ sys.path.insert(0, str(common.ROOT))
 
 
 class DenseRows:
-    """Padded rows with one boolean mask [M, 1, T, T], to compare with."""
+    """Attention over padded rows with one boolean mask [M, 1, T, T], for comparison."""
 
     def __init__(self, pad_index, unpad_index, prefix_lengths):
         self.cells, self.unpad_index = pad_index.view(-1), unpad_index
@@ -34,6 +34,7 @@ class DenseRows:
         self.mask = (mask | both).unsqueeze(1)
 
     def attend(self, attention, qkv):
+        """Return the output of the attention for packed rows, like the layouts of fairtale."""
         from fairtale.modules.attention_masks import repack
 
         x = repack(qkv[0], self.cells, self.unpad_index).view(self.rows, -1, qkv.size(-1))
@@ -45,9 +46,9 @@ class DenseRows:
 
 
 def make_batches(count, max_tokens, vocab_size, seed):
-    """Return packed batches of dialogs with the lengths of the Self-dialogue Corpus.
+    """Return packed batches of random dialogs with the lengths of the Self-dialogue Corpus.
 
-    Its prefixes have 55 +- 30 tokens with three turns of context, its responses 15 +- 9.
+    With three turns of context, its prefixes have 55 +- 30 tokens and its responses 15 +- 9.
     """
     from fairseq.data import Dictionary
 
@@ -76,6 +77,7 @@ def make_batches(count, max_tokens, vocab_size, seed):
 
 
 def main():
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     common.add_machine_options(parser)
     parser.add_argument("--embed-dim", type=int, default=512)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Generated tokens/s for prompts of mixed length, beside two peers with the same weights.
+"""Compare the speed of generation from prompts of mixed lengths with two peers.
 
-Peers: fairseq's stock generator, which is forced through the prompts token by token, and
-Hugging Face's ``generate`` on prompts padded at the left.
+The peers have the same weights: fairseq's own generator, which processes prompts token by token,
+and Hugging Face's ``generate`` with prompts padded on the left.
 """
 
 import argparse
@@ -26,7 +26,7 @@ MODES = {
     "top-k 10": {"beam": 1, "sampling": True, "sampling_topk": 10},
     "beam 5": {"beam": 5},
 }
-# logits of a fresh model are almost equal: spread, they leave no doubt which is largest
+# The logits of an untrained model are almost equal. Scaling them makes the largest one unambiguous.
 SHARPNESS = 6.0
 BOS, PAD, EOS = 0, 1, 2
 
@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--shortest", type=int, default=4, help="tokens of the shortest prompt")
     parser.add_argument("--longest", type=int, default=100, help="tokens of the longest prompt")
-    parser.add_argument("--new-tokens", type=int, default=64, help="made for each prompt")
+    parser.add_argument("--new-tokens", type=int, default=64, help="tokens for each prompt")
     parser.add_argument("--modes", nargs="+", choices=list(MODES), default=list(MODES))
     parser.add_argument(
         "--also", nargs="*", default=[], help="other versions of the folder user_dir to compare"
@@ -51,7 +51,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def make_prompts(args: argparse.Namespace) -> list[Tensor]:
-    """Return random prompts, each int64 [S], of evenly spread lengths in mixed order."""
+    """Return random prompts, each int64 [S], with evenly spread lengths in random order."""
     generator = torch.Generator().manual_seed(args.seed)
     lengths = torch.linspace(args.shortest, args.longest, args.prompts).round().long()
     lengths = lengths[torch.randperm(args.prompts, generator=generator)]
@@ -75,7 +75,7 @@ def stock_weights(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights of ``gpt`` under the names of ``transformer_lm``."""
     out = {}
     for name, value in ours.items():
-        if name.startswith("embed_positions"):  # rows of padding come first
+        if name.startswith("embed_positions"):  # fairseq's positions begin after the padding index
             value = torch.cat([value.new_zeros(PAD + 1, value.size(1)), value])
         elif "qkv_proj" in name:
             for part, piece in zip("qkv", value.chunk(3)):
@@ -112,7 +112,7 @@ def hugging_face_weights(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Load weights; only buffers without content may be missing."""
+    """Load weights, of which no parameter may be missing."""
     missing, unexpected = model.load_state_dict(weights, strict=False)
     named = {name for name, _ in model.named_parameters()}
     assert not unexpected and not named.intersection(missing), (missing, unexpected)
@@ -154,7 +154,7 @@ class FairseqGeneration:
 
         Args:
             mode: one of ``MODES``.
-            length: least and most tokens after the begin mark.
+            length: exact number of tokens after ``<s>``.
         """
         from fairseq.dataclass.configs import GenerationConfig
 
@@ -162,7 +162,7 @@ class FairseqGeneration:
         self.generator = self.task.build_generator([self.model], options)
 
     def __call__(self) -> None:
-        """Write the continuations of all prompts."""
+        """Generate the continuations of all prompts."""
         rows = [torch.cat([p.new_tensor([BOS]), p]) for p in self.prompts]
         device = self.args.device
         sample = {
@@ -178,19 +178,19 @@ class FairseqGeneration:
         self.hypotheses = self.task.inference_step(self.generator, [self.model], sample)
 
     def new_tokens(self) -> list[list[int]]:
-        """Return the best continuation of each prompt, without the end mark."""
+        """Return the best continuation of each prompt, without ``</s>``."""
         return [best[0]["tokens"][: self.args.new_tokens].tolist() for best in self.hypotheses]
 
 
 class OurGeneration(FairseqGeneration):
-    """fairtale's model and generator; the first to start writes the weights for all."""
+    """fairtale's model and generator; the first instance writes the weights for all peers."""
 
     def __init__(self, args: argparse.Namespace, words: Sequence[object], weights: Path) -> None:
         super().__init__(args, words)
         table = self.model.transformer
         with torch.no_grad():
             table.layer_norm.weight *= SHARPNESS
-            # like padding, never among the likely ones, so that all peers write the same length
+            # Make these as improbable as padding, so that all peers generate the same length.
             table.embed_tokens.weight[[BOS, EOS]] = 0
         if weights.exists():
             table.load_state_dict(torch.load(weights, weights_only=True))
@@ -213,11 +213,11 @@ class StockGeneration(FairseqGeneration):
 
     def set_mode(self, mode: str) -> None:
         """Prepare a way of decoding."""
-        # enough for the longest prompt, so that those of shorter prompts get longer
+        # The length includes the prompt, so shorter prompts get longer continuations.
         self.build_generator(mode, self.args.longest + self.args.new_tokens)
 
     def new_tokens(self) -> list[list[int]]:
-        """Return as many tokens after each prompt as the others write."""
+        """Return the first tokens after each prompt, as many as the other peers generate."""
         ends = [len(p) + self.args.new_tokens for p in self.prompts]
         tokens = [best[0]["tokens"].tolist() for best in self.hypotheses]
         return [t[len(p) : end] for t, p, end in zip(tokens, self.prompts, ends)]
@@ -250,7 +250,7 @@ class HuggingFaceGeneration:
 
     @torch.no_grad()
     def __call__(self) -> None:
-        """Write the continuations of all prompts."""
+        """Generate the continuations of all prompts."""
         rows = [torch.cat([p.new_tensor([BOS]), p]) for p in self.prompts]
         tokens = pad(rows, left=True).to(self.args.device)
         self.output = self.model.generate(
@@ -266,7 +266,7 @@ class HuggingFaceGeneration:
 
 
 def start_entrants(args: argparse.Namespace, folder: str) -> dict[str, workers.Worker]:
-    """Start everything that is timed, and return the workers by name."""
+    """Start all entrants, and return the workers by name."""
     weights = Path(folder) / "weights.pt"
     words = [
         folder, "--tokens-per-sample", args.tokens_per_sample, "--optimizer", "adam",

@@ -1,12 +1,12 @@
-"""Peak memory and time of projection plus loss: in chunks, and with all logits at once.
+"""Compare peak memory and time of projection and loss: in chunks, and with all logits at once.
 
     python benchmarks/loss_memory.py                       # V = 50,000, B * T = 8,192, C = 768
     python benchmarks/loss_memory.py --tokens 2048 --symbols 5120 --channels 512 --rounds 15
 
-One step is the forward and backward pass from the last hidden states to their gradient and
-the embedding's. Memory is what a step needs at its peak above its inputs, the two gradients
-included, each way in a process of its own: on a CPU by Linux's count of resident
-memory, on a GPU by torch's allocator. Time is taken in one process, the ways in turn.
+One step is the forward and backward pass from the last hidden states to their gradient and that of
+the embedding. The memory is the peak of a step above its inputs, including the two gradients. Each
+way is measured in a process of its own, by Linux's count of resident memory on a CPU, and by
+torch's allocator on a GPU. For the time, the ways alternate in one process.
 """
 
 import argparse
@@ -28,7 +28,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def make_inputs(args, device):
-    """Features [N, C], weight [V, C] and target [N], made without a larger temporary."""
+    """Return features [N, C], weight [V, C] and target [N], made without a large temporary."""
     dtype = DTYPES[args.precision]
     features = torch.empty(args.tokens, args.channels, dtype=dtype, device=device).normal_()
     weight = torch.empty(args.symbols, args.channels, dtype=dtype, device=device).normal_(0, 0.02)
@@ -37,6 +37,7 @@ def make_inputs(args, device):
 
 
 def chunked(features, weight, target, eps, chunk_mib=0):
+    """Return the loss computed in chunks."""
     from fairtale.modules.chunked_loss import chunked_cross_entropy
 
     return chunked_cross_entropy(
@@ -45,11 +46,13 @@ def chunked(features, weight, target, eps, chunk_mib=0):
 
 
 def whole_torch(features, weight, target, eps):
+    """Return torch's cross-entropy of all logits."""
     logits = F.linear(features, weight).float()
     return F.cross_entropy(logits, target, label_smoothing=eps, ignore_index=PAD, reduction="sum")
 
 
 def whole_fairseq(features, weight, target, eps):
+    """Return fairseq's label-smoothed loss of all logits."""
     from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss
 
     lprobs = F.log_softmax(F.linear(features, weight), dim=-1, dtype=torch.float32)
@@ -65,6 +68,7 @@ LABELS = {
 
 
 def step(way, inputs, eps, outside=common.as_torch_comes):
+    """Run one forward and backward pass within the context manager ``outside``."""
     for x in inputs[:2]:
         x.grad = None
     with outside():
@@ -72,24 +76,25 @@ def step(way, inputs, eps, outside=common.as_torch_comes):
 
 
 def forget_peak(device):
-    """Begin to count anew, so that nothing before this point hides the step's peak."""
+    """Reset the peak memory, so that an earlier peak does not hide that of the step."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     else:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak is now what is resident
+        Path("/proc/self/clear_refs").write_text("5")  # sets the peak to the resident memory
 
 
 def peak_mib(device) -> float:
+    """Return the peak memory of this process in MiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    # not getrusage's ru_maxrss: a process inherits that from the one that started it
+    # Not ru_maxrss of getrusage, which a process inherits from its parent.
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s*(\d+)", status)[1]) / 2**10
 
 
 def measure_memory(args, device):
-    """In a process of its own: print the MiB that one step adds to the peak."""
-    # kernels and thread pools are loaded before the count begins
+    """Print how many MiB one step adds to the peak memory; run this in a process of its own."""
+    # Load kernels and start thread pools before the measurement.
     small = argparse.Namespace(**{**vars(args), "tokens": 64, "symbols": 512})
     step(args.memory_of, make_inputs(small, device), EPS)
     inputs = make_inputs(args, device)
@@ -102,6 +107,7 @@ def measure_memory(args, device):
 
 
 def memory_of(way) -> float:
+    """Return the result of :func:`measure_memory` in a new process."""
     run = subprocess.run(
         [sys.executable, __file__, *sys.argv[1:], "--memory-of", way],
         capture_output=True,
@@ -113,6 +119,7 @@ def memory_of(way) -> float:
 
 
 def main():
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -137,7 +144,7 @@ def main():
         for way in WAYS
     }
     if device.type == "cpu" and args.precision == "fp32" and use_onednn():
-        # how much of the gain is the library's: the whole loss with the same products
+        # Also time the whole loss with oneDNN, to separate the gain of the library.
         for eps in (0.0, EPS):
             steps["torch", eps, "oneDNN"] = partial(step, "torch", inputs, eps, fast_fp32_products)
     seconds = common.alternate(
@@ -171,7 +178,7 @@ def main():
     worst = max(memory["chunked"] / memory[way] for way in WAYS if way != "chunked")
     print(f"peak memory of the chunks: {worst:.2f} of the smallest other way's (aim: under 0.5)")
     if worst >= 0.5:
-        sys.exit("the chunks need half of the whole loss's memory, or more")
+        sys.exit("error: the chunks need at least half of the memory of the whole loss")
 
 
 if __name__ == "__main__":

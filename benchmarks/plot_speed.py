@@ -1,4 +1,4 @@
-"""Draw the ratios of results/DEVICE.md: how much faster fairtale is than its peers.
+"""Draw the speed ratios of fairtale and its peers from a results page.
 
 python benchmarks/plot_speed.py benchmarks/results/amd_epyc.md --output docs/speed.png
 """
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-# Row of a results table -> (group of bars, peer). Rows that are not named here are not drawn.
+# (name, dropout) of a row of a results table -> (group of bars, peer). Other rows are not drawn.
 ROWS = {
     ("fairseq transformer_lm_gpt", "0.1"): ("training", "fairseq"),
     ("Hugging Face GPT-2, bare loop", "0.1"): ("training", "Hugging Face"),
@@ -38,7 +38,7 @@ def read_bars(page: Path) -> list[Bar]:
     """Return the ratios of a results page.
 
     Raises:
-        SystemExit: the page holds none of them.
+        SystemExit: the page holds no such ratio.
     """
     bars = []
     for line in page.read_text(encoding="utf-8").splitlines():
@@ -50,12 +50,12 @@ def read_bars(page: Path) -> list[Bar]:
             if found:
                 bars.append(Bar(group, peer, float(found[1])))
     if not bars:
-        raise SystemExit(f"error: {page}: no ratio in it; make it with 'make bench'")
+        raise SystemExit(f"error: {page} holds no ratio; make it with 'make bench'")
     return bars
 
 
 def draw(bars: list[Bar], title: str) -> Figure:
-    """Draw horizontal bars by group, with the ratio beside each."""
+    """Draw horizontal bars by group, with the ratio beside each bar."""
     figure = Figure(figsize=(7.2, 3.1), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -88,7 +88,7 @@ def main() -> None:
     """Read the page and write the figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("page", type=Path, help="results/DEVICE.md")
-    parser.add_argument("--output", type=Path, required=True, help="PNG or SVG")
+    parser.add_argument("--output", type=Path, required=True, help="PNG or SVG file to write")
     args = parser.parse_args()
     device = args.page.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
     title = f"22M parameters, fp32, one core of an {device}; 1 is as fast as the peer"

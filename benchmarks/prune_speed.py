@@ -1,9 +1,8 @@
 #!/usr/bin/env python
-"""Encoder and whole-decode speed of pruned transformers beside the unpruned one.
+"""Compare the speed of pruned transformers with the unpruned one: encoder and whole decoding.
 
-The weights are random and equal; which heads and units are removed does not matter for the
-speed, so they are chosen at random. All models translate the same batch into translations of the
-same length.
+The weights are random and equal. Heads and units are removed at random, because the choice does not
+affect the speed. All models translate the same batch, and all translations have the same length.
 """
 
 import argparse
@@ -18,7 +17,7 @@ WARMUP = 1
 UNPRUNED = "unpruned"
 PAD, EOS = 1, 2
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# name -> (share of heads, share of FFN units) that stays
+# name -> (share of heads, share of FFN units) to keep
 SIZES = {
     "all heads": (1.0, 1.0),
     "1/2 of the heads": (0.5, 1.0),
@@ -30,16 +29,17 @@ SIZES = {
 
 
 def parse_args() -> argparse.Namespace:
+    """Return the options of this benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--layers", type=int, default=6, help="of the encoder and of the decoder")
+    parser.add_argument("--layers", type=int, default=6, help="layers of encoder and decoder each")
     parser.add_argument("--embed-dim", type=int, default=512)
     parser.add_argument("--ffn-dim", type=int, default=2048)
-    parser.add_argument("--heads", type=int, default=8, help="of each attention")
+    parser.add_argument("--heads", type=int, default=8, help="heads of each attention")
     parser.add_argument("--vocab", type=int, default=10000)
-    parser.add_argument("--sentences", type=int, default=32, help="in the batch")
+    parser.add_argument("--sentences", type=int, default=32, help="sentences of the batch")
     parser.add_argument("--shortest", type=int, default=12, help="tokens of the shortest sentence")
     parser.add_argument("--longest", type=int, default=36, help="tokens of the longest sentence")
-    parser.add_argument("--new-tokens", type=int, default=30, help="of each translation")
+    parser.add_argument("--new-tokens", type=int, default=30, help="tokens of each translation")
     parser.add_argument("--beam", type=int, default=4)
     parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=list(SIZES))
     common.add_machine_options(parser)
@@ -47,7 +47,7 @@ def parse_args() -> argparse.Namespace:
 
 
 class Translation:
-    """A model with its two steps: the encoder alone, and the whole decoding of the batch."""
+    """A model with the two steps to time: its encoder, and the whole decoding of the batch."""
 
     def __init__(self, args: argparse.Namespace, model: Any) -> None:
         from fairseq.sequence_generator import SequenceGenerator
@@ -67,16 +67,18 @@ class Translation:
 
     @torch.no_grad()
     def encode(self) -> None:
+        """Run the encoder."""
         self.model.encoder(**self.net_input)
 
     @torch.no_grad()
     def translate(self) -> None:
+        """Translate the batch."""
         hypotheses = self.generator.generate([self.model], {"net_input": self.net_input})
         self.lengths = {len(best["tokens"]) for beams in hypotheses for best in beams}
 
 
 def make_batch(args: argparse.Namespace) -> dict[str, torch.Tensor]:
-    """Return sentences of evenly spread lengths, padded at the left as fairseq's are."""
+    """Return sentences of evenly spread lengths, padded on the left as in fairseq."""
     generator = torch.Generator().manual_seed(args.seed)
     lengths = torch.linspace(args.shortest, args.longest, args.sentences).round().long()
     tokens = torch.full((args.sentences, args.longest), PAD)
@@ -87,7 +89,7 @@ def make_batch(args: argparse.Namespace) -> dict[str, torch.Tensor]:
 
 
 def unpruned_model(args: argparse.Namespace) -> tuple[Any, argparse.Namespace]:
-    """Return fairseq's transformer with random weights, and its settings."""
+    """Return fairseq's transformer with random weights, and its options."""
     from fairtale.pruning.checkpoint import new_model
 
     shape = {"arch": "transformer", "share_all_embeddings": True}
@@ -103,7 +105,7 @@ def unpruned_model(args: argparse.Namespace) -> tuple[Any, argparse.Namespace]:
 def pruned_model(
     model: Any, settings: argparse.Namespace, heads: float, units: float, seed: int
 ) -> Any:
-    """Return the model with a share of all its heads, and of the units of each layer."""
+    """Return the model with a share of all its heads and of the units of each layer."""
     from fairtale.pruning import removal, selection
     from fairtale.pruning.checkpoint import build_model
 
@@ -120,6 +122,7 @@ def pruned_model(
 def rows_of(
     entrants: dict[str, Translation], seconds: dict[str, list[float]], count: int
 ) -> list[list[str]]:
+    """Return the rows of a table for ``count`` tokens."""
     base = seconds[UNPRUNED]
     return [
         [
@@ -133,13 +136,14 @@ def rows_of(
 
 
 def main() -> None:
+    """Run the benchmark and print its tables."""
     args = parse_args()
     device = common.settle(args)
     rounds = args.rounds or DEFAULT_ROUNDS[device.type]
     common.import_user_dir()
     model, settings = unpruned_model(args)
     models = {name: pruned_model(model, settings, *SIZES[name], args.seed) for name in args.sizes}
-    # last, because it is turned into one for inference and can be pruned no more
+    # Prepare the models only now: a model that is prepared for inference cannot be pruned.
     entrants = {name: Translation(args, each) for name, each in {UNPRUNED: model, **models}.items()}
     source_tokens = int((make_batch(args)["src_tokens"] != PAD).sum())
     parts = {

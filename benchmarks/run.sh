@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every measurement that this machine can make; `make bench` calls it.
-# Options go to each of them: make bench ARGS="--rounds 3 --threads 1"
+# Run all benchmarks that this machine supports; `make bench` calls this script. Options are passed to
+# every benchmark: make bench ARGS="--rounds 3 --threads 1"
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,7 +18,7 @@ has_gpu() {
 if has_gpu; then
     for precision in bf16 fp16; do
         measure train_speed.py --precision "$precision" --compile "$@"
-        # 32,768 entries: 111M parameters with the embedding
+        # With a vocabulary of 32,768, the model has 111M parameters including the embedding.
         measure train_speed.py --precision "$precision" --compile --arch gpt_112m \
             --vocab 32768 --tokens-per-sample 1024 --rows 16 --dropouts 0.1 "$@"
         measure generate_speed.py --precision "$precision" "$@"
@@ -27,7 +27,7 @@ if has_gpu; then
     measure loss_memory.py "$@"
     measure prune_speed.py --precision fp16 "$@"
 else
-    echo "no GPU here: the measurements on one are left out"
+    echo "there is no GPU, so only the benchmarks on the CPU are run"
     measure train_speed.py "$@"
     measure generate_speed.py "$@"
     measure dialog_mask.py "$@"

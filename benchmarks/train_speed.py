@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Training tokens/s of a gpt architecture beside its peers, alternating step by step.
+"""Compare the training speed of a gpt architecture with that of its peers, in alternating steps.
 
-Peers: fairseq's own ``transformer_lm_gpt`` of the same shape, through the same Trainer, and
-Hugging Face's GPT-2 in a bare loop. Beside them the plain matrix products of one step.
+The peers are fairseq's own ``transformer_lm_gpt`` of the same shape in the same Trainer, and
+Hugging Face's GPT-2 in a bare training loop. The plain matrix products of one step are timed too.
 """
 
 import argparse
@@ -25,18 +25,21 @@ OURS, STOCK, HF = "fairtale", "fairseq transformer_lm_gpt", "Hugging Face GPT-2,
 
 
 def parse_args():
+    """Return the options of this benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--arch", default="gpt_story_24m")
     parser.add_argument("--vocab", type=int, default=5120)
     parser.add_argument("--tokens-per-sample", type=int, default=256)
-    parser.add_argument("--rows", type=int, help="rows a step (default: 8, on a GPU 256)")
-    parser.add_argument("--criterion", default="label_smoothed_kl", help="ours")
-    parser.add_argument("--optimizer", default="adam", help="ours; the peers have Adam")
+    parser.add_argument("--rows", type=int, help="rows of a step (default: 8, on a GPU 256)")
+    parser.add_argument("--criterion", default="label_smoothed_kl", help="criterion of fairtale")
+    parser.add_argument(
+        "--optimizer", default="adam", help="optimizer of fairtale; the peers use Adam"
+    )
     parser.add_argument("--label-smoothing", type=float, default=0.0)
     parser.add_argument(
-        "--dropouts", type=float, nargs="+", default=[0.1, 0.0], help="one comparison for each"
+        "--dropouts", type=float, nargs="+", default=[0.1, 0.0], help="dropout rates to compare"
     )
-    parser.add_argument("--compile", action="store_true", help="also ours with --compile")
+    parser.add_argument("--compile", action="store_true", help="also time fairtale with --compile")
     parser.add_argument(
         "--also", nargs="*", default=[], help="other versions of the folder user_dir to compare"
     )
@@ -49,6 +52,7 @@ def parse_args():
 
 
 def shared_options(args, folder, dropout):
+    """Return the options of ``fairseq-train`` that fairtale and fairseq share."""
     words = [
         folder, "--tokens-per-sample", args.tokens_per_sample,
         "--max-tokens", args.rows * args.tokens_per_sample, "--required-batch-size-multiple", 1,
@@ -65,6 +69,7 @@ def shared_options(args, folder, dropout):
 
 
 def our_options(args, folder, dropout, user_dir=common.USER_DIR, extra=()):
+    """Return the options of ``fairseq-train`` for fairtale."""
     words = ["--user-dir", user_dir, "--task", "story_lm", "--arch", args.arch]
     words += ["--criterion", args.criterion, "--optimizer", args.optimizer]
     if args.label_smoothing:
@@ -73,6 +78,7 @@ def our_options(args, folder, dropout, user_dir=common.USER_DIR, extra=()):
 
 
 def stock_options(args, folder, dropout, shape):
+    """Return the options of ``fairseq-train`` for stock fairseq."""
     words = ["--optimizer", "adam", "--criterion", "cross_entropy"]
     if args.label_smoothing:
         words = ["--optimizer", "adam", "--criterion", "label_smoothed_cross_entropy"]
@@ -82,7 +88,7 @@ def stock_options(args, folder, dropout, shape):
 
 
 def stock_shape(shape):
-    """Options that make ``transformer_lm_gpt`` what our architecture is."""
+    """Return the options that give ``transformer_lm_gpt`` the shape of our architecture."""
     return [
         "--arch", "transformer_lm_gpt",
         "--decoder-embed-dim", shape.width,
@@ -97,10 +103,10 @@ def stock_shape(shape):
 
 
 class FairseqTraining:
-    """What ``fairseq-train`` builds of these options, one update a call.
+    """The Trainer that ``fairseq-train`` builds from its options; each call runs one update.
 
-    Batches come from the task's own iterator, beforehand: a worker process of
-    ``fairseq-train`` makes them while the last one is trained on.
+    The batches are made in advance by the iterator of the task, because in ``fairseq-train`` a
+    worker process makes them during the previous update.
     """
 
     def __init__(self, args, words):
@@ -160,11 +166,11 @@ class HuggingFaceTraining:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        loss.item()  # it is logged
+        loss.item()  # as for logging
 
 
 def hugging_face_model(args, shape, dropout):
-    """Build GPT-2 of the same shape, its special symbols where fairseq has them."""
+    """Return GPT-2 of the same shape, with the ids of fairseq's special symbols."""
     transformers = common.transformers_or_none()
     config = transformers.GPT2Config(
         vocab_size=args.vocab,
@@ -187,10 +193,12 @@ def hugging_face_model(args, shape, dropout):
 
 
 class Products:
-    """Every matrix product of one step but attention's, forward and backward, nothing else.
+    """All matrix products of one step except those of attention, forward and backward.
 
     Args:
-        onednn: through this library instead of the one that torch takes.
+        args: the options of this benchmark.
+        shape: shape of the model.
+        onednn: use oneDNN instead of torch's default library.
     """
 
     def __init__(self, args, shape, onednn):
@@ -215,14 +223,14 @@ class Products:
 
 
 def product_sizes(args, shape):
-    """(inputs, outputs) of every linear layer and of the vocabulary projection."""
+    """Return (inputs, outputs) of every linear layer and of the projection to the vocabulary."""
     width, inner = shape.width, shape.inner
     layer = [(width, 3 * width), (width, width), (width, inner), (inner, width)]
     return layer * shape.layers + [(width, args.vocab)]
 
 
 def is_onednn_chosen(args) -> bool:
-    """Whether the plug-in would send this machine's fp32 products to oneDNN."""
+    """Return whether the plug-in uses oneDNN for fp32 products on this machine."""
     if args.device != "cpu" or args.precision != "fp32":
         return False
     common.import_user_dir()
@@ -235,7 +243,7 @@ def is_onednn_chosen(args) -> bool:
 
 
 def start_entrants(args, folder):
-    """Start everything that is timed; return {(name, dropout) or name: worker}, our info."""
+    """Start all entrants; return ``{(name, dropout) or name: worker}`` and fairtale's info."""
     entrants = {}
     for dropout in args.dropouts:
         words = our_options(args, folder, dropout)
@@ -265,12 +273,12 @@ def start_entrants(args, folder):
 
 
 def report(args, entrants, info, seconds):
-    """Return the table and what must be known to read it."""
+    """Return the table and the notes about its settings."""
     tokens = args.rows * args.tokens_per_sample
     product_names = [name for name in entrants if isinstance(name, str)]
     best = min(product_names, key=lambda name: statistics.median(seconds[name]))
     product_flops = sum(3 * 2 * tokens * i * o for i, o in product_sizes(args, info))
-    # PaLM's count (Chowdhery et al. 2022, appendix B): attention as if it were not causal
+    # As in PaLM (Chowdhery et al. 2022, appendix B), attention is counted as if it were not causal.
     attention_flops = 12 * info.layers * info.width * args.tokens_per_sample * tokens
     model_flops = product_flops + attention_flops
     peak = common.peak_flops(torch.device(args.device), args.precision)
@@ -309,6 +317,7 @@ def report(args, entrants, info, seconds):
 
 
 def main():
+    """Run the benchmark and print its table."""
     args = parse_args()
     device = common.settle(args)
     args.rows = args.rows or DEFAULT_ROWS[device.type]

@@ -1,7 +1,7 @@
-"""Run each entrant of a comparison in a process of its own; they take turns.
+"""Run each entrant of a comparison in a process of its own.
 
-So the settings of one (a library for matrix products, the allocator, cures of fairseq) do not reach
-another, and each has a peak memory of its own.
+The settings of an entrant (the library for matrix products, the allocator, the fixes of fairseq)
+therefore do not affect another, and the peak memory of each can be measured.
 """
 
 import logging
@@ -20,13 +20,14 @@ class Worker:
     """A process that builds one entrant and runs one step of it on request.
 
     Args:
-        args: the options, as :func:`common.settle` left them.
-        build: a module-level function that makes a callable from ``args`` and ``words``; if the
-            callable has an attribute ``info``, the worker sends it back.
+        args: the options after :func:`common.settle`.
+        build: a module-level function that returns a callable, the entrant, for ``args`` and
+            ``words``. If the callable has an attribute ``info``, the worker sends it back.
+        words: further arguments of ``build``.
     """
 
     def __init__(self, args, build: Callable, *words):
-        # a process that has used a GPU cannot be forked
+        # A process that has used a GPU cannot be forked.
         kind = "spawn" if args.device == "cuda" else "forkserver"
         context = multiprocessing.get_context(kind)
         if kind == "forkserver":
@@ -39,7 +40,7 @@ class Worker:
         far_end.close()
 
     def wait(self):
-        """Wait until the entrant is built."""
+        """Wait until the entrant is built; return this worker."""
         self.info = self._receive()
         return self
 
@@ -48,6 +49,10 @@ class Worker:
         return self.ask("clock", kind)
 
     def ask(self, *question):
+        """Call a method of the entrant, given as its name and arguments, and return the result.
+
+        The names ``clock`` and ``peak`` stand for timing one step and for the peak memory in MiB.
+        """
         self._pipe.send(question)
         return self._receive()
 
@@ -64,6 +69,7 @@ class Worker:
         return answer
 
     def close(self):
+        """End the process."""
         self._pipe.send(("stop",))
         self._process.join()
 
@@ -95,7 +101,7 @@ def _serve(pipe, args, build, words):
 
 
 def peak_mib(device: torch.device) -> float:
-    """Return the peak memory of this process in MiB: of the GPU, or else resident memory."""
+    """Return the peak memory of this process in MiB: that of the GPU, or the resident memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status")

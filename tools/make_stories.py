@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Write a corpus of short stories from a seeded grammar, one story a line.
 
-For `make quickstart` and for tests: needs no download and nothing but Python. The stories
-are simple on purpose (some 600 words, eleven plots, people and animals who keep their names
-and pronouns), so that a tiny model learns to write readable ones within minutes.
+`make quickstart` and the tests use these stories, which need no download and no package. The
+stories are simple (about 600 different words, eleven plots, characters with consistent names and
+pronouns), so that a tiny model learns to generate readable stories within minutes.
 
     python tools/make_stories.py --count 6000 --seed 1 --output stories.txt
 """
@@ -17,11 +17,12 @@ from collections.abc import Iterator
 
 
 def words(text: str) -> list[str]:
+    """Return the words of a text."""
     return text.split()
 
 
 def column(field: str, text: str) -> tuple[str | tuple[str], ...]:
-    """Return a table of one field."""
+    """Return a table with one field, whose rows are the words of a text."""
     return (field, *((word,) for word in text.split()))
 
 
@@ -30,7 +31,7 @@ BOYS = words("Tom Ben Max Sam Leo Tim Jack Finn Oscar Toby Hugo Noah")
 ANIMALS = words("rabbit bear fox mouse duck cat puppy squirrel hedgehog frog")
 TRAITS = words("kind brave curious shy happy clever little gentle quiet cheerful")
 
-# Slots that are filled together: the names of a row's fields, and the rows.
+# Tables of slots that are filled together: the names of the fields, and the rows.
 PLACES = (
     "where place spot1 spot2 spot3",
     ("in", "the park", "under the bench", "behind the big tree", "near the pond"),
@@ -76,8 +77,8 @@ GIFTS = ("gift", ("crown of flowers",), ("picture of a boat",), ("wooden horse",
 SHELTERS = ("shelter", ("a cave",), ("an old barn",), ("a hollow tree",), ("a small hut",))
 CHASED = ("chased", ("a butterfly",), ("a little bird",), ("a rolling ball",), ("a pretty leaf",))
 
-# One line is one sentence or two; | stands between wordings, and a line that begins with
-# ? is left out sometimes.
+# Each line is one sentence or two. Alternatives are separated by |, and a line that begins with ?
+# is sometimes left out.
 OPENING = """
 Once upon a time, there was a {hero.trait} {hero.kind} named {hero}. | Once upon a time, \
 there was a {hero.trait} {hero.kind} named {hero}. | Once upon a time, a {hero.trait} \
@@ -300,10 +301,11 @@ TABLES = (
 
 
 class Person:
-    """Somebody with a name, a kind and the pronouns that belong to them.
+    """A character with a name, a kind and matching pronouns.
 
     Args:
-        taken: a name that somebody else has.
+        rng: source of random choices.
+        taken: name of another character, which must not be used again.
     """
 
     def __init__(self, rng: random.Random, taken: str | None = None) -> None:
@@ -322,7 +324,7 @@ class Person:
 
 
 def choose(rng: random.Random, text: str) -> Iterator[str]:
-    """Yield one wording of each line of a plot; lines with ? only sometimes."""
+    """Yield one alternative of each line of a plot; leave out some of the lines with ?."""
     for line in text.strip().split("\n"):
         if line.startswith("?"):
             if rng.random() < 0.4:
@@ -332,6 +334,7 @@ def choose(rng: random.Random, text: str) -> Iterator[str]:
 
 
 def write_story(rng: random.Random) -> str:
+    """Return a random story."""
     hero = Person(rng)
     slots = {"hero": hero, "friend": Person(rng, taken=hero.name), "animal": rng.choice(ANIMALS)}
     for fields, *rows in TABLES:
@@ -345,7 +348,7 @@ def write_story(rng: random.Random) -> str:
 
 
 def stories(count: int, seed: int) -> Iterator[str]:
-    """Yield ``count`` different stories; the same for the same seed, on any machine."""
+    """Yield ``count`` different stories, which depend only on the seed."""
     rng = random.Random(seed)
     seen: set[str] = set()
     while len(seen) < count:
@@ -356,10 +359,13 @@ def stories(count: int, seed: int) -> Iterator[str]:
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=6000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--output", help="file (default: standard output)")
+    parser.add_argument(
+        "--count", type=int, default=6000, help="number of stories (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="random seed (default: %(default)s)")
+    parser.add_argument("--output", help="file to write (default: standard output)")
     args = parser.parse_args()
     if args.output is None:
         sys.stdout.writelines(text + "\n" for text in stories(args.count, args.seed))

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Shared by setup_env.sh and wheelhouse.sh: finding a Python, choosing a torch build.
-# To be sourced with ROOT set. Written for bash 3.2 too, which is what macOS ships.
+# Functions for setup_env.sh and wheelhouse.sh: find a Python, choose a torch build. Set ROOT and
+# source this file. It also runs in bash 3.2, the version of macOS.
 
 CPU_INDEX=https://download.pytorch.org/whl/cpu
 
@@ -13,13 +13,13 @@ say() {
     echo "== $*"
 }
 
-# The exact version that constraints.txt gives to a package.  pinned NAME
+# Print the version of a package in constraints.txt.  pinned NAME
 pinned() {
     sed -n "s/^$1==\([^ ]*\).*/\1/p" "$ROOT/constraints.txt"
 }
 
-# "3.12" for a Python that runs; nothing and a failure for one that does not (a pyenv shim of a
-# version that is not active is found in PATH but cannot run).
+# Print the version of a Python, such as 3.12; fail if it does not run. (The pyenv shim of an inactive
+# version is found in PATH but does not run.)  python_version PYTHON
 python_version() {
     "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null
 }
@@ -28,11 +28,11 @@ is_supported() {
     [ "$1" = 3.11 ] || [ "$1" = 3.12 ]
 }
 
-# Prints the first Python of the wanted version (or of any supported one) that runs.
+# Print the first Python of the given version, or of any supported version, that runs.
 # find_python [3.11|3.12]
 find_python() {
     local wanted=${1:-} candidate version
-    # 3.12 comes first: fairseq-fixed has a ready wheel for it and must be compiled for 3.11.
+    # 3.12 comes first, because fairseq-fixed has a wheel for it and must be compiled for 3.11.
     for candidate in python3.12 python3.11 python3 python \
         "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[12].*/bin/python; do
         version=$(python_version "$candidate") || continue
@@ -49,7 +49,7 @@ has_gpu() {
     command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q '^GPU '
 }
 
-# cpu or cuda: what the variable asks for, or what this machine has.  torch_flavour VARIABLE
+# Print cpu or cuda: the value of a variable, or else what this machine has.  torch_flavour VARIABLE
 torch_flavour() {
     local value=${!1:-auto}
     case "$value" in
@@ -59,8 +59,8 @@ torch_flavour() {
     esac
 }
 
-# What pip would install, one "name version" a line; fails where pip finds no solution. Nothing is
-# downloaded but metadata.  resolve PYTHON PIP_ARGUMENT...
+# Print what pip would install, one "name version" a line; fail if pip finds no solution. Only metadata
+# is downloaded.  resolve PYTHON PIP_ARGUMENT...
 resolve() {
     local python=$1 report status=0
     shift
@@ -77,18 +77,18 @@ for item in json.load(open(sys.argv[1], encoding="utf-8"))["install"]:
     return "$status"
 }
 
-# Prints the pip arguments that get the wanted build of torch, one a line, or says why there are
-# none. VARIABLE is the one with which the user chooses the build.
+# Print the pip arguments that install the given build of torch, one a line, or exit with an error if
+# there are none. VARIABLE is the variable with which the user chooses the build.
 # torch_args PYTHON cpu|cuda VARIABLE PIP_ARGUMENT...
-# On Linux, PyPI's torch is the CUDA build (several GB with its libraries), so for cpu each source
-# is asked beforehand what it would bring; pip itself would quietly take the large one.
+# On Linux, PyPI's torch is the CUDA build, which has several GB with its libraries, and pip would
+# install it without a question. For cpu, each index is therefore first asked what it would install.
 torch_args() {
     local python=$1 flavour=$2 variable=$3 version names index args
     shift 3
     version=$(pinned torch)
-    [ -n "$version" ] || die "constraints.txt names no torch; restore the line torch==VERSION"
+    [ -n "$version" ] || die "constraints.txt has no torch; restore the line torch==VERSION"
     if [ "$flavour" = cuda ]; then
-        # '===' passes over a local CPU build (2.13.0+cpu), which '==' would prefer.
+        # '===' excludes a CPU build with a local version (2.13.0+cpu), which '==' would prefer.
         if [ -n "${TORCH_INDEX_URL:-}" ]; then
             printf '%s\n' "torch==$version" --extra-index-url "$TORCH_INDEX_URL"
         else
@@ -97,7 +97,7 @@ torch_args() {
         return 0
     fi
     for index in default "${TORCH_INDEX_URL:-$CPU_INDEX}"; do
-        # An index that the user names comes alone, so that its build wins.
+        # If the user gives an index, try only this index.
         [ "$index" = default ] && [ -n "${TORCH_INDEX_URL:-}" ] && continue
         args=("torch==$version")
         [ "$index" = default ] || args+=(--extra-index-url "$index")
@@ -109,6 +109,6 @@ torch_args() {
     done
     die "no CPU build of torch $version for Python ${TARGET_VERSION:-$(python_version "$python")}" \
         "found: the default index offers only the CUDA build (several GB) or does not answer, and" \
-        "$index has none or does not answer. Set TORCH_INDEX_URL to an index with CPU wheels," \
-        "or take the other Python (3.11 or 3.12), or the CUDA build on purpose: $variable=cuda"
+        "$index has none or does not answer. Set TORCH_INDEX_URL to an index with CPU wheels, use" \
+        "the other Python version (3.11 or 3.12), or accept the CUDA build with $variable=cuda"
 }

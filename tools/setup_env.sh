@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Makes the virtual environment that every other command uses. Running it again is a no-op while
-# the packaging files and the choices below are unchanged; after an interruption, running it again
-# goes on where pip stopped. Choices not made are those of the last run.
+# Make the virtual environment that all other commands use. A further run does nothing while the
+# packaging files and the settings below are unchanged; after an interruption it resumes. A setting that
+# is not given keeps its value of the last run.
 #
-#   PYTHON=python3.12          which Python (default: the first of 3.12, 3.11 that is found)
-#   VENV=.venv                 where the environment goes
-#   EXTRAS=dev,plots,hf        which extras of setup.py are installed
-#   FAIRTALE_TORCH=cpu|cuda    which torch build (default: cuda where nvidia-smi lists a GPU)
-#   TORCH_INDEX_URL=URL        another index to look for torch in
-#   WHEELHOUSE=DIR             install from this folder of wheels, without any network
+#   PYTHON=python3.12          Python to use (default: the first of 3.12, 3.11 that is found)
+#   VENV=.venv                 folder of the environment
+#   EXTRAS=dev,plots,hf        extras of setup.py to install
+#   FAIRTALE_TORCH=cpu|cuda    build of torch (default: cuda if nvidia-smi lists a GPU)
+#   TORCH_INDEX_URL=URL        another package index for torch
+#   WHEELHOUSE=DIR             install from this folder of wheels, without network
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -17,9 +17,9 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$ROOT"
 
 VENV=${VENV:-.venv}
-STAMP=$VENV/.fairtale-setup # written when everything is in place
+STAMP=$VENV/.fairtale-setup # written at the end of a complete run
 
-last() { # what the last complete run chose
+last() { # print a setting of the last complete run
     sed -n "s/^$1 //p" "$STAMP" 2>/dev/null || true
 }
 
@@ -28,18 +28,18 @@ if [ -z "${WHEELHOUSE+set}" ]; then
 fi
 if [ -n "$WHEELHOUSE" ]; then
     [ -f "$WHEELHOUSE/requirements.txt" ] ||
-        die "WHEELHOUSE=$WHEELHOUSE has no requirements.txt, so it is no finished wheelhouse;" \
+        die "WHEELHOUSE=$WHEELHOUSE has no requirements.txt, so it is not a complete wheelhouse;" \
             "make one with 'make wheelhouse', or give WHEELHOUSE= to install from the network"
     WHEELHOUSE=$(cd "$WHEELHOUSE" && pwd)
 fi
 if [ -z "${EXTRAS+set}" ]; then
-    # A wheelhouse holds what the core needs; nothing more is asked of it by default.
+    # By default, a wheelhouse holds only the packages of the core.
     if [ -f "$STAMP" ]; then EXTRAS=$(last extras); elif [ -n "$WHEELHOUSE" ]; then EXTRAS=; else
         EXTRAS=dev,plots,hf
     fi
 fi
 
-# The folder is part of it, because a virtual environment stops working when it is moved.
+# The fingerprint contains the folder, because a virtual environment cannot be moved.
 fingerprint() {
     echo "python $1"
     echo "extras $EXTRAS"
@@ -52,13 +52,13 @@ fingerprint() {
 
 venv_version=
 if [ -e "$VENV/bin/python" ]; then
-    # Nothing for one whose Python has been removed: the environment is then made again in place.
+    # If its Python has been removed, the version is empty and the environment is made again.
     venv_version=$(python_version "$VENV/bin/python") || venv_version=
 fi
 wanted_version=
 if [ -n "${PYTHON:-}" ]; then
     wanted_version=$(python_version "$PYTHON") ||
-        die "PYTHON=$PYTHON does not run; name a Python 3.11 or 3.12"
+        die "PYTHON=$PYTHON does not run; give a Python 3.11 or 3.12"
     is_supported "$wanted_version" ||
         die "PYTHON=$PYTHON is Python $wanted_version; fairtale needs 3.11 or 3.12"
 fi
@@ -67,7 +67,7 @@ if [ -n "$venv_version" ]; then
         die "$VENV was made with Python $venv_version; fairtale needs 3.11 or 3.12." \
             "Remove it (make clean-venv) and run make setup again"
     [ "${wanted_version:-$venv_version}" = "$venv_version" ] ||
-        die "$VENV was made with Python $venv_version, and PYTHON=$PYTHON is Python" \
+        die "$VENV was made with Python $venv_version, but PYTHON=$PYTHON is Python" \
             "$wanted_version. Remove it (make clean-venv), or keep both: VENV=.venv$wanted_version"
     built=$(last torch)
     if [ -f "$STAMP" ] && [ "$(sed '$d' "$STAMP")" = "$(fingerprint "$venv_version")" ]; then
@@ -85,7 +85,7 @@ flavour=$(torch_flavour FAIRTALE_TORCH)
 if [ -z "$venv_version" ] || ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
     if [ -z "${PYTHON:-}" ]; then
         PYTHON=$(find_python "$venv_version") ||
-            die "no Python 3.11 or 3.12 found; install one, or name it:" \
+            die "no Python 3.11 or 3.12 found; install one, or give its path:" \
                 "make setup PYTHON=/path/to/python3.12"
     fi
     venv_version=$(python_version "$PYTHON")
@@ -96,14 +96,14 @@ if [ -z "$venv_version" ] || ! "$VENV/bin/python" -m pip --version >/dev/null 2>
     "$PYTHON" -m venv "$VENV"
 fi
 rm -f "$STAMP"
-# What pip leaves behind when it is killed while it replaces a package.
+# Remove what pip leaves behind if it is killed while it replaces a package.
 rm -rf "$VENV"/lib/python*/site-packages/~*
 
 # --- the packages ------------------------------------------------------------------------------
 
 py=$VENV/bin/python
 pip_options=(--no-input -c constraints.txt)
-# On a terminal pip shows its progress bars, in a log only what goes wrong.
+# Show pip's progress bars on a terminal, and only errors in a log.
 [ -t 1 ] || pip_options+=(--quiet)
 [ -z "$WHEELHOUSE" ] || pip_options+=(--no-index --find-links "$WHEELHOUSE")
 
@@ -116,7 +116,7 @@ installed() {
         true
 }
 
-# cpu or cuda (which includes ROCm), read from the package's metadata.
+# Print the build of the installed torch from its metadata: cpu, or cuda (which includes ROCm).
 installed_flavour() {
     "$py" - <<'PY'
 import importlib.metadata as metadata
@@ -138,51 +138,51 @@ else
     have=$(installed torch)
     if [ "${have%%+*}" = "$(pinned torch)" ] &&
         case "${FAIRTALE_TORCH:-auto}" in auto | "$(installed_flavour)") ;; *) false ;; esac; then
-        say "2/4 torch $have is there already, the $(installed_flavour) build"
+        say "2/4 torch $have, the $(installed_flavour) build, is already installed"
     else
         torch_choice=$(torch_args "$py" "$flavour" FAIRTALE_TORCH -c constraints.txt)
         say "2/4 torch $(pinned torch), the $flavour build"
         if [ -n "$have" ]; then
-            # Both builds carry the same version number, so pip would keep the one that is there.
-            # CUDA's libraries go with their torch: several GB.
+            # Both builds have the same version number, so pip would keep the installed one. Remove
+            # it together with CUDA's libraries, which have several GB.
             "$py" -m pip list --format=freeze | sed -nE 's/==.*//; /^(torch|triton|nvidia-.*|cuda-.*)$/p' |
                 xargs "$py" -m pip uninstall --quiet --yes
         fi
-        # shellcheck disable=SC2086 # one argument a line, none of them with spaces
+        # shellcheck disable=SC2086 # one argument a line, without spaces
         pip_install $torch_choice
     fi
 fi
 have=$(installed_flavour)
 if [ "$have" = cpu ] && [ "${FAIRTALE_TORCH:-auto}" = cuda ]; then
-    die "FAIRTALE_TORCH=cuda, and the torch found for this machine is a CPU build; name an index" \
-        "that has a CUDA build with TORCH_INDEX_URL, or a WHEELHOUSE made with TORCH=cuda"
+    die "FAIRTALE_TORCH=cuda, but the torch found for this machine is a CPU build; give an index with" \
+        "a CUDA build by TORCH_INDEX_URL, or a WHEELHOUSE made with TORCH=cuda"
 elif [ "$have" = cpu ] && [ "$flavour" = cuda ]; then
-    say "note: this machine has a GPU, and the torch found is a CPU build; name an index that has" \
-        "a CUDA build with TORCH_INDEX_URL"
+    say "note: this machine has a GPU, but the torch found is a CPU build; give an index with a CUDA" \
+        "build by TORCH_INDEX_URL"
 fi
 flavour=$have
 
-# fairseq-fixed is built against the torch that is there already: an isolated build would fetch
-# the newest torch with all its CUDA libraries. Only 3.12 on x86-64 Linux has a ready wheel.
+# fairseq-fixed is built with the installed torch, because an isolated build would download the newest
+# torch with all its CUDA libraries. A wheel exists only for Python 3.12 on x86-64 Linux.
 fairseq=fairseq-fixed==$(pinned fairseq-fixed)
 say "3/4 $fairseq"
 if [ "$(installed fairseq-fixed)" != "${fairseq#*==}" ]; then
     pip_install "numpy==$(pinned numpy)" "Cython==$(pinned Cython)"
     if [ -z "$WHEELHOUSE" ] &&
         ! resolve "$py" --no-deps --only-binary fairseq-fixed "$fairseq" >/dev/null; then
-        say "no ready wheel for this Python: compiling it once, about 4 minutes on two cores"
+        say "there is no wheel for this Python: compiling it, about 4 minutes on two cores"
         "$py" - <<'PY' ||
 import os, shutil, sys, sysconfig
 compiler = any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")))
 header = os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h"))
 sys.exit(not (compiler and header))
 PY
-            die "fairseq-fixed must be compiled, and a C++ compiler or Python.h is missing; on" \
+            die "fairseq-fixed must be compiled, but a C++ compiler or Python.h is missing; on" \
                 "Debian and Ubuntu: apt-get install g++ python$venv_version-dev; or use" \
                 "Python 3.12 on x86-64 Linux, which needs no compiler"
     fi
-    # -O1 -g0: most of the time goes into extensions that work on text never loads. CUDA_HOME
-    # would ask for CUDA sources that the package does not contain.
+    # Compile fast (-O1 -g0), because most of the extensions are never loaded here. Unset CUDA_HOME,
+    # because it would enable CUDA sources that the package does not contain.
     (
         unset CUDA_HOME
         export CFLAGS="-O1 -g0"
@@ -191,15 +191,15 @@ PY
 fi
 
 say "4/4 fairtale${EXTRAS:+ with $EXTRAS}"
-# setuptools warns about every editable install; nothing in it is for our users.
+# setuptools warns at every editable install, which does not concern users.
 PYTHONWARNINGS=ignore pip_install --no-build-isolation -e ".${EXTRAS:+[$EXTRAS]}"
 
 "$py" -m pip check
 gpu=$("$py" -c 'import fairseq, torch; print(torch.cuda.is_available())') ||
-    die "$VENV does not work, perhaps after an interruption; make it anew: make clean-venv setup"
+    die "$VENV does not work, maybe after an interruption; make it again: make clean-venv setup"
 if [ "$gpu" = False ] && has_gpu; then
-    say "note: torch sees no GPU, though nvidia-smi lists one. A driver older than the build's CUDA" \
-        "is the usual cause; then name an older build: make clean-venv setup" \
+    say "note: torch sees no GPU, but nvidia-smi lists one. The usual cause is a driver older than the" \
+        "CUDA version of the build; in this case choose an older build: make clean-venv setup" \
         "TORCH_INDEX_URL=https://download.pytorch.org/whl/cu126"
 fi
 {

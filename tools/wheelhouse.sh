@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Collects every wheel that fairtale's core needs, so that it installs on a machine without
-# network: x86-64 Linux with glibc 2.28 or newer.  wheelhouse.sh 3.11|3.12
+# Collect all wheels of fairtale's core, to install it on a machine without network: x86-64 Linux with
+# glibc 2.28 or newer.  wheelhouse.sh 3.11|3.12
 #
-# For 3.12 all wheels are downloaded or pure Python, so any Python 3.11 or 3.12 can collect them.
-# For 3.11 fairseq-fixed has no ready wheel: that Python must be here, with a C++ compiler.
+# For Python 3.12, any Python 3.11 or 3.12 can collect the wheels, because all of them are downloaded or
+# are pure Python. For 3.11, fairseq-fixed has no wheel, so Python 3.11 and a C++ compiler are needed.
 #
-#   PYTHON=...                 which Python collects (3.11: must be that version)
-#   TORCH=cpu|cuda             which torch build (default: cuda where nvidia-smi lists a GPU;
-#                              otherwise cpu, or cuda with a note where no CPU build is found)
-#   TORCH_INDEX_URL=URL        another index to look for torch in
+#   PYTHON=...                 Python that collects the wheels (for 3.11: a Python 3.11)
+#   TORCH=cpu|cuda             build of torch (default: cuda if nvidia-smi lists a GPU, else cpu, or
+#                              cuda with a note if there is no CPU build)
+#   TORCH_INDEX_URL=URL        another package index for torch
 #   EXTRAS=plots,hf            extras to include (default: none)
-#   WHEELHOUSE=DIR             where the wheels go (default: wheelhouse)
+#   WHEELHOUSE=DIR             folder for the wheels (default: wheelhouse)
 #
-# An interrupted run goes on where it stopped. requirements.txt is written last: a folder without
-# it is not complete.
+# After an interruption, a further run resumes. requirements.txt is written last; a folder without it is
+# not complete.
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -28,23 +28,23 @@ cd "$ROOT"
 
 is_supported "$TARGET_VERSION" || die "PYTHON_VERSION=$TARGET_VERSION; fairtale needs 3.11 or 3.12"
 [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] ||
-    die "a wheelhouse is made on x86-64 Linux, for x86-64 Linux; this is $(uname -s) $(uname -m)"
+    die "a wheelhouse can only be made on x86-64 Linux; this is $(uname -s) $(uname -m)"
 
 # --- which Python collects ---------------------------------------------------------------------
 
 if [ -n "${PYTHON:-}" ]; then
     version=$(python_version "$PYTHON") || die "PYTHON=$PYTHON does not run"
-    is_supported "$version" || die "PYTHON=$PYTHON is Python $version; name a Python 3.11 or 3.12"
+    is_supported "$version" || die "PYTHON=$PYTHON is Python $version; give a Python 3.11 or 3.12"
 else
-    # The target's own version where it is found: it can then also prove that everything is there.
+    # Prefer the target's own version.
     PYTHON=$(find_python "$TARGET_VERSION" || find_python) ||
-        die "no Python 3.11 or 3.12 found; install one, or name it with PYTHON="
+        die "no Python 3.11 or 3.12 found; install one, or give its path with PYTHON="
     version=$(python_version "$PYTHON")
 fi
 if [ "$TARGET_VERSION" = 3.11 ] && [ "$version" != 3.11 ]; then
-    die "for Python 3.11 fairseq-fixed must be compiled by a Python 3.11, and the one found is" \
-        "$version ($PYTHON). Name a Python 3.11 with PYTHON=, or use PYTHON_VERSION=3.12, which" \
-        "has ready wheels"
+    die "for Python 3.11, fairseq-fixed must be compiled by a Python 3.11, but the Python found is" \
+        "$version ($PYTHON). Give a Python 3.11 with PYTHON=, or use PYTHON_VERSION=3.12, which" \
+        "needs no compiler"
 fi
 flavour=$(torch_flavour TORCH)
 
@@ -56,8 +56,8 @@ quiet=(--no-input)
 [ -t 1 ] || quiet+=(--quiet)
 "$py" -m pip install "${quiet[@]}" -c constraints.txt --upgrade pip setuptools wheel
 
-# The platforms of the other machine, not of this one, whose glibc may be newer. linux_x86_64 is
-# what a wheel compiled here calls itself.
+# The platform tags that the target machine supports; the glibc of this machine may be newer. A wheel
+# compiled here has the tag linux_x86_64.
 target=(--only-binary :all: --python-version "$TARGET_VERSION" --implementation cp
     --abi "cp${TARGET_VERSION/./}" --abi abi3 --abi none)
 for glibc in $(seq 28 -1 5); do
@@ -81,9 +81,9 @@ if ! torch_choice=$(torch_args "$py" "$flavour" TORCH "${where[@]}" 2>"$tmp/why"
         exit 2
     fi
     sed 's/^error:/note:/' "$tmp/why" >&2
-    # Unlike `make setup`, which stops here: these wheels are for another machine, and the CUDA
-    # build runs on one without a GPU too.
-    say "so the CUDA build is collected, several GB; TORCH=cpu would stop here instead"
+    # `make setup` stops in this case. Here the CUDA build is collected, because the wheels are for
+    # another machine and the CUDA build also runs without a GPU.
+    say "collecting the CUDA build instead (several GB); with TORCH=cpu this is an error"
     flavour=cuda
     torch_choice=$(torch_args "$py" "$flavour" TORCH "${where[@]}")
 fi
@@ -91,7 +91,7 @@ fi
 settings="python $TARGET_VERSION, torch $flavour ${TORCH_INDEX_URL:-}, extras '$EXTRAS', \
 versions $(cat setup.py constraints.txt | cksum)"
 if [ "$(cat "$HOUSE/.settings" 2>/dev/null)" != "$settings" ]; then
-    # Wheels of another choice would be mixed in; pip would prefer torch's CPU build to CUDA's.
+    # Remove wheels of other settings; of both builds of torch, pip would prefer the CPU build.
     rm -f "$HOUSE"/*.whl
 fi
 rm -f "$HOUSE/requirements.txt"
@@ -100,11 +100,11 @@ echo "$settings" >"$HOUSE/.settings"
 # --- the wheels --------------------------------------------------------------------------------
 
 say "1/4 torch $(pinned torch) for Python $TARGET_VERSION, the $flavour build"
-# shellcheck disable=SC2086 # one argument a line, none of them with spaces
+# shellcheck disable=SC2086 # one argument a line, without spaces
 download $torch_choice
 
-say "2/4 packages without a ready wheel"
-# Pure Python, published as source only: built here, good for every Python.
+say "2/4 packages without a published wheel"
+# A pure Python package; the wheel that is built here works with every Python.
 "$py" -m pip wheel "${quiet[@]}" --no-deps --no-build-isolation --wheel-dir "$HOUSE" \
     "antlr4-python3-runtime==$(pinned antlr4-python3-runtime)"
 fairseq=fairseq-fixed==$(pinned fairseq-fixed)
@@ -121,16 +121,16 @@ if [ "$TARGET_VERSION" = 3.11 ] && ! ls "$HOUSE"/fairseq_fixed-*.whl >/dev/null 
     )
 fi
 
-say "3/4 fairtale${EXTRAS:+ with $EXTRAS} and everything that it needs"
-# Built from a copy: setuptools would leave its build folder here and take old files from it.
+say "3/4 fairtale${EXTRAS:+ with $EXTRAS} and its dependencies"
+# Build from a copy, because setuptools would leave its build folder here and later use old files in it.
 mkdir "$tmp/source"
 cp -R setup.py pyproject.toml LICENSE fairtale user_dir "$tmp/source"
 rm -f "$HOUSE"/fairtale-*.whl
 "$py" -m pip wheel "${quiet[@]}" --no-deps --no-build-isolation --wheel-dir "$tmp/built" \
     "$tmp/source"
-# Given by its path: the name alone might be somebody else's package in the index.
+# Use the path of the wheel, because a package index might have another package of the same name.
 fairtale=$(find "$tmp/built" -name 'fairtale-*.whl')
-# The torch in the folder is named exactly, so that no second build of it comes along.
+# Require exactly the torch in the folder, so that no other build of it is downloaded.
 torch_version=$(find "$HOUSE" -name 'torch-*.whl' -exec basename {} \; | cut -d- -f2)
 download "$fairtale${EXTRAS:+[$EXTRAS]}" "torch===$torch_version" setuptools wheel
 

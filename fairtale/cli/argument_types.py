@@ -1,18 +1,18 @@
-"""Types of arguments, for argparse."""
+"""Types of command-line arguments for argparse."""
 
 import argparse
 
 
 def positive_int(text: str) -> int:
-    """Return a whole number of at least 1."""
-    value = int(text)  # argparse reports the ValueError
+    """Parse a whole number of at least 1."""
+    value = int(text)  # argparse reports the ValueError of other text
     if value < 1:
         raise _argument_error(text, "a whole number of at least 1")
     return value
 
 
 def fraction(text: str) -> float:
-    """Return a number in [0, 1)."""
+    """Parse a number in [0, 1)."""
     value = float(text)
     if not 0.0 <= value < 1.0:
         raise _argument_error(text, "a number of at least 0 and below 1")

@@ -1,9 +1,9 @@
-"""Average the weights of several checkpoints of one training into one.
+"""Average the weights of several checkpoints of one training into one checkpoint.
 
-Give checkpoint files, or a folder with --last N: its newest N checkpoints, those between
-(checkpoint_EPOCH_UPDATE.pt) where there are any, else those at the ends of epochs
-(checkpointEPOCH.pt). The result holds no optimizer state: it is for generation, and for
---finetune-from-model.
+Give two or more checkpoint files, or a folder to average its newest N checkpoints (--last N). Of
+a folder, the checkpoints within epochs (checkpoint_EPOCH_UPDATE.pt) are taken if there are any,
+else those at the ends of epochs (checkpointEPOCH.pt). The result has no optimizer state; it can
+be used for generation and for --finetune-from-model.
 """
 
 from __future__ import annotations
@@ -27,18 +27,24 @@ _BETWEEN, _EPOCH = re.compile(r"checkpoint_\d+_(\d+)\.pt"), re.compile(r"checkpo
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("checkpoint", nargs="+", help="files, or one folder")
-    parser.add_argument("--output", required=True, metavar="FILE", help="the averaged checkpoint")
+    """Add the options of this verb."""
+    parser.add_argument(
+        "checkpoint", nargs="+", help="checkpoint files, or one folder that holds checkpoints"
+    )
+    parser.add_argument(
+        "--output", required=True, metavar="FILE", help="the averaged checkpoint to write"
+    )
     parser.add_argument(
         "--last",
         type=positive_int,
         default=5,
         metavar="N",
-        help="how many checkpoints of a folder (default: %(default)s)",
+        help="number of checkpoints to average from a folder (default: %(default)s)",
     )
 
 
 def run(args: Namespace) -> None:
+    """Run the verb."""
     files = find_checkpoints(args.checkpoint, args.last)
     state = average(files)
     import torch
@@ -49,20 +55,24 @@ def run(args: Namespace) -> None:
 
 
 def find_checkpoints(names: Sequence[str], last: int) -> list[str]:
-    """Return the files that are averaged, the newest first.
+    """Return the files to average, the newest first.
+
+    Args:
+        names: checkpoint files, or one folder.
+        last: number of checkpoints to take from a folder.
 
     Raises:
-        UserError: there are fewer than ``last`` in a folder, or none of them.
+        UserError: a file does not exist, or there are too few checkpoints.
     """
     if not os.path.isdir(names[0]):
         if len(names) < 2:
-            raise UserError(f"{names[0]}: one checkpoint; give two or more, or a folder")
+            raise UserError(f"{names[0]}: only one checkpoint; give two or more, or a folder")
         for name in names:
             if not os.path.isfile(name):
                 raise UserError(f"{name}: no such checkpoint")
         return list(names)
     if len(names) > 1:
-        raise UserError("give one folder, or checkpoint files")
+        raise UserError("give either one folder or checkpoint files")
     for pattern in (_BETWEEN, _EPOCH):
         found = [(int(m[1]), m[0]) for m in map(pattern.fullmatch, os.listdir(names[0])) if m]
         if found:
@@ -79,11 +89,17 @@ def find_checkpoints(names: Sequence[str], last: int) -> list[str]:
 def average(files: Sequence[str]) -> dict[str, Any]:
     """Return the first file's checkpoint with the mean of all files' weights.
 
-    The mean is computed in 64 bits and rounded once. Integers (a version, a fixed gate's mask)
-    must be the same in all files.
+    The mean is computed in 64 bits and rounded once. Tensors of integers or booleans (a version
+    number, the mask of fixed gates) must be equal in all files.
+
+    Args:
+        files: checkpoint files of one model.
+
+    Returns:
+        a checkpoint without optimizer state.
 
     Raises:
-        UserError: a file is no checkpoint, or of another model.
+        UserError: a file is not a checkpoint, or it is a checkpoint of another model.
     """
     import torch
 
@@ -101,7 +117,9 @@ def average(files: Sequence[str]) -> dict[str, Any]:
             if value.is_floating_point():
                 sums[name] += value.to(torch.float64)
             elif not torch.equal(value, sums[name]):
-                raise UserError(f"{path}: {name} differs from that of {files[0]}; no mean of both")
+                raise UserError(
+                    f"{path}: {name} differs from that of {files[0]} and cannot be averaged"
+                )
     for name, value in first["model"].items():
         if value.is_floating_point():
             sums[name] = (sums[name] / len(files)).to(value.dtype)
@@ -112,7 +130,7 @@ def average(files: Sequence[str]) -> dict[str, Any]:
 
 
 def _share_again(weights: Mapping[str, Tensor], averaged: dict[str, Tensor]) -> None:
-    """Make tensors one that are one in the checkpoint, so that they are written once."""
+    """Share the averages of tensors that share memory, so that they are written only once."""
     first: dict[tuple[Any, ...], str] = {}
     for name, value in weights.items():
         if value.numel():
@@ -121,7 +139,7 @@ def _share_again(weights: Mapping[str, Tensor], averaged: dict[str, Tensor]) -> 
 
 
 def _wide(value: Tensor) -> Tensor:
-    """Return a copy, in 64 bits if it has fractions."""
+    """Return a copy of a tensor, in 64 bits if it is a floating-point tensor."""
     import torch
 
     return value.to(torch.float64, copy=True) if value.is_floating_point() else value.clone()

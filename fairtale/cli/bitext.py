@@ -1,12 +1,14 @@
-"""Parallel corpora to clean, tokenised pairs: train, valid and test, one sentence a line.
+"""Clean and tokenise parallel corpora, and write train, valid and test, one sentence a line.
 
-A corpus is a PREFIX of two files, PREFIX.en and PREFIX.ru, whose lines belong together; a
-WMT set in SGML is the PREFIX of PREFIX-src.en.sgm and PREFIX-ref.ru.sgm; other names are
-given as SOURCE,TARGET. Lines are normalised and tokenised as Moses does it (sacremoses).
+A corpus is given as PREFIX and consists of two files, PREFIX.en and PREFIX.ru, that are aligned
+line by line. A WMT set in SGML is given as the PREFIX of PREFIX-src.en.sgm and PREFIX-ref.ru.sgm,
+and other names are given as SOURCE,TARGET. Lines are normalised and tokenised as Moses does it
+(with sacremoses).
 
-Training pairs are left out, and counted, where a side is empty or too long, the lengths do
-not fit, both sides are the same text, the pair occurred before, or valid or test have it.
-Validation and test sets stay whole and in their order. DIR/raw holds them as they were.
+A training pair is left out and counted if a side is empty or too long, if the lengths of its
+sides differ too much, if both sides are equal, if it is a duplicate, or if it also occurs in a
+validation or test set. Validation and test sets are kept complete and in their order; DIR/raw
+holds their text before tokenisation.
 """
 
 import argparse
@@ -40,9 +42,10 @@ from .progress import progress_bar
 from .workers import worker_pool
 
 DEFAULT_VALID_SIZE = 2000
-_TASK_PAIRS = 1000  # long enough to make the transport cheap, short enough to share
+# Pairs sent to a worker at once: enough to amortise the transfer, few enough to share the work.
+_TASK_PAIRS = 1000
 
-Lines = tuple[str, str]  # of source and target
+Lines = tuple[str, str]  # a line of the source and a line of the target
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--valid-size",
         type=positive_int,
         metavar="N",
-        help="without --valid: hold out N training pairs whose sides occur nowhere else "
+        help="without --valid, hold out N training pairs whose sides occur only once "
         f"(default: {DEFAULT_VALID_SIZE})",
     )
     parser.add_argument(
@@ -76,36 +79,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-words",
         type=positive_int,
         default=150,
-        help="tokens of a side at most (default: %(default)s)",
+        help="maximum number of tokens of a side (default: %(default)s)",
     )
     parser.add_argument(
         "--max-ratio",
         type=float,
         default=3.0,
-        help="tokens of the longer side for one of the shorter at most (default: %(default)s)",
+        help="maximum ratio of the lengths of the two sides, in tokens (default: %(default)s)",
     )
     parser.add_argument(
         "--tokenizer",
         choices=TOKENIZERS,
         default="moses",
-        help="how lines become tokens (default: %(default)s)",
+        help="tokenizer of both languages (default: %(default)s)",
     )
     parser.add_argument(
-        "--no-normalize", action="store_true", help="keep quotes and dashes as they are"
+        "--no-normalize", action="store_true", help="do not unify quotes, dashes and spaces"
     )
     parser.add_argument(
         "--escape",
         action="store_true",
-        help="write XML entities as Moses does by default; SentencePiece needs four pieces for one",
+        help="escape special characters as XML entities, as Moses does by default; SentencePiece "
+        "needs about four pieces for an entity",
     )
     parser.add_argument(
         "--keep-duplicates", action="store_true", help="keep repeated training pairs"
     )
     parser.add_argument(
-        "--seed", type=int, default=1, help="random seed of --valid-size (default: 1)"
+        "--seed", type=int, default=1, help="random seed for choosing --valid-size (default: 1)"
     )
     parser.add_argument(
-        "--workers", type=positive_int, default=usable_cpus(), help="processes (default: all CPUs)"
+        "--workers",
+        type=positive_int,
+        default=usable_cpus(),
+        help="number of processes (default: all CPUs)",
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress bar")
 
@@ -137,7 +144,7 @@ def _languages(args: argparse.Namespace) -> tuple[str, str]:
 
 
 def _remove_old(folder: str, args: argparse.Namespace) -> None:
-    """Remove the sets of an earlier run, which may have had more of them."""
+    """Remove the files of an earlier run, which may have had more sets."""
     languages = "|".join(map(re.escape, _languages(args)))
     for name in os.listdir(folder):
         if re.fullmatch(rf"(train|valid|test\d*)\.({languages})", name):
@@ -145,7 +152,7 @@ def _remove_old(folder: str, args: argparse.Namespace) -> None:
 
 
 def _held_names(args: argparse.Namespace) -> dict[str, tuple[str, str]]:
-    """Return the names of validation and test sets as they were given, and by which option."""
+    """Return the given names of the validation and test sets, and the options that gave them."""
     held = {"valid": (args.valid, "--valid")} if args.valid else {}
     for number, name in enumerate(args.test):
         held[f"test{number or ''}"] = (name, "--test")
@@ -155,13 +162,13 @@ def _held_names(args: argparse.Namespace) -> dict[str, tuple[str, str]]:
 def _find_files(
     args: argparse.Namespace,
 ) -> tuple[dict[str, ParallelFiles], dict[str, ParallelFiles]]:
-    """Return the files of the training corpora and of the sets, before anything is read."""
+    """Return the files of the training corpora and of the held-out sets; check the options."""
     if args.source_lang == args.target_lang:
-        raise UserError(f"-s {args.source_lang} -t {args.target_lang}: two languages are needed")
+        raise UserError(f"-s {args.source_lang} -t {args.target_lang}: give two languages")
     if args.valid and args.valid_size:
         raise UserError("--valid and --valid-size: give one of them")
     if args.max_ratio < 1:
-        raise UserError(f"--max-ratio {args.max_ratio}: at least 1")
+        raise UserError(f"--max-ratio {args.max_ratio}: must be at least 1")
     pair = _languages(args)
     corpora = {name: find_parallel(name, *pair, "--source") for name in args.source}
     if len(corpora) != len(args.source):
@@ -177,7 +184,7 @@ def _write_held_out(
     held_out: HeldOut,
     args: argparse.Namespace,
 ) -> int:
-    """Write a set, whole and in its order; return its number of pairs."""
+    """Write a validation or test set with all its pairs in order; return their number."""
     names = [f"{subset}.{lang}" for lang in _languages(args)]
     source, target = languages
     count = 0
@@ -194,13 +201,13 @@ def _write_held_out(
                 stream.write(text + "\n")
             count += 1
         if not count:
-            raise UserError(f"{files.source}: empty; give a set with sentences")
+            raise UserError(f"{files.source} is empty; give a set that holds sentences")
     return count
 
 
 # ----------------------------------------------------------------------- training pairs
 
-_cleaner: PairCleaner | None = None  # set once in each process
+_cleaner: PairCleaner | None = None  # set once in each worker process
 
 
 def _start_worker(cleaner: PairCleaner) -> None:
@@ -225,7 +232,7 @@ def _write_training(
     held_out: HeldOut,
     args: argparse.Namespace,
 ) -> tuple[dict[str, Counter[str]], dict[str, int]]:
-    """Write train and, with --valid-size, valid; return counts by corpus, and sizes."""
+    """Write train and, without --valid, valid; return counts by corpus and sizes by subset."""
     temporary = os.path.join(args.output, ".cleaned.partial")
     try:
         index, counts = _clean_corpora(corpora, cleaner, temporary, args)
@@ -248,7 +255,7 @@ def _write_training(
 def _clean_corpora(
     corpora: dict[str, ParallelFiles], cleaner: PairCleaner, path: str, args: argparse.Namespace
 ) -> tuple[PairIndex, dict[str, Counter[str]]]:
-    """Write what is kept of all corpora to ``path``; return its digests, and counts by corpus."""
+    """Write the clean pairs of all corpora to ``path``; return their index and the counts."""
     index, counts = PairIndex(), dict[str, Counter[str]]()
     with (
         worker_pool(args.workers, _start_worker, cleaner) as pool,
@@ -276,7 +283,7 @@ def _nothing_left(args: argparse.Namespace, counts: dict[str, Counter[str]]) -> 
 
 
 def _divide(cleaned: str, valid: Bools, dropped: Bools, args: argparse.Namespace) -> dict[str, int]:
-    """Copy the pairs that are kept to their files; return their numbers."""
+    """Copy the pairs that are kept to the files of their subsets; return the sizes by subset."""
     sizes = {"train": 0, "valid": 0} if valid.any() else {"train": 0}
     with contextlib.ExitStack() as stack:
         streams = {
@@ -299,7 +306,7 @@ def _divide(cleaned: str, valid: Bools, dropped: Bools, args: argparse.Namespace
 
 
 def _count_later_losses(counts: dict[str, Counter[str]], choice: Choice) -> None:
-    """Add to each corpus what was lost after it had been cleaned."""
+    """Add the leaking and duplicate pairs to the counts of each corpus."""
     start = 0
     for count in counts.values():
         end = start + count["pairs"] - sum(n for key, n in count.items() if key != "pairs")

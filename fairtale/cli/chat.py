@@ -1,6 +1,6 @@
-"""Talk to a dialog model at the terminal; it keeps the history and types replies token by token.
+"""Chat with a dialog model at the terminal. Replies take the whole history into account.
 
-Ctrl-C stops a reply, /new forgets the history, Ctrl-D or /quit ends.
+Ctrl-C stops a reply, /new clears the history, and Ctrl-D or /quit ends the chat.
 """
 
 import argparse
@@ -30,16 +30,18 @@ RENAMED_OPTIONS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the verb's arguments; what concerns decoding has fairseq's names and meanings."""
-    parser.add_argument("checkpoint", help="checkpoint of --task dialog_lm")
+    """Add the options of this verb; decoding options have the names and meanings of fairseq."""
+    parser.add_argument("checkpoint", help="checkpoint of a model trained with --task dialog_lm")
     parser.add_argument(
-        "--data", help="folder with its dict.txt and tokenizer (default: where it was trained)"
+        "--data",
+        metavar="DIR",
+        help="folder with the model's dict.txt and tokenizer (default: the data of its training)",
     )
     parser.add_argument(
         "--sampling-topk",
         type=int,
         metavar="K",
-        help="choose from the K likeliest tokens; 1 is greedy, -1 no limit "
+        help="sample from the K most probable tokens; 1 decodes greedily, -1 sets no limit "
         f"(default: {DEFAULT_TOPK}, or -1 with --sampling-topp)",
     )
     parser.add_argument(
@@ -47,59 +49,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=-1.0,
         metavar="P",
-        help="choose from the likeliest tokens that have this probability together; "
-        "-1 is no limit (default: %(default)s)",
+        help="sample from the most probable tokens whose total probability is P; -1 sets no "
+        "limit (default: %(default)s)",
     )
     parser.add_argument(
-        "--temperature", type=float, default=1.0, help="divides the logits (default: %(default)s)"
+        "--temperature",
+        type=float,
+        default=1.0,
+        metavar="T",
+        help="divisor of the logits (default: %(default)s)",
     )
     parser.add_argument(
         "--max-len-b",
         type=positive_int,
         metavar="N",
-        help=f"most tokens of a reply (default: {DEFAULT_MAX_LEN}, or the longest that the model "
-        "has learned if that is shorter)",
+        help=f"maximum number of tokens of a reply (default: {DEFAULT_MAX_LEN}, or the maximum "
+        "length in training if that is shorter)",
     )
     parser.add_argument(
         "--min-len",
         type=int,
         default=1,
         metavar="N",
-        help="least tokens of a reply (default: %(default)s)",
+        help="minimum number of tokens of a reply (default: %(default)s)",
     )
     parser.add_argument(
         "--no-repeat-ngram-size",
         type=int,
         default=3,
         metavar="N",
-        help="repeat no n-gram of the reply; 0 is off (default: %(default)s)",
+        help="do not repeat an N-gram within a reply; 0 disables this (default: %(default)s)",
     )
     parser.add_argument(
         "--block-context-ngram",
         type=int,
         default=0,
         metavar="N",
-        help="repeat no n-gram of the history; 0 is off (default: %(default)s)",
+        help="do not repeat an N-gram of the history; 0 disables this (default: %(default)s)",
     )
     parser.add_argument(
-        "--steer-words", metavar="FILE", help="make the words of this file likelier; one a line"
+        "--steer-words", metavar="FILE", help="make the words of this file, one a line, likelier"
     )
     parser.add_argument(
         "--steer-weight",
         type=float,
         metavar="W",
-        help="added to the logits of the words in --steer-words (default: 2)",
+        help="value added to the logits of the words in --steer-words (default: 2)",
     )
     parser.add_argument(
-        "--seed", type=int, help="random seed; the same one repeats the same replies"
+        "--seed", type=int, help="random seed of sampling; makes replies reproducible"
     )
-    parser.add_argument("--cpu", action="store_true", help="use no GPU")
+    parser.add_argument("--cpu", action="store_true", help="use the CPU even if there is a GPU")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Load the model, then answer what is said until the input ends."""
+    """Load the model, then answer the user's lines until the input ends."""
     options = decoding_options(args)
-    register()  # before anything imports fairseq, which is noisy without it
+    register()  # must precede the first import of fairseq, which logs and warns without it
     from ..generation.session import Session
     from ..generation.writers import Kind
 
@@ -109,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     session.check(options)
     generator = session.new_generator(options.seed)
     if hasattr(sys.stdin, "reconfigure"):
-        sys.stdin.reconfigure(errors="surrogateescape")  # a strict one would end the chat
+        sys.stdin.reconfigure(errors="surrogateescape")  # a line that is not UTF-8 is reported
     history: list[str] = []
     for number in itertools.count(1):
         said = _ask(number)
@@ -120,8 +126,8 @@ def run(args: argparse.Namespace) -> int:
         elif said:
             try:
                 parts = session.stream([*history, said], options, generator)
-            except UserError as error:  # nothing in it that the model can read
-                _complain(error)
+            except UserError as error:  # the model cannot read the line
+                _print_error(error)
                 continue
             history.append(said)
             reply = _type(parts)
@@ -131,11 +137,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def decoding_options(args: argparse.Namespace) -> DecodingOptions:
-    """Return how to decode; those options that concern the whole session are checked as well.
+    """Return the decoding options of the command line, after checking that they are consistent.
 
     Raises:
-        UserError: names every option that would do nothing, or something else, with its value and
-            the rule.
+        UserError: an option is out of range or would have no effect.
     """
     given = vars(args)
     check_sampling(given)
@@ -143,7 +148,7 @@ def decoding_options(args: argparse.Namespace) -> DecodingOptions:
 
 
 def _ask(number: int) -> str | None:
-    """Read a line, the ``number``-th; None at the end of the input, "" if it is not UTF-8."""
+    """Read line ``number`` of the input; return None at its end, and "" if it is not UTF-8."""
     try:
         line = input("you: " if sys.stdin.isatty() else "")
         check_utf8(line, number)
@@ -151,17 +156,17 @@ def _ask(number: int) -> str | None:
         print()
         return None
     except UserError as error:
-        _complain(error)
+        _print_error(error)
         return ""
     return " ".join(line.split())
 
 
-def _complain(error: UserError) -> None:
+def _print_error(error: UserError) -> None:
     print(f"error: {error}", file=sys.stderr, flush=True)
 
 
 def _type(parts: Iterable[str]) -> str:
-    """Print the parts of a reply as they come; return it."""
+    """Print the parts of a reply as they are generated; return the whole reply."""
     reply = ""
     print("bot: " if sys.stdin.isatty() else "", end="", flush=True)
     try:

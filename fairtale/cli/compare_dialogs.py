@@ -1,9 +1,9 @@
-"""Compare dialog models in one Markdown table: bits per response token, figures of their replies.
+"""Compare dialog models in one Markdown table: bits per response token, and scores of replies.
 
-For each model are given its name, what fairseq-generate has printed with it, and the log of
-fairseq-validate in the simple format (- where there is none: an insertion model's loss is no
-probability of the response). The figures are those of `fairtale score-dialog`: BLEU, chrF,
-distinct-1/2, length in words and F1 of each model's first replies.
+For each model give --model NAME REPLIES LOG: its name, the output of fairseq-generate, and the log
+of fairseq-validate --log-format simple. LOG may be - if there is none, as for an insertion
+transformer, whose loss is not a probability of the response. The scores are those of `fairtale
+score-dialog` for the first reply to each dialog: BLEU, chrF, distinct-1/2, length in words and F1.
 """
 
 import argparse
@@ -18,8 +18,9 @@ _HEADS = ("BLEU", "chrF", "distinct-1", "distinct-2", "length", "F1")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this verb."""
     parser.add_argument(
-        "references", metavar="REF", help="responses that people wrote, as for score-dialog"
+        "references", metavar="REF", help="reference responses, as for score-dialog"
     )
     parser.add_argument(
         "--model",
@@ -27,12 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar=("NAME", "REPLIES", "LOG"),
-        help="may be repeated",
+        help="a model, its replies, and its validation log; may be repeated",
     )
-    parser.add_argument("--subset", help="of the validation in LOG (default: any)")
+    parser.add_argument("--subset", help="validation subset to read from LOG (default: any)")
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run the verb."""
     references = [line.split("\t")[-1] for line in read_text_lines(args.references)]
     scorer = DialogScorer("13a")
     rows = []
@@ -41,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
         if len(candidates) != len(references):
             raise UserError(
                 f"{path} has replies to {len(candidates)} dialogs, {args.references} has "
-                f"{len(references)} references: they must be of the same set"
+                f"{len(references)} references: both must belong to the same dialogs"
             )
         replies = [group[0] for group in candidates]
         bits = "-" if log == "-" else f"{last_validation(log, args.subset)['nll_loss']:g}"

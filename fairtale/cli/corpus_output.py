@@ -1,7 +1,8 @@
-"""What the verbs that clean a corpus share: its options, its subsets, its report.
+"""Options and output of the verbs that clean a corpus: the subsets and the report.
 
-The files of a corpus, one for each subset and ``report.json``, take their names together at the
-end: after an error or an interrupt those of an earlier run are untouched.
+The files of a corpus, one for each subset and ``report.json``, are renamed to their names only
+after all of them are written. After an error or an interrupt, the files of an earlier run are
+untouched.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from .progress import progress_bar
 
 
 class AddsArguments(Protocol):
-    """A parser, or a group of its arguments."""
+    """A parser or an argument group."""
 
     def add_argument(self, *names: str, **options: Any) -> argparse.Action:
         """Add one argument."""
@@ -30,12 +31,12 @@ class AddsArguments(Protocol):
 
 def add_source_arguments(parser: AddsArguments, formats: Iterable[str]) -> None:
     """Add the options that name sources, their format and the folder for the results."""
-    parser.add_argument("source", nargs="+", help="file or folder; several are read in this order")
+    parser.add_argument("source", nargs="+", help="files or folders, which are read in this order")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
     parser.add_argument(
         "--format",
         choices=tuple(formats),
-        help="format of every file, where recognition by itself goes wrong",
+        help="format of all files (default: detected for each file)",
     )
 
 
@@ -46,7 +47,8 @@ def add_split_arguments(parser: AddsArguments, extension: str) -> None:
             f"--{name}",
             type=fraction,
             default=0.005,
-            help=f"share for {name}.{extension} (default: %(default)s)",
+            metavar="SHARE",
+            help=f"share of the corpus for {name}.{extension} (default: %(default)s)",
         )
     parser.add_argument(
         "--seed", type=int, default=1, help="random seed of the split (default: %(default)s)"
@@ -55,14 +57,15 @@ def add_split_arguments(parser: AddsArguments, extension: str) -> None:
 
 @dataclass(frozen=True)
 class CorpusOutput:
-    """Where a corpus is written, and into which subsets.
+    """The folder and the subsets to which a corpus is written.
 
     Args:
-        folder: for the results.
-        one, many: what the corpus consists of, for messages: ``story``, ``stories``.
-        extension: of the subsets' files.
-        shares: of the subsets ``valid`` and ``test``, in [0, 1); one of share 0 is not written.
-        named: subsets that have source files of their own; they are written whatever their share.
+        folder: folder for the results.
+        one, many: noun for a sample in messages, singular and plural: ``story``, ``stories``.
+        extension: extension of the files.
+        shares: shares of the subsets ``valid`` and ``test``, in [0, 1); a subset with share 0 is
+            not written.
+        named: subsets with source files of their own, which are written whatever their share.
         quiet: show no progress bar.
     """
 
@@ -76,11 +79,11 @@ class CorpusOutput:
 
     @property
     def wanted(self) -> list[str]:
-        """The subsets that are written."""
+        """The subsets to write."""
         return [s for s in SUBSETS if s == "train" or self.shares[s] > 0 or s in self.named]
 
     def path(self, subset: str) -> str:
-        """Return the file of a subset."""
+        """Return the path of the file of a subset."""
         return os.path.join(self.folder, f"{subset}.{self.extension}")
 
 
@@ -91,22 +94,23 @@ def write_corpus(
     paths: Iterable[str],
     settings: Mapping[str, Any],
 ) -> None:
-    """Write the subsets of a corpus and ``report.json``, and print what was read.
+    """Write the subsets of a corpus and ``report.json``, and print the report.
 
     Args:
-        output: where and into which subsets.
-        read: reads the corpus: given a function to be called with each number of bytes read,
-            it yields ``(subset, line)``.
-        report: what ``read`` fills.
+        output: the folder and the subsets.
+        read: a function that reads the corpus and yields ``(subset, line)``. Its argument is a
+            function that it calls with the number of bytes it has just read.
+        report: the report that ``read`` fills.
         paths: the source files.
-        settings: what else ``report.json`` holds; ``sources`` are those that were asked for.
+        settings: further entries of ``report.json``; ``sources`` are the sources as given by the
+            user.
 
     Raises:
         UserError: nothing was read, or a subset is empty.
     """
     counts = dict.fromkeys(output.wanted, 0)
     with contextlib.ExitStack() as stack:
-        # the report takes its name last
+        # The first file that is entered is renamed last, so that the report completes the folder.
         report_file = stack.enter_context(whole_file(os.path.join(output.folder, "report.json")))
         files = {name: stack.enter_context(whole_file(output.path(name))) for name in counts}
         total = sum(map(os.path.getsize, paths))
@@ -118,7 +122,7 @@ def write_corpus(
             counts[subset] += 1
         _check_counts(output, report, counts, settings["sources"])
         write_json({**report.as_dict(), "subsets": counts, **settings}, report_file)
-    for name in set(SUBSETS) - set(counts):  # none is left of an earlier run
+    for name in set(SUBSETS) - set(counts):  # remove further subsets of an earlier run
         with contextlib.suppress(FileNotFoundError):
             os.unlink(output.path(name))
     for text in report.lines():
@@ -129,7 +133,7 @@ def write_corpus(
 def _check_counts(
     output: CorpusOutput, report: CorpusReport, counts: Mapping[str, int], sources: Iterable[str]
 ) -> None:
-    """Refuse an empty subset, which fairseq would only notice much later, in other words."""
+    """Refuse an empty subset here, because fairseq reports it later and less clearly."""
     if not report.num_kept:
         reasons = "; ".join(f"{kind}: {count}" for kind, count in report.skipped.items())
         places = [place for named in report.places.values() for place in named]
@@ -142,7 +146,9 @@ def _check_counts(
         if count:
             continue
         if name in output.named:
-            raise UserError(f"--split-by-name: no {output.one} is left of the {name} files")
+            raise UserError(
+                f"--split-by-name: no {output.one} of the {name} files is left after cleaning"
+            )
         share = output.shares.get(name)
         asked = f"--{name} {share} of " if share is not None else "the rest of "
         raise UserError(
@@ -158,5 +164,5 @@ def write_json(values: Mapping[str, Any], stream: Any) -> None:
 
 
 def summary(counts: Mapping[str, int], folder: str) -> str:
-    """Return a line that says how much each subset of ``folder`` holds."""
+    """Return one line with the sizes of the subsets of ``folder``."""
     return f"{', '.join(f'{name} {count}' for name, count in counts.items())} -> {folder}"

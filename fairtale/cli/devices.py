@@ -1,4 +1,4 @@
-"""The devices that a verb computes on."""
+"""Choose the device and the number of processes of a verb."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 def find_device(cpu: bool = False) -> torch.device:
-    """Return the first GPU that torch sees, or else the CPU.
+    """Return the first GPU that torch sees, or the CPU if there is none.
 
-    ``CUDA_VISIBLE_DEVICES`` chooses among several GPUs, as for fairseq's commands.
+    ``CUDA_VISIBLE_DEVICES`` selects one of several GPUs, as for fairseq's commands.
 
     Args:
-        cpu: use no GPU, even if there is one (``--cpu``).
+        cpu: return the CPU even if there is a GPU (``--cpu``).
 
     Raises:
-        UserError: there is a GPU that does not work.
+        UserError: there is a GPU, but it does not work.
     """
     import torch
 
@@ -30,18 +30,18 @@ def find_device(cpu: bool = False) -> torch.device:
         return torch.empty(0, device="cuda").device
     except (RuntimeError, AssertionError) as error:  # torch raises the latter without CUDA
         reason = str(error).splitlines()[0]
-        raise UserError(f"the GPU cannot be used ({reason}); give --cpu to use none") from None
+        raise UserError(f"the GPU cannot be used ({reason}); give --cpu to use the CPU") from None
 
 
 def to_device(sample: Any, device: torch.device) -> Any:
-    """Return fairseq's nested sample on a device that :func:`find_device` has found."""
+    """Return a batch of fairseq, a nested structure of tensors, on a device."""
     from fairseq import utils
 
     return utils.move_to_cuda(sample, device) if device.type == "cuda" else sample
 
 
 def usable_cpus() -> int:
-    """Return how many CPUs this process may use; a container or Slurm may grant fewer than all."""
+    """Return how many CPUs this process may use, which a container or Slurm may restrict."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

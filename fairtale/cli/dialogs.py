@@ -1,13 +1,13 @@
 """Clean dialog corpora and split them into train.tsv, valid.tsv and test.tsv.
 
-Reads Amazon's questions and answers (one Python dict a line; nothing is executed), PolyAI's
-conversational-datasets (JSON lines or TFRecord), JSON lines with "turns", CSV with the
-columns Q and A, turns separated by tabs, and subtitles, one line a turn; files or folders,
-plain or gzip, each recognised by itself. Writes one response a line behind the turns that it
-answers, separated by tabs, and report.json.
+The sources are files or folders, plain or gzip, whose formats are detected: Amazon's questions
+and answers (one Python dict a line; nothing is executed), PolyAI's conversational-datasets (JSON
+lines or TFRecord), JSON lines with "turns", CSV with the columns Q and A, turns separated by
+tabs, and subtitles with one turn a line. Each output line holds one response after the turns
+that precede it, separated by tabs. report.json counts what was left out.
 
-All dialogs of one document, conversation, product or question go to the same subset, chosen
-by a hash of the seed and that group.
+All dialogs of a document, conversation, product or question go to the same subset, which is
+chosen by a hash of the seed and that group.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from ..errors import UserError
 from .argument_types import positive_int
 from .corpus_output import CorpusOutput, add_source_arguments, add_split_arguments, write_corpus
 
-# What report.json says of the options.
+# Options whose values are written to report.json.
 _SETTINGS = (
     *("valid", "test", "seed", "split_by_name", "format", "max_context_turns", "dedupe"),
     *("keep_asides", "keep_punctuation", "min_chars", "max_chars", "allow_equal"),
@@ -29,7 +29,7 @@ _SETTINGS = (
 
 
 def _whole_number(text: str) -> int:
-    """Return an option's value; an argparse type for 0, 1, 2, ..."""
+    """Parse a whole number of at least 0."""
     return 0 if text == "0" else positive_int(text)
 
 
@@ -40,50 +40,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-context-turns",
         type=_whole_number,
         default=DEFAULT_MAX_CONTEXT_TURNS,
-        help="turns before the query that are kept (default: %(default)s)",
+        metavar="N",
+        help="maximum number of turns before the query (default: %(default)s)",
     )
     cleaning = parser.add_argument_group("cleaning")
     cleaning.add_argument(
-        "--keep-asides", action="store_true", help="do not remove bracketed text, as [music]"
+        "--keep-asides", action="store_true", help="do not remove bracketed text such as [music]"
     )
     cleaning.add_argument(
         "--keep-punctuation",
         action="store_true",
-        help="do not strip dashes, notes, commas and quotation marks around a turn "
-        "(what ends a sentence always stays)",
+        help="do not strip dashes, music notes, commas and quotation marks around a turn "
+        "(punctuation that ends a sentence is never stripped)",
     )
     cleaning.add_argument(
         "--min-chars",
         type=positive_int,
         default=1,
-        help="fewest characters of query and of response, after cleaning (default: %(default)s)",
+        metavar="N",
+        help="minimum length of query and response after cleaning (default: %(default)s)",
     )
     cleaning.add_argument(
         "--max-chars",
         type=positive_int,
         default=DEFAULT_MAX_CHARS,
-        help="most characters of query and of response; context is cut at a longer turn "
+        metavar="N",
+        help="maximum length of query and response; a longer turn ends the context "
         "(default: %(default)s)",
     )
     cleaning.add_argument(
         "--allow-equal", action="store_true", help="keep responses that equal their query"
     )
     cleaning.add_argument(
-        "--dedupe", action="store_true", help="keep one of several dialogs with equal turns"
+        "--dedupe", action="store_true", help="keep only one of several dialogs with equal turns"
     )
     cleaning.add_argument(
         "--strict",
         action="store_true",
-        help="a damaged record (not UTF-8, not JSON, code, a wrong checksum) is an error, "
-        "not a counted loss",
+        help="stop with an error at a damaged record (not UTF-8, not JSON, code, a wrong "
+        "checksum) instead of leaving it out",
     )
     split = parser.add_argument_group("split")
     add_split_arguments(split, "tsv")
     split.add_argument(
         "--split-by-name",
         action="store_true",
-        help="a file named test* is test as a whole, valid* or dev* is valid; a subset that "
-        "has such files gets no share of the others",
+        help="assign files named test* to test, and files named valid* or dev* to valid; a subset "
+        "that has such files gets no share of the other files",
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress bar")
 
@@ -92,7 +95,9 @@ def run(args: argparse.Namespace) -> None:
     """Run the verb."""
     report = DialogReport(strict=args.strict)
     if args.min_chars > args.max_chars:
-        raise UserError(f"--min-chars {args.min_chars}: not above --max-chars {args.max_chars}")
+        raise UserError(
+            f"--min-chars {args.min_chars}: must not be above --max-chars {args.max_chars}"
+        )
     cleaning = Cleaning(
         remove_asides=not args.keep_asides,
         strip_punctuation=not args.keep_punctuation,
@@ -129,7 +134,7 @@ def _shares(args: argparse.Namespace, paths: list[str]) -> tuple[dict[str, float
     """Return the shares of valid and test, and the subsets that have files of their own.
 
     Raises:
-        UserError: with --split-by-name no file is named after valid or test.
+        UserError: with ``--split-by-name``, no file is named after valid or test.
     """
     shares = {"valid": args.valid, "test": args.test}
     if not args.split_by_name:

@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all."""
+"""Write files atomically."""
 
 import contextlib
 import os
@@ -11,13 +11,16 @@ from typing import IO, Any
 def whole_file(path: str | os.PathLike[str], mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
     """Open ``path`` for writing so that it appears complete or not at all.
 
-    The text goes to a temporary file in the same folder, which takes the name at the end. After
-    an error, an interrupt or a crash the old file, if any, is untouched.
+    The content is written to a temporary file in the same folder, which is renamed at the end.
+    After an error, an interrupt or a crash, an existing file is untouched.
 
     Args:
-        path: its folder is made if it is missing.
-        mode: as of ``open``; text is UTF-8 with line feeds unless ``options`` say otherwise.
-        options: of ``open``.
+        path: the file to write; its folder is created if it does not exist.
+        mode: mode of ``open``; text is UTF-8 with line feeds unless ``options`` say otherwise.
+        options: further arguments of ``open``.
+
+    Yields:
+        the open file.
     """
     folder, name = os.path.split(os.path.abspath(path))
     os.makedirs(folder, exist_ok=True)
@@ -28,8 +31,9 @@ def whole_file(path: str | os.PathLike[str], mode: str = "w", **options: Any) ->
         with os.fdopen(handle, mode, **options) as stream:
             yield stream
             stream.flush()
-            os.fsync(stream.fileno())  # or a power cut leaves the new name on empty blocks
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's 0600 would hide it from the group
+            # Without this, a power failure may leave an empty file under the new name.
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp creates files with mode 0600
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

@@ -1,18 +1,18 @@
-"""Run a training command on this machine's devices, with an update of the wanted size.
+"""Run fairseq-train on the devices of this machine, with a given number of tokens in an update.
 
   fairtale launch --update-tokens 131072 --max-tokens 16384 fairseq-train DATA ...
 
-adds --max-tokens, --update-freq and the precision (or --cpu) to the command, and starts it by
-torchrun where several GPUs are used. An update has
+The verb adds --max-tokens, --update-freq and the precision (or --cpu) to the command, and starts
+it with torchrun if it uses several GPUs. An update then has
 
   devices x max-tokens x update-freq
 
-tokens, padding included, and never fewer than --update-tokens. The environment's N_GPUS says
-how many GPUs are used (default: all that torch sees); 0 trains on the CPU.
+tokens, including padding, which are at least --update-tokens. The environment variable N_GPUS
+sets the number of GPUs (default: all that torch sees); N_GPUS=0 trains on the CPU.
 
---precision auto is bf16 on a GPU that computes with it, and fp16 on others. On a CPU the
-faster one depends on the processor, so matrix products are timed in fp32 and in bf16; a
-training that goes on keeps its precision. A precision that the command itself asks for wins.
+With --precision auto, training is in bf16 on a GPU that supports it, and in fp16 on other GPUs.
+On a CPU, matrix products are timed in fp32 and bf16, and the faster precision is used, but a
+resumed training keeps its precision. A precision option in the command itself takes precedence.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from .usage import short_errors
 logger = logging.getLogger(__name__)
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-# Options of fairseq-train that choose a precision.
+# Options of fairseq-train that set a precision.
 _CHOOSE_PRECISION = frozenset(
     ("--fp16", "--bf16", "--amp", "--tpu", "--memory-efficient-fp16", "--memory-efficient-bf16")
 )
@@ -43,53 +43,64 @@ _ROWS_TIMED = 256
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this verb."""
     short_errors(parser)
     numbers = {
-        "--update-tokens": "tokens of one update, all devices together",
+        "--update-tokens": "minimum number of tokens of one update on all devices together",
         "--max-tokens": "tokens of one batch on one device (default: update-tokens / devices)",
-        "--cpu-update-tokens": "likewise, without a GPU (default: --update-tokens)",
-        "--cpu-max-tokens": "likewise, without a GPU (default: --max-tokens)",
+        "--cpu-update-tokens": "value of --update-tokens on a CPU (default: --update-tokens)",
+        "--cpu-max-tokens": "value of --max-tokens on a CPU (default: --max-tokens)",
     }
     for name, text in numbers.items():
         needed = name == "--update-tokens"
         parser.add_argument(name, type=positive_int, required=needed, metavar="N", help=text)
     parser.add_argument(
-        "--precision", choices=PRECISIONS, default="auto", help="(default: %(default)s)"
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="precision of the training (default: %(default)s)",
     )
     parser.add_argument(
         "--width",
         type=positive_int,
         default=512,
         metavar="N",
-        help="width of the model whose products are timed on a CPU (default: %(default)s)",
+        help="width of the model, for timing matrix products on a CPU (default: %(default)s)",
     )
     parser.add_argument(
-        "--print", action="store_true", dest="only_print", help="print the command, do not run it"
+        "--print",
+        action="store_true",
+        dest="only_print",
+        help="print the command instead of running it",
     )
     parser.add_argument(
-        "command", nargs=argparse.REMAINDER, metavar="COMMAND", help="fairseq-train and its words"
+        "command",
+        nargs=argparse.REMAINDER,
+        metavar="COMMAND",
+        help="fairseq-train and its arguments",
     )
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run the verb."""
     if not args.command:
-        raise UserError("COMMAND is missing: name fairseq-train and its words")
+        raise UserError("COMMAND is missing: give fairseq-train and its arguments")
     words = compose(args, os.environ.get("N_GPUS"))
     if args.only_print:
         print(shlex.join(words))
         return
     sys.stdout.flush()
     sys.stderr.flush()
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and a command inherits that
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the command would inherit Python's SIG_IGN
     os.execvp(words[0], words)
 
 
 class Update(NamedTuple):
-    """How an update is divided."""
+    """The division of an update into batches."""
 
     devices: int
-    max_tokens: int
-    frequency: int  # batches of one device
+    max_tokens: int  # tokens of one batch
+    frequency: int  # batches of one device in an update
 
     def __str__(self) -> str:
         tokens = self.devices * self.max_tokens * self.frequency
@@ -97,10 +108,12 @@ class Update(NamedTuple):
 
 
 def divide_update(devices: int, update_tokens: int, max_tokens: int | None) -> Update:
-    """Return how ``devices`` share an update of at least ``update_tokens`` tokens.
+    """Divide an update of at least ``update_tokens`` tokens among devices.
 
     Args:
-        max_tokens: of one batch on one device; None is an equal share of the update.
+        devices: number of devices.
+        update_tokens: minimum number of tokens of an update.
+        max_tokens: tokens of one batch on one device; None for one batch per device and update.
     """
     if max_tokens is None:
         max_tokens = -(-update_tokens // devices)
@@ -108,14 +121,14 @@ def divide_update(devices: int, update_tokens: int, max_tokens: int | None) -> U
 
 
 def compose(args: argparse.Namespace, asked_gpus: str | None) -> list[str]:
-    """Return the words of the whole command.
+    """Return the whole command as a list of words.
 
     Args:
         args: the options of this verb.
-        asked_gpus: the value of ``N_GPUS``, if it is set.
+        asked_gpus: the value of the environment variable ``N_GPUS``, or None if it is not set.
 
     Raises:
-        UserError: ``N_GPUS`` is no number, or the command is not installed.
+        UserError: ``N_GPUS`` is not a whole number, or the command is not installed.
     """
     num_gpus = _num_gpus(asked_gpus)
     update_tokens, max_tokens = args.update_tokens, args.max_tokens
@@ -123,10 +136,10 @@ def compose(args: argparse.Namespace, asked_gpus: str | None) -> list[str]:
         update_tokens = args.cpu_update_tokens or update_tokens
         max_tokens = args.cpu_max_tokens or max_tokens
     update = divide_update(max(num_gpus, 1), update_tokens, max_tokens)
-    logger.info("== an update: %s", update)
+    logger.info("== devices x max-tokens x update-freq: %s", update)
     precision = args.precision
     if _CHOOSE_PRECISION & set(args.command):
-        precision = "fp32"  # nothing to add
+        precision = "fp32"  # the command sets its own precision, so no option is added
     elif precision == "auto":
         precision = (
             _precision_of_gpu()
@@ -149,7 +162,7 @@ def compose(args: argparse.Namespace, asked_gpus: str | None) -> list[str]:
 def _num_gpus(asked: str | None) -> int:
     if asked:
         if not asked.isdecimal():
-            raise UserError(f"N_GPUS={asked}: a whole number; 0 trains on the CPU")
+            raise UserError(f"N_GPUS={asked}: must be a whole number; 0 trains on the CPU")
         return int(asked)
     import torch
 
@@ -163,15 +176,16 @@ def _precision_of_gpu() -> str:
     import torch
 
     if not torch.cuda.is_available():
-        return "fp32"  # N_GPUS asks for GPUs that are not there; fairseq-train will say so
+        return "fp32"  # there are no GPUs although N_GPUS requests them; fairseq-train reports it
     return "bf16" if torch.cuda.is_bf16_supported(False) else "fp16"
 
 
 def _precision_of_resumed(command: Sequence[str]) -> str | None:
-    """Return the precision of the training that ``command`` goes on with; None for a new one.
+    """Return the precision of the training that ``command`` resumes; None for a new training.
 
-    fairseq cannot go on in another one, and the measurement may come out otherwise today. The
-    log that the recipes write tells; where there is none, it was the default, fp32.
+    fairseq cannot resume a training in another precision, and a new measurement might choose
+    another one. The precision is read from the train.log that the scripts write; without a log it
+    is taken to be fairseq's default, fp32.
     """
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--save-dir", default="checkpoints")
@@ -180,7 +194,7 @@ def _precision_of_resumed(command: Sequence[str]) -> str | None:
         return None
     log = os.path.join(save_dir, "train.log")
     precision = (last_precision(log) if os.path.isfile(log) else None) or "fp32"
-    logger.info("== training goes on in %s, as it began (--precision decides otherwise)", precision)
+    logger.info("== resuming in %s, as the training began (--precision overrides this)", precision)
     return precision
 
 
@@ -189,7 +203,7 @@ def _precision_of_cpu(width: int) -> str:
     fastest = max(rates, key=rates.__getitem__)
     figures = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items())
     logger.info(
-        "== matrix products on this CPU: %s; so training is in %s (--precision decides otherwise)",
+        "== matrix products on this CPU: %s; training in %s (--precision overrides this)",
         figures,
         fastest,
     )
@@ -197,14 +211,14 @@ def _precision_of_cpu(width: int) -> str:
 
 
 def time_products(width: int) -> dict[str, float]:
-    """Return the rates of matrix products on this CPU in fp32 and in bf16, in FLOP/s.
+    """Return the speed of matrix products on this CPU in fp32 and bf16, in FLOP/s by precision.
 
-    The products are those of a feed-forward layer and its gradients, with as many threads as
-    torch uses here. Both precisions take turns, so that other work on the machine slows both,
-    and the best turn of each counts.
+    The products are those of a feed-forward layer and its gradients, with torch's number of
+    threads. The precisions alternate, so that other work on the machine slows both, and the
+    fastest run of each counts.
 
     Args:
-        width: of the model; the layer is four times as wide.
+        width: width of the model; the feed-forward layer is four times as wide.
     """
     import torch
     from torch.nn.functional import linear
@@ -221,7 +235,7 @@ def time_products(width: int) -> dict[str, float]:
     with fast_fp32_products():
         steps = {"fp32": make_step(torch.float32), "bf16": make_step(torch.bfloat16)}
         for step in steps.values():
-            step()  # the first one prepares kernels
+            step()  # warm up
         seconds = dict.fromkeys(steps, float("inf"))
         end = time.perf_counter() + _SECONDS_OF_TIMING
         while True:

@@ -1,9 +1,9 @@
-"""Show how a training gets on: its log on standard input, updates and samples on standard output.
+"""Summarise the log of a running training, which is read from standard input.
 
   bash train.sh ... | fairtale log progress
 
-Printed are the perplexities of updates and of validations, the first sample of each validation
-(see --sample-prompts of the tasks), and lines that name an error.
+The verb prints the perplexities of updates and validations, the first sample of each validation
+(see the tasks' option --sample-prompts), and lines that report an error.
 """
 
 import argparse
@@ -12,26 +12,27 @@ import sys
 
 from ..data.training_log import parse_line
 
-# as generation/sample_log.py writes them: the prompt, a bar, the continuation
+# The format of generation/sample_log.py: the prompt, a vertical bar, the continuation.
 _SAMPLE = re.compile(r"sample 0 @ \d+ updates: ([^|]*)\|?(.*)")
 _ERROR = re.compile(r"^error|^Traceback|Error")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    pass
+    """Add nothing: the verb has no options."""
 
 
 def run(args: argparse.Namespace) -> None:
-    # Samples may hold any bytes; a strange one must not end the view of a long training.
+    """Run the verb."""
+    # Samples may be invalid UTF-8, which must not end this command during a long training.
     sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
     for line in sys.stdin:
-        told = describe(line)
-        if told is not None:
-            print(told, flush=True)
+        text = describe(line)
+        if text is not None:
+            print(text, flush=True)
 
 
 def describe(line: str) -> str | None:
-    """Return what to tell about a line of the log, None to leave it out."""
+    """Return the text to print for a line of the log, or None to print nothing."""
     line = line.rstrip("\n")
     sample = _SAMPLE.search(line)
     if sample:

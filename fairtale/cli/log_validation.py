@@ -1,7 +1,7 @@
-"""Print what a validation has found, out of a log of fairseq-validate or fairseq-train.
+"""Print the results of validations, from a log of fairseq-validate or fairseq-train.
 
-These are the lines about the data and those with the losses of each subset; everything else
-in the log is left out.
+The verb prints the lines about the data and the lines with the losses of each subset. All other
+lines of the log are left out.
 """
 
 import argparse
@@ -12,17 +12,23 @@ import sys
 from ..data.training_log import parse_line
 from ..errors import UserError
 
-# What the library's data rooms report, as: ... | INFO | fairtale.data.story.dataset | valid: ...
+# Log lines of fairtale.data: ... | INFO | fairtale.data.story.dataset | valid: ...
 _ABOUT_DATA = re.compile(r"\| INFO \| fairtale\.data\.\S+ \|")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this verb."""
     parser.add_argument(
-        "log", metavar="LOG", nargs="?", default="-", help="(default: -, standard input)"
+        "log",
+        metavar="LOG",
+        nargs="?",
+        default="-",
+        help="log file; - for standard input (default: -)",
     )
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run the verb."""
     found = False
     with contextlib.ExitStack() as stack:
         stream = sys.stdin

@@ -1,9 +1,9 @@
-"""``fairtale VERB``: find the verb, import its file alone, run it, and report its errors.
+"""The command ``fairtale VERB``: import the module of a verb, run it, and report errors.
 
-A verb's file has ``add_arguments(parser)`` and ``run(args)``, which returns an exit status or None.
-It may declare ``RENAMED_OPTIONS``, from old names of options to new ones: an old name on the
-command line is refused with the new one. Abbreviations of options are accepted, as always with
-argparse.
+The module of a verb defines ``add_arguments(parser)`` and ``run(args)``, which returns an exit
+status or None. It may define ``RENAMED_OPTIONS``, a mapping from old to new names of options: an
+old name on the command line is refused with an error that gives the new name. Options may be
+abbreviated, as usual with argparse.
 """
 
 import argparse
@@ -15,58 +15,58 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ..errors import UserError
 
-# verb -> (module of this folder, what it does). The help is kept here so that
-# `fairtale --help` imports no verb.
+# verb -> (module, help text). The help texts are defined here, so that `fairtale --help` does not
+# import the verbs.
 VERBS = {
     "stories": (".stories", "clean story files and split them into train, valid and test"),
     "dialogs": (".dialogs", "clean dialog corpora and split them into train, valid and test"),
     "bitext": (".bitext", "clean and tokenise parallel corpora for translation"),
-    "prepare stories": (".prepare_stories", "story files to binarised data, all steps in one"),
-    "prepare dialogs": (".prepare_dialogs", "dialog corpora to binarised data, all steps in one"),
-    "prepare bitext": (".prepare_bitext", "parallel corpora to binarised data, all steps in one"),
+    "prepare stories": (".prepare_stories", "make binarised data from story files"),
+    "prepare dialogs": (".prepare_dialogs", "make binarised data from dialog corpora"),
+    "prepare bitext": (".prepare_bitext", "make binarised data from parallel corpora"),
     "spm train": (".spm_train", "train a SentencePiece model and write fairseq's dict.txt"),
-    "spm encode": (".spm_encode", "text to pieces (or back with --decode), in parallel"),
-    "launch": (".launch", "run fairseq-train on this machine's devices, by torchrun if several"),
-    "score-dialog": (".score_dialog", "BLEU, chrF, distinct, length and F1 of replies"),
-    "compare-dialogs": (".compare_dialogs", "dialog models in one table: bits/token, replies"),
-    "score-translation": (".score_translation", "BLEU and chrF2 of test sets, with signatures"),
-    "log outputs": (".log_outputs", "texts out of a log of fairseq-generate or -interactive"),
-    "log validation": (".log_validation", "what a validation has found, out of its log"),
-    "log progress": (".log_progress", "how a training gets on: its log on standard input"),
-    "perplexity": (".perplexity", "perplexity of texts under a local Hugging Face model"),
-    "chat": (".chat", "talk to a dialog model at the terminal"),
+    "spm encode": (".spm_encode", "encode text as pieces, or decode pieces with --decode"),
+    "launch": (".launch", "run fairseq-train on this machine's devices"),
+    "score-dialog": (".score_dialog", "score replies: BLEU, chrF, distinct-1/2, length, F1"),
+    "compare-dialogs": (".compare_dialogs", "compare dialog models in one table"),
+    "score-translation": (".score_translation", "score translations of test sets: BLEU, chrF2"),
+    "log outputs": (".log_outputs", "print the texts in a log of fairseq-generate or -interactive"),
+    "log validation": (".log_validation", "print the results of validations in a log"),
+    "log progress": (".log_progress", "summarise the log of a running training"),
+    "perplexity": (".perplexity", "measure texts' perplexity under a local Hugging Face model"),
+    "chat": (".chat", "chat with a dialog model at the terminal"),
     "prune": (".prune", "remove attention heads, feed-forward units and layers of a transformer"),
     "average": (".average", "average the weights of several checkpoints"),
-    "prune-report": (".prune_report", "size, BLEU, chrF and speed of pruned models"),
-    "transformer-options": (".transformer_options", "options that rebuild a transformer's shape"),
-    "plot": (".plot", "training and validation curves of fairseq runs, to PNG"),
-    "plot-gates": (".plot_gates", "how gates closed: animation and curves of runs, to GIF and PNG"),
-    "user-dir": (".user_dir", "print the folder that fairseq's --user-dir takes"),
+    "prune-report": (".prune_report", "compare size, BLEU, chrF and speed of pruned models"),
+    "transformer-options": (".transformer_options", "print the options of a transformer's shape"),
+    "plot": (".plot", "draw training and validation curves of fairseq runs (PNG)"),
+    "plot-gates": (".plot_gates", "draw the gates of training runs over time (GIF, PNG)"),
+    "user-dir": (".user_dir", "print the folder for fairseq's option --user-dir"),
 }
 
-EXIT_USER_ERROR = 2  # as argparse
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+EXIT_USER_ERROR = 2  # the status of argparse
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, the status that shells report
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 
 def _version() -> str:
-    from importlib import metadata  # takes half as long to import as all the rest of `--help`
+    from importlib import metadata  # imported here because the import is slow
 
     try:
         return metadata.version("fairtale")
     except metadata.PackageNotFoundError:
-        return "(not installed, run from its folder)"
+        return "(not installed)"
 
 
 def _overview() -> str:
     width = max(map(len, VERBS))
-    lines = ["usage: fairtale VERB [options]   (fairtale VERB --help explains one)", ""]
+    lines = ["usage: fairtale VERB [options]   (fairtale VERB --help describes a verb)", ""]
     lines += [f"  {verb:<{width}}  {text}" for verb, (_, text) in VERBS.items()]
     return "\n".join(lines + ["", "  --version, --help"])
 
 
 def _find_verb(argv: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """Return the verb and its arguments; the longest match wins, so ``spm train`` is one verb.
+    """Return the verb and its arguments; a verb may consist of two words, such as ``spm train``.
 
     Raises:
         UserError: there is no such verb.
@@ -78,38 +78,38 @@ def _find_verb(argv: Sequence[str]) -> tuple[str, Sequence[str]]:
     asked = argv[0]
     family = [verb for verb in VERBS if verb.split()[0] == asked]
     if family:
-        raise UserError(f"fairtale {asked}: say which: {', '.join(family)}")
-    raise UserError(f"fairtale: no verb {asked!r}; there are: {', '.join(VERBS)}")
+        raise UserError(f"fairtale {asked}: give one of: {', '.join(family)}")
+    raise UserError(f"fairtale: no verb {asked!r}; give one of: {', '.join(VERBS)}")
 
 
 def refuse_old_names(words: Iterable[str], renamed: Mapping[str, str]) -> None:
     """Refuse the old names of options.
 
-    Done before parsing, since argparse would take an old name for an abbreviation of a new one that
-    begins with it.
+    Call this before parsing: argparse would accept an old name as an abbreviation of a new name
+    that begins with it.
 
     Args:
         words: the command line of a verb.
-        renamed: new names by old ones, such as ``{"--out": "--output"}``.
+        renamed: a mapping from old to new names, such as ``{"--out": "--output"}``.
 
     Raises:
-        UserError: an old name is used; the message says the new one.
+        UserError: an old name is used; the message gives the new name.
     """
     for word in words:
         if word == "--":
-            return  # no options follow
+            return  # only positional arguments follow
         option = word.split("=")[0]
         if option in renamed:
             raise UserError(f"{option} is now called {renamed[option]}")
 
 
 def _start_logging() -> None:
-    # Results go to stdout, all other messages to stderr, so that pipes stay clean.
+    # Write results to stdout and all other messages to stderr, so that output can be piped.
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
 
 
 def run_verb(argv: Sequence[str]) -> int:
-    """Parse and run one verb, and return its exit status; errors are left to :func:`main`."""
+    """Parse the command line of a verb, run it, and return its exit status."""
     verb, rest = _find_verb(argv)
     module_name, text = VERBS[verb]
     module = importlib.import_module(module_name, __package__)
@@ -124,7 +124,7 @@ def run_verb(argv: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the console command and return its exit status: 2 for a mistake that people can mend."""
+    """Run the console command and return its exit status, which is 2 for an error of the user."""
     argv = sys.argv[1:] if argv is None else list(argv)
     _start_logging()
     try:
@@ -144,12 +144,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has ended (`| head`). Point stdout at nothing, or Python
-        # reports a second error when it flushes at exit.
+        # The reader of stdout has closed the pipe (`| head`). Redirect stdout to the null device,
+        # because otherwise Python reports a second error when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except OSError as error:
-        # No such file, no permission, disk full: the system's own message says what is wrong.
+        # Missing files, missing permissions, a full disk: print the system's own message.
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         return EXIT_USER_ERROR

@@ -1,8 +1,8 @@
-"""Draw training and validation curves of one or several fairseq runs into a PNG.
+"""Draw the training and validation curves of one or several fairseq runs as a PNG file.
 
-RUN is a training log or a folder that holds train.log; --log-format json and simple are
-both read. A run that was resumed is one curve: where it went back to a checkpoint, the
-later numbers replace the earlier ones. fairseq logs losses in base 2 (bits).
+A run is a training log or a folder that holds train.log, written with --log-format json or simple.
+A resumed run is one curve: if it went back to a checkpoint, later values replace earlier ones.
+fairseq logs losses in base 2 (bits).
 """
 
 import argparse
@@ -20,30 +20,38 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LOG_NAME = "train.log"
-# Drawn when nothing is asked for, as far as the logs have them.
+# Metrics that are drawn without --metrics, as far as the logs contain them.
 DEFAULT_METRICS = ("loss", "ppl", "bpb", "lr")
 _PANEL_INCHES = (5.5, 4.0)
 _PANELS_A_ROW = 2
-# A perplexity or a loss spanning more than this factor is drawn on a logarithmic axis.
+# A metric whose values span more than this factor is drawn on a logarithmic axis.
 _LOGARITHMIC_FROM = 20.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", nargs="+", help="log file, or folder with train.log")
+    """Add the options of this verb."""
+    parser.add_argument("run", nargs="+", help="a log file, or a folder with train.log")
     parser.add_argument(
-        "--output", default="curves.png", metavar="FILE", help="PNG (default: %(default)s)"
+        "--output",
+        default="curves.png",
+        metavar="FILE",
+        help="PNG file to write (default: %(default)s)",
     )
     parser.add_argument(
         "--metrics",
         nargs="+",
         metavar="M",
-        help=f"as the log names them (default, where present: {' '.join(DEFAULT_METRICS)})",
+        help="metrics to draw, by their names in the log "
+        f"(default: {' '.join(DEFAULT_METRICS)}, as far as the log has them)",
     )
-    parser.add_argument("--names", nargs="+", metavar="N", help="of the runs, for the legend")
-    parser.add_argument("--title", help="above the picture")
+    parser.add_argument(
+        "--names", nargs="+", metavar="N", help="names of the runs in the legend, one for each"
+    )
+    parser.add_argument("--title", help="title of the figure")
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run the verb."""
     require("matplotlib", extra="plots")
     if args.names and len(args.names) != len(args.run):
         raise UserError(f"--names: {len(args.names)} names for {len(args.run)} runs")
@@ -64,12 +72,16 @@ def _log_path(run: str) -> str:
         return run
     path = os.path.join(run, LOG_NAME)
     if not os.path.isfile(path):
-        raise UserError(f"{run}: no {LOG_NAME} in this folder; name the log file itself")
+        raise UserError(f"{run}: no {LOG_NAME} in this folder; give the log file itself")
     return path
 
 
 def short_names(runs: Sequence[str]) -> list[str]:
-    """Return the last parts of the paths, with as many folders as make them differ."""
+    """Return the shortest ends of the paths, in whole folders, that are all different.
+
+    Raises:
+        UserError: two paths are equal.
+    """
     parts = [os.path.abspath(run).split(os.sep) for run in runs]
     parts = [path[:-1] if path[-1] == LOG_NAME else path for path in parts]
     longest = max(map(len, parts))
@@ -88,14 +100,15 @@ def _choose_metrics(asked: Sequence[str] | None, runs: Mapping[str, Curves]) -> 
     missing = [metric for metric in asked if metric not in present]
     if missing:
         raise UserError(
-            f"--metrics {' '.join(missing)}: not in the logs; they have {' '.join(sorted(present))}"
+            f"--metrics {' '.join(missing)}: not in the logs; they contain "
+            f"{' '.join(sorted(present))}"
         )
     return list(dict.fromkeys(asked))
 
 
 def _draw(runs: Mapping[str, Curves], metrics: Sequence[str], title: str | None) -> "Figure":
-    """Draw a panel for each metric; a colour for each run; training thin, validation marked."""
-    # The figure alone, without pyplot: needs no display and keeps no global state.
+    """Draw one panel for each metric, with one colour for each run."""
+    # Without pyplot, which keeps global state and may need a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -108,7 +121,7 @@ def _draw(runs: Mapping[str, Curves], metrics: Sequence[str], title: str | None)
     panels = figure.subplots(rows, columns, squeeze=False).flat
     for panel, metric in zip(panels, metrics, strict=False):
         _draw_panel(panel, runs, metric)
-    for panel in list(panels):  # the rest, where the last row is not full
+    for panel in list(panels):  # hide the unused panels of the last row
         panel.set_axis_off()
     if title:
         figure.suptitle(title)

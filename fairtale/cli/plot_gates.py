@@ -1,11 +1,11 @@
-"""Show how gates closed: an animation of one run, curves of one or several.
+"""Draw the gates of trainings over time: an animation of one run, or curves of several runs.
 
-RUN is the save dir of a training with --criterion l0_gated: its gates.jsonl holds the gates at
-each validation. For BLEU and loss its train.log is read, if it is there.
+A run is the --save-dir of a training with --criterion l0_gated. Its gates.jsonl holds the gates at
+each validation; BLEU and loss are read from its train.log if there is one.
 
-A .gif shows P(open) of every head, layers down and heads across, one frame a validation. A
-.png shows BLEU, the translation loss of validation (bits per token) and the number of open
-heads over the updates, all runs on one figure.
+A .gif shows P(open) of every head, with a row for each layer, a column for each head, and a frame
+for each validation. A .png shows BLEU, the translation loss of the validation set (bits per token)
+and the number of open heads over the updates, with the curves of all runs.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ logger = logging.getLogger(__name__)
 
 RENAMED_OPTIONS = {"--out": "--output"}
 
-Curves = dict[str, list[tuple[int, float]]]  # (update, value) by the title of a panel
+Curves = dict[str, list[tuple[int, float]]]  # title of a panel -> [(update, value), ...]
 
 _PANEL_INCHES = (4.6, 3.8)
-# What is drawn of train.log: title, and the metrics of which the first one there is taken.
+# Title of a panel -> metrics of train.log, of which the first that is present is drawn.
 _FROM_LOG = {
     "BLEU": ("bleu", "sacrebleu"),
     "translation loss (bits per token)": ("translation_loss", "loss"),
@@ -39,32 +39,37 @@ _FROM_LOG = {
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("run", nargs="+", help="save dir of a training, with its gates.jsonl")
+    """Add the options of this verb."""
+    parser.add_argument("run", nargs="+", help="save-dir of a training, with its gates.jsonl")
     parser.add_argument(
         "--output",
         nargs="+",
         metavar="FILE",
-        help="a .gif, a .png, or both (default: gates.png, and gates.gif of a single run)",
+        help="files to write: a .gif, a .png, or both (default: gates.png, and for a single run "
+        "also gates.gif)",
     )
-    parser.add_argument("--names", nargs="+", metavar="N", help="of the runs, for the legend")
-    parser.add_argument("--title", help="above the curves")
+    parser.add_argument(
+        "--names", nargs="+", metavar="N", help="names of the runs in the legend, one for each"
+    )
+    parser.add_argument("--title", help="title of the curves")
     parser.add_argument(
         "--milliseconds",
         type=positive_int,
         default=400,
         metavar="N",
-        help="that a frame is shown; the last one is shown longer (default: %(default)s)",
+        help="duration of a frame; the last frame is shown longer (default: %(default)s)",
     )
     parser.add_argument(
         "--frames",
         type=positive_int,
         default=100,
         metavar="N",
-        help="most frames of the animation, evenly chosen (default: %(default)s)",
+        help="maximum number of frames, which are spread evenly (default: %(default)s)",
     )
 
 
 def run(args: Namespace) -> None:
+    """Run the verb."""
     outputs = args.output or (["gates.png", "gates.gif"] if len(args.run) == 1 else ["gates.png"])
     for path in outputs:
         suffix = os.path.splitext(path)[1].lower()
@@ -72,7 +77,7 @@ def run(args: Namespace) -> None:
             raise UserError(f"--output {path}: must end in .gif (animation) or .png (curves)")
         if suffix == ".gif" and len(args.run) > 1:
             raise UserError(
-                f"--output {path}: an animation shows one run, {len(args.run)} are named"
+                f"--output {path}: an animation shows one run, but {len(args.run)} are given"
             )
     if args.names and len(args.names) != len(args.run):
         raise UserError(f"--names: {len(args.names)} names for {len(args.run)} runs")
@@ -92,7 +97,7 @@ def run(args: Namespace) -> None:
 
 
 def evenly(records: list[GateRecord], most: int) -> list[GateRecord]:
-    """Choose at most ``most`` records at even distances, the first and the last among them."""
+    """Return at most ``most`` evenly spaced records, including the first and the last one."""
     if len(records) <= most:
         return records
     if most == 1:
@@ -125,7 +130,7 @@ def _animate(records: list[GateRecord], path: str, milliseconds: int) -> None:
 def _draw_curves(
     args: Namespace, names: list[str], histories: list[list[GateRecord]], path: str
 ) -> list[str]:
-    """Draw a panel for each thing there is to show; return the titles of the panels."""
+    """Draw the panels for which there is data, and return their titles."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -155,7 +160,7 @@ def _draw_curves(
 
 
 def _draw_heads(panel: Any, name: str, history: list[GateRecord], style: dict[str, Any]) -> None:
-    """Draw how many heads are expected open, and how many gates are not zero."""
+    """Draw the expected number of open heads, and the number of gates that are not zero."""
     updates = [record["update"] for record in history]
     expected = [sum(map(sum, record["open_probability"].values())) for record in history]
     opened = [sum(x > 0 for row in record["value"].values() for x in row) for record in history]
@@ -165,10 +170,10 @@ def _draw_heads(panel: Any, name: str, history: list[GateRecord], style: dict[st
 
 
 def _curves(run: str) -> Curves:
-    """Return what the validations of a run's log have; empty without a log."""
+    """Return the curves of the validations in a run's log; empty if there is no log."""
     path = os.path.join(run, LOG_NAME)
     if not os.path.isfile(path):
-        logger.info("%s: no %s in it, so neither BLEU nor loss are drawn", run, LOG_NAME)
+        logger.info("%s: no %s in this folder, so BLEU and loss are not drawn", run, LOG_NAME)
         return {}
     log = read_log(path)
     found: Curves = {}

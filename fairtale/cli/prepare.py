@@ -1,8 +1,8 @@
-"""What the verbs ``fairtale prepare ...`` share: their options, and the chain of commands.
+"""Options and steps shared by the verbs ``fairtale prepare ...``.
 
-Text is cleaned and divided, pieces are learned, text is encoded and binarised by the verbs and
-by ``fairseq-preprocess``; here is what holds them together. The result appears whole or not at
-all, and knows the settings it was made with.
+These verbs call other verbs to clean and split text, to learn pieces and to encode text, and then
+they call ``fairseq-preprocess`` to binarise it. The resulting folder appears complete or not at
+all, and it records the settings it was made with.
 """
 
 import argparse
@@ -41,7 +41,7 @@ _SECONDS_TO_STOP = 5.0
 
 
 class PassOn(argparse.Action):
-    """Keep an option and its value, in the order given, for the verb that is called with them."""
+    """An argparse action that collects options and their values for another verb."""
 
     def __call__(
         self,
@@ -57,14 +57,15 @@ class PassOn(argparse.Action):
 def pass_on(
     parser: argparse.ArgumentParser, verb: str, flags: Sequence[str], valued: Sequence[str]
 ) -> None:
-    """Add options that go to another verb as they are; they are collected in ``args.options``.
+    """Add options that are passed on to another verb; they are collected in ``args.options``.
 
     Args:
-        verb: explains and checks them.
-        flags: options without a value.
-        valued: options with one.
+        parser: the parser of the calling verb.
+        verb: the verb that receives the options, and that documents and checks them.
+        flags: names of options without a value.
+        valued: names of options with a value.
     """
-    group = parser.add_argument_group(f"passed on, see: fairtale {verb} --help")
+    group = parser.add_argument_group(f"passed on to `fairtale {verb}`; see its --help")
     for name in flags:
         group.add_argument(name, dest="options", action=PassOn, nargs=0)
     for name in valued:
@@ -73,9 +74,9 @@ def pass_on(
 
 
 def as_typed(kind: Callable[[str], object]) -> Callable[[str], str]:
-    """Return an argparse type that checks a value by ``kind`` and returns it as it was typed.
+    """Return an argparse type that checks a value with ``kind`` but returns the original text.
 
-    The settings of finished data are compared as text, so 0.10 must not become 0.1.
+    The settings of a data folder are compared as text, so 0.10 must not become 0.1.
     """
 
     @functools.wraps(kind)
@@ -89,10 +90,17 @@ def as_typed(kind: Callable[[str], object]) -> Callable[[str], str]:
 def add_shared_arguments(
     parser: argparse.ArgumentParser, data_bin: str, vocab_size: int, vocab_help: str
 ) -> None:
-    """Add the options that every kind of data has."""
+    """Add the options that all ``prepare`` verbs have.
+
+    Args:
+        parser: the parser of the verb.
+        data_bin: default of ``--data-bin``.
+        vocab_size: default of ``--vocab-size``.
+        vocab_help: help text of ``--vocab-size``.
+    """
     short_errors(parser)
     parser.add_argument(
-        "--data-bin", default=data_bin, metavar="DIR", help="result (default: %(default)s)"
+        "--data-bin", default=data_bin, metavar="DIR", help="folder to make (default: %(default)s)"
     )
     parser.add_argument(
         "--vocab-size",
@@ -106,18 +114,23 @@ def add_shared_arguments(
         type=positive_int,
         default=usable_cpus(),
         metavar="N",
-        help="processes (default: all CPUs)",
+        help="number of processes (default: all CPUs)",
     )
 
 
 def add_split_arguments(parser: argparse.ArgumentParser, valid: str, test: str) -> None:
-    """Add ``--valid`` and ``--test``, whose help names these defaults, and ``--seed``."""
-    for name, subset, default in (("valid", "validation", valid), ("test", "the test set", test)):
+    """Add ``--valid``, ``--test`` and ``--seed``.
+
+    Args:
+        parser: the parser of the verb.
+        valid, test: descriptions of the defaults of ``--valid`` and ``--test``, for their help.
+    """
+    for name, subset, default in (("valid", "validation", valid), ("test", "test", test)):
         parser.add_argument(
             f"--{name}",
             type=as_typed(fraction),
-            metavar="X",
-            help=f"share for {subset} (default: {default})",
+            metavar="SHARE",
+            help=f"share of the corpus for the {subset} set (default: {default})",
         )
     parser.add_argument(
         "--seed",
@@ -132,35 +145,47 @@ def add_split_arguments(parser: argparse.ArgumentParser, valid: str, test: str) 
 
 
 def fetch(url: str, path: str, sha256: str = "") -> None:
-    """Fetch a file that is not there yet; see :func:`download`."""
+    """Download a file unless it exists; see :func:`download`."""
     bar = functools.partial(progress_bar, None, "B", "fetching", unit_scale=True)
     download(url, path, sha256, bar)
 
 
 def check_sources(sources: Sequence[str]) -> None:
-    """Raise UserError where a source does not exist."""
+    """Check that all sources exist.
+
+    Raises:
+        UserError: a source does not exist.
+    """
     for source in sources:
         if not os.path.exists(source):
             raise UserError(f"--source {source}: no such file or folder")
 
 
-# ---------------------------------------------------------------------------------- chain
+# ---------------------------------------------------------------------------------- steps
 
 
 class Work(NamedTuple):
-    """Folders in which data are put together."""
+    """Working folder and its subfolders."""
 
     folder: str
     text: str  # cleaned text
     pieces: str  # encoded text
-    made: str  # becomes the result
+    made: str  # the result, which is renamed at the end
 
 
 @contextlib.contextmanager
 def new_data(data_bin: str, settings: Sequence[str]) -> Iterator[Work]:
-    """Provide folders; ``made`` becomes ``data_bin`` at the end, and all others are removed.
+    """Create working folders, and rename ``made`` to ``data_bin`` on success.
 
-    Also where the run is interrupted (Ctrl-C) or ended (SIGTERM, SIGHUP).
+    The working folders are removed at the end, also if the run is interrupted (Ctrl-C) or
+    terminated (SIGTERM, SIGHUP).
+
+    Args:
+        data_bin: the folder to make.
+        settings: see :func:`whole_folder`.
+
+    Yields:
+        the working folders; ``folder`` exists, and its subfolders are created by the steps.
     """
     with _ended_by_signals(), whole_folder(data_bin, settings) as folder:
         yield Work(folder, *(os.path.join(folder, name) for name in ("text", "pieces", "made")))
@@ -169,16 +194,17 @@ def new_data(data_bin: str, settings: Sequence[str]) -> Iterator[Work]:
 
 @contextlib.contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise SystemExit in the block, so that it can clear up."""
+    """Let SIGTERM and SIGHUP raise SystemExit within the block, so that it can clean up."""
     owner = os.getpid()
 
     def end(number: int, _frame: object) -> None:
         if os.getpid() == owner:
             raise SystemExit(128 + number)
-        signal.signal(number, signal.SIG_DFL)  # a worker process has inherited this function
+        # In a worker process, which has inherited this handler, restore the default action.
+        signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
-    # What is ignored (as under nohup) stays ignored.
+    # Leave ignored signals alone; nohup, for example, ignores SIGHUP.
     numbers = (signal.SIGTERM, signal.SIGHUP)
     caught = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
     for number in caught:
@@ -191,7 +217,7 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 def say(message: str, *values: object) -> None:
-    """Report a step on stderr."""
+    """Log a message about a step to stderr."""
     logger.info(f"== {message}", *values)
 
 
@@ -201,14 +227,17 @@ def call(*words: str) -> None:
 
 
 def preprocess(work: Work, words: Sequence[str], workers: int, counted: str) -> None:
-    """Binarise with fairseq-preprocess, and check that no line was lost.
+    """Binarise text with fairseq-preprocess, and check that no line was lost.
 
     Args:
-        words: options of the command besides ``--destdir`` and ``--workers``.
-        counted: folder whose files are binarised, with as many lines, under the same names.
+        work: the working folders.
+        words: options of the command other than ``--destdir`` and ``--workers``.
+        workers: number of processes.
+        counted: folder with files that have the same names and numbers of lines as the files to
+            binarise.
 
     Raises:
-        UserError: the command failed, or has read another number of lines.
+        UserError: the command failed, or it has read another number of lines.
     """
     say("4/4 fairseq-preprocess")
     log = Path(work.folder, "preprocess.out")
@@ -216,14 +245,16 @@ def preprocess(work: Work, words: Sequence[str], workers: int, counted: str) -> 
     output = log.read_text(encoding="utf-8", errors="replace")
     if status:
         logger.error("\n".join(output.splitlines()[-_LINES_SHOWN_OF_A_FAILURE:]))
-        raise UserError("fairseq-preprocess failed, see above")
+        raise UserError("fairseq-preprocess failed; its last lines are shown above")
     for name in sorted(os.listdir(counted)):
         path = os.path.join(counted, name)
         if os.path.splitext(name)[1] == ".json" or not os.path.isfile(path):
             continue
         num_lines = _num_lines(path)
         if f"/{name}: {num_lines} sents" not in output:
-            raise UserError(f"fairseq-preprocess lost lines of {name}, which has {num_lines}")
+            raise UserError(
+                f"fairseq-preprocess has not read all {num_lines} lines of {name}; run again"
+            )
     print("\n".join(_BINARISED.findall(output)))
 
 
@@ -233,7 +264,7 @@ def _num_lines(path: str) -> int:
 
 
 def _run_preprocess(words: Sequence[str], log: Path) -> int:
-    """Return the exit status; what the command says goes to ``log``."""
+    """Run fairseq-preprocess, write its output to ``log``, and return its exit status."""
     name = "fairseq-preprocess"
     beside = shutil.which(name, path=os.path.dirname(sys.executable))
     command = shutil.which(name) or beside
@@ -249,7 +280,7 @@ def _run_preprocess(words: Sequence[str], log: Path) -> int:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End a command that has worker processes: an interrupt lets it end them itself."""
+    """End a command by an interrupt, so that it ends its own worker processes first."""
     process.send_signal(signal.SIGINT)
     try:
         process.wait(_SECONDS_TO_STOP)

@@ -1,9 +1,9 @@
-"""Prepare parallel text: clean, tokenise, filter, learn pieces, encode, binarise.
+"""Prepare parallel text for training: clean, tokenise, filter, learn pieces, encode, binarise.
 
-Makes DATA_BIN whole or not at all. Running it again does nothing while the settings are the
-same. Without --source those English-Russian corpora of WMT16 that need no licence are
-fetched (Common Crawl, News Commentary v11, about 1 GB), with newstest2015 as --valid and
-newstest2016 as --test. The environment's WMT16_MIRROR names another address of the archives.
+The folder --data-bin appears complete or not at all. A second run with the same settings does
+nothing. Without --source, the English-Russian corpora of WMT16 that need no licence are downloaded
+(Common Crawl and News Commentary v11, about 1 GB), with newstest2015 for --valid and newstest2016
+for --test. The environment variable WMT16_MIRROR sets another address of the archives.
 """
 
 import argparse
@@ -19,12 +19,13 @@ from . import prepare
 from .argument_types import positive_int
 from .files import whole_file
 
-# The form of these addresses: https://www.statmt.org/wmt16/translation-task.html
+# See https://www.statmt.org/wmt16/translation-task.html for these addresses.
 _WMT13 = "https://www.statmt.org/wmt13"
 _WMT16 = "https://data.statmt.org/wmt16/translation-task"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this verb."""
     parser.add_argument(
         "--source",
         action="append",
@@ -35,50 +36,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--valid",
         metavar="PREFIX",
-        help="validation set: as above, or .sgm as in WMT's archives (PREFIX-src.en.sgm, "
-        "PREFIX-ref.ru.sgm), or two files SOURCE,TARGET",
+        help="validation set: PREFIX.en and PREFIX.ru; or PREFIX-src.en.sgm and PREFIX-ref.ru.sgm "
+        "as in WMT's archives; or two files SOURCE,TARGET",
     )
     parser.add_argument(
         "--valid-size",
         type=prepare.as_typed(positive_int),
         metavar="N",
-        help="without --valid: training pairs that are held out (2000)",
+        help="without --valid, number of training pairs to hold out (default: 2000)",
     )
     parser.add_argument(
         "--test",
         action="append",
         default=[],
         metavar="PREFIX",
-        help="test set; may be repeated: test, test1, ...",
+        help="test set, given as --valid; may be repeated (the splits are test, test1, ...)",
     )
     parser.add_argument(
-        "-s", "--source-lang", default="en", metavar="LANG", help="(default: %(default)s)"
+        "-s",
+        "--source-lang",
+        default="en",
+        metavar="LANG",
+        help="source language (default: %(default)s)",
     )
     parser.add_argument(
-        "-t", "--target-lang", default="ru", metavar="LANG", help="(default: %(default)s)"
+        "-t",
+        "--target-lang",
+        default="ru",
+        metavar="LANG",
+        help="target language (default: %(default)s)",
     )
     prepare.add_shared_arguments(
         parser,
         os.path.join("data-bin", "wmt16_en_ru"),
         32000,
-        "entries, fairseq's four marks included; 10000 suits a small model",
+        "size of the vocabulary, including fairseq's four special symbols; 10000 suits a small "
+        "model",
     )
     parser.add_argument(
         "--joint",
         action="store_true",
-        help="one vocabulary for both languages; without it each has its own",
+        help="learn one vocabulary for both languages instead of one for each",
     )
     parser.add_argument(
         "--type",
         choices=("bpe", "unigram", "char", "word"),
         default="bpe",
-        help="SentencePiece's way of learning pieces (default: %(default)s)",
+        help="type of the SentencePiece model (default: %(default)s)",
     )
     parser.add_argument(
         "--download-dir",
         default=os.path.join(prepare.DOWNLOAD_DIR, "wmt16"),
         metavar="DIR",
-        help="where what is fetched is kept (default: %(default)s)",
+        help="folder for downloaded files (default: %(default)s)",
     )
     flags = ("--no-normalize", "--escape", "--keep-duplicates")
     valued = ("--max-words", "--max-ratio", "--tokenizer", "--seed")
@@ -86,6 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run the verb."""
     if not args.source:
         _fetch_wmt16(args)
     pair = (args.source_lang, args.target_lang)
@@ -118,7 +129,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _describe(option: str, prefix: str, pair: tuple[str, str]) -> str:
-    """Return a line of the settings: the files behind ``prefix``."""
+    """Return the line of the settings that describes the files of ``prefix``."""
     source, target = pair
     names = [f"{prefix}.{source}", f"{prefix}.{target}"]
     names += [f"{prefix}-src.{source}.sgm", f"{prefix}-ref.{target}.sgm", *prefix.split(",")]
@@ -136,9 +147,9 @@ def _words_of_bitext(args: argparse.Namespace, output: str) -> list[str]:
 
 
 def _learn(work: prepare.Work, args: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """Return the models of both languages, and the options that name the dictionaries."""
+    """Learn pieces; return the models of both languages and the options of the dictionaries."""
     pair = (args.source_lang, args.target_lang)
-    # The text is normalised already; SentencePiece must not change it again (№ to No).
+    # The text is already normalised; SentencePiece must not change it further (№ to No).
     learn = ["--type", args.type, "--vocab-size", args.vocab_size]
     learn += ["--normalization", "identity", "--workers", str(args.workers)]
     model = os.path.join(work.made, "sentencepiece.bpe")
@@ -160,14 +171,14 @@ def _learn(work: prepare.Work, args: argparse.Namespace) -> tuple[list[str], lis
 def _prefixes(pieces: str, num_tests: int) -> list[str]:
     words = ["--trainpref", os.path.join(pieces, "train")]
     words += ["--validpref", os.path.join(pieces, "valid")]
-    # fairseq names those of a list test, test1, ... as they are named here.
+    # fairseq names the test sets of a list test, test1, ..., as `fairtale bitext` does.
     names = [f"test{number or ''}" for number in range(num_tests)]
     tests = ",".join(os.path.join(pieces, name) for name in names)
     return [*words, "--testpref", tests] if tests else words
 
 
 def _keep_texts(work: prepare.Work) -> None:
-    """Keep the held-out sentences readable, as they were: to translate, and to compare with."""
+    """Keep the original text of the held-out sets, to translate it and as references."""
     kept = Path(work.made, "text")
     kept.mkdir()
     for path in [*Path(work.text, "raw").iterdir(), Path(work.text, "report.json")]:
@@ -179,11 +190,11 @@ def _keep_texts(work: prepare.Work) -> None:
 
 
 def _fetch_wmt16(args: argparse.Namespace) -> None:
-    """Fetch the corpora of WMT16; set ``args.source``, and the sets that are not given."""
+    """Download the corpora of WMT16; set ``args.source``, and the held-out sets if not given."""
     source, target = args.source_lang, args.target_lang
     if (source, target) not in (("en", "ru"), ("ru", "en")):
         raise UserError(
-            f"-s {source} -t {target}: only the English-Russian corpora are fetched; give "
+            f"-s {source} -t {target}: only English-Russian corpora can be downloaded; give "
             "--source PREFIX"
         )
     folder = args.download_dir
@@ -206,10 +217,15 @@ def _fetch_wmt16(args: argparse.Namespace) -> None:
 
 
 def fetch_archive(url: str, folder: str, names: Sequence[str]) -> None:
-    """Fetch an archive of WMT's and take out the files of these names, wherever they lie in it.
+    """Download an archive of WMT and extract files by their names, whatever their folder in it.
+
+    Args:
+        url: address of the archive; ``WMT16_MIRROR`` replaces the part before the file name.
+        folder: folder for the archive and for the files.
+        names: names of the files; existing files are not extracted again.
 
     Raises:
-        UserError: it is no archive, or holds no such file.
+        UserError: the archive is damaged, or a file is not in it.
     """
     archive = os.path.join(folder, os.path.basename(url))
     mirror = os.environ.get("WMT16_MIRROR")
@@ -231,6 +247,6 @@ def fetch_archive(url: str, folder: str, names: Sequence[str]) -> None:
                     return
     except tarfile.TarError as error:
         raise UserError(
-            f"{archive}: not a whole archive ({error}); remove it and run again"
+            f"{archive}: damaged or incomplete archive ({error}); remove it and run again"
         ) from None
     raise UserError(f"{archive} holds no file {wanted[0]}; give --source, --valid and --test")

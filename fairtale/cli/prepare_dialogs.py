@@ -1,15 +1,14 @@
 """Prepare dialogs for training: clean, split, learn pieces, encode, binarise.
 
-Makes DATA_BIN whole or not at all. Running it again does nothing while the settings are the
-same. --corpus names an experiment: it brings that recipe's defaults, and without --source
-its files are fetched.
+The folder --data-bin appears complete or not at all. A second run with the same settings does
+nothing. --corpus sets the defaults of an experiment; without --source, its files are downloaded:
 
-  opensubtitles   OpenSubtitles 2018 from OPUS (English is some 4 GB), at most 3 turns of
-                  context, shares of 0.0005 by document. The environment's OPENSUBTITLES_URL
-                  names another copy.
-  amazon_qa       Amazon's questions and answers, shares of 0.005 by product; an answer that
-                  several products repeat is kept once (--dedupe). The environment's
-                  AMAZON_QA_URL names another site.
+  opensubtitles   OpenSubtitles 2018 from OPUS (English has about 4 GB), with at most 3 turns of
+                  context, and shares of 0.0005 for validation and test, split by document. The
+                  environment variable OPENSUBTITLES_URL sets another address of the file.
+  amazon_qa       Amazon's questions and answers, with shares of 0.005 for validation and test,
+                  split by product; duplicates are removed (--dedupe). The environment variable
+                  AMAZON_QA_URL sets another address of the site.
 """
 
 import argparse
@@ -30,7 +29,8 @@ from .files import whole_file
 _OPENSUBTITLES_SITE = "https://object.pouta.csc.fi/OPUS-OpenSubtitles/v2018/mono"
 _AMAZON_SITE = "https://mcauleylab.ucsd.edu/public_datasets/data/amazon/qa"
 
-# Shops with a file of one answer to a question; all but the first four also have one of many.
+# Categories that have a file with one answer to a question; all but the first four also have a
+# file with many answers.
 _SHOPS_OF_ONE_ANSWER = (
     *("Appliances", "Arts_Crafts_and_Sewing", "Industrial_and_Scientific", "Software"),
     *("Automotive", "Baby", "Beauty", "Cell_Phones_and_Accessories"),
@@ -43,11 +43,11 @@ _SHOPS_OF_MANY_ANSWERS = _SHOPS_OF_ONE_ANSWER[4:]
 
 
 class Corpus(NamedTuple):
-    """An experiment's defaults, and the options that only it has."""
+    """The defaults of an experiment, and the options that only this experiment has."""
 
-    share: str = "0.005"  # of validation and of the test set
-    options: tuple[str, ...] = ()  # of `fairtale dialogs`
-    own: tuple[str, ...] = ()
+    share: str = "0.005"  # share of the validation set, and of the test set
+    options: tuple[str, ...] = ()  # options of `fairtale dialogs`
+    own: tuple[str, ...] = ()  # names of options that other corpora do not have
 
 
 CORPORA = {
@@ -57,36 +57,42 @@ CORPORA = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--corpus", choices=tuple(CORPORA), help="whose defaults and files")
+    """Add the options of this verb."""
+    parser.add_argument(
+        "--corpus", choices=tuple(CORPORA), help="experiment whose defaults and files are used"
+    )
     parser.add_argument(
         "--source",
         action="append",
         default=[],
         metavar="PATH",
-        help="file or folder of dialogs; may be repeated. See: fairtale dialogs --help",
+        help="file or folder of dialogs; may be repeated (see: fairtale dialogs --help)",
     )
     prepare.add_shared_arguments(
-        parser, os.path.join("data-bin", "dialog"), 32000, "pieces and marks"
+        parser,
+        os.path.join("data-bin", "dialog"),
+        32000,
+        "size of the vocabulary, including all special symbols",
     )
-    prepare.add_split_arguments(parser, "that of the corpus, 0.005", "likewise")
+    default = "the share of --corpus, else 0.005"
+    prepare.add_split_arguments(parser, default, default)
     parser.add_argument(
         "--max-unknown",
         type=prepare.as_typed(int),
         default="3",
         metavar="N",
-        help="leave out dialogs with a turn of more unknown pieces (default: %(default)s)",
+        help="leave out a dialog if one of its turns has more than N unknown pieces "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--download-dir",
         metavar="DIR",
-        help=f"where what is fetched is kept (default: {prepare.DOWNLOAD_DIR}/CORPUS)",
+        help=f"folder for downloaded files (default: {prepare.DOWNLOAD_DIR}/CORPUS)",
     )
-    group = parser.add_argument_group("what is fetched of opensubtitles")
-    group.add_argument("--language", metavar="XX", help="(default: en)")
-    group.add_argument(
-        "--lines", type=positive_int, metavar="N", help="take the first N lines only"
-    )
-    group = parser.add_argument_group("what is fetched of amazon_qa")
+    group = parser.add_argument_group("download of opensubtitles")
+    group.add_argument("--language", metavar="XX", help="language of the subtitles (default: en)")
+    group.add_argument("--lines", type=positive_int, metavar="N", help="use only the first N lines")
+    group = parser.add_argument_group("download of amazon_qa")
     group.add_argument(
         "--answers",
         choices=("one", "many", "both"),
@@ -95,7 +101,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--categories",
         metavar='"A B"',
-        help='shops, e.g. "Electronics Baby" (default: all); a few have no file of many answers',
+        help='product categories, e.g. "Electronics Baby" (default: all); four of them have no '
+        "file with many answers",
     )
     flags = ("--dedupe", "--strict", "--keep-asides", "--keep-punctuation", "--allow-equal")
     valued = ("--format", "--min-chars", "--max-chars", "--max-context-turns")
@@ -103,6 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run the verb."""
     corpus = CORPORA.get(args.corpus, Corpus())
     _check_own_options(args, corpus)
     sources = args.source or _fetched(args)
@@ -134,7 +142,7 @@ def _check_own_options(args: argparse.Namespace, corpus: Corpus) -> None:
     for name, other in CORPORA.items():
         given = [option for option in other.own if getattr(args, option) is not None]
         if given and corpus is not other:
-            raise UserError(f"--{given[0]}: of --corpus {name} only; leave it out")
+            raise UserError(f"--{given[0]}: only allowed with --corpus {name}; leave it out")
 
 
 def _binarise(work: prepare.Work, args: argparse.Namespace) -> None:
@@ -149,7 +157,7 @@ def _binarise(work: prepare.Work, args: argparse.Namespace) -> None:
     encode = ["--dialog", "--model", f"{model}.model", "--output-dir", work.pieces, *parallel]
     encode += ["--max-unknown", args.max_unknown]
     prepare.call("spm", "encode", train, *encode)
-    if held_out:  # these dialogs stay readable, line by line those that are binarised
+    if held_out:  # keep the text of the held-out dialogs that are binarised, line by line
         kept = os.path.join(work.made, "text")
         prepare.call("spm", "encode", *held_out, *encode, "--kept-dir", kept)
     words = ["--only-source", "--srcdict", dictionary]
@@ -167,10 +175,10 @@ def _tables(folder: str) -> dict[str, str]:
 
 
 def _fetched(args: argparse.Namespace) -> list[str]:
-    """Fetch the files of the corpus and return their paths."""
+    """Download the files of the corpus and return their paths."""
     if args.corpus is None:
         raise UserError(
-            f"--source is missing: name your dialogs, or --corpus {' or '.join(CORPORA)}"
+            f"--source is missing: give your dialogs, or --corpus {' or '.join(CORPORA)}"
         )
     folder = args.download_dir or os.path.join(prepare.DOWNLOAD_DIR, args.corpus)
     if args.corpus == "opensubtitles":
@@ -196,19 +204,19 @@ def _fetched_subtitles(folder: str, language: str, num_lines: int | None) -> str
 
 
 def amazon_files(answers: str, categories: Sequence[str]) -> list[str]:
-    """Return the files to fetch, as the site names them.
+    """Return the names of the files to download from the site.
 
     Args:
         answers: ``one``, ``many`` or ``both``.
-        categories: shops; none of them means all.
+        categories: product categories; empty for all.
 
     Raises:
-        UserError: there is no such shop, or no file of this kind.
+        UserError: a category does not exist, or there is no such file.
     """
     for name in categories:
         if name not in _SHOPS_OF_ONE_ANSWER:
             known = " ".join(_SHOPS_OF_ONE_ANSWER)
-            raise UserError(f"--categories {name}: not one of {known}")
+            raise UserError(f"--categories {name}: must be one of {known}")
     files = []
     if answers != "many":
         files += [f"qa_{name}.json.gz" for name in categories or _SHOPS_OF_ONE_ANSWER]
@@ -217,7 +225,7 @@ def amazon_files(answers: str, categories: Sequence[str]) -> list[str]:
             if name in _SHOPS_OF_MANY_ANSWERS:
                 files.append(f"icdm/QA_{name}.json.gz")
             else:
-                prepare.say("%s: there is no file with many answers to a question", name)
+                prepare.say("%s has no file with many answers to a question", name)
     if not files:
         raise UserError(
             f"--categories '{' '.join(categories)}' --answers {answers}: there is no such file"

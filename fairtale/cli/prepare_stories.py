@@ -1,8 +1,8 @@
 """Prepare stories for training: clean, split, learn pieces, encode, binarise.
 
-Makes DATA_BIN whole or not at all. Running it again does nothing while the settings are the
-same. Without --source TinyStories_all_data.tar.gz is fetched (1.6 GB); the environment's
-TINYSTORIES_URL and TINYSTORIES_SHA256 name another copy.
+The folder --data-bin appears complete or not at all. A second run with the same settings does
+nothing. Without --source, TinyStories_all_data.tar.gz is downloaded (1.6 GB); the environment
+variables TINYSTORIES_URL and TINYSTORIES_SHA256 set another address and checksum.
 """
 
 import argparse
@@ -23,31 +23,33 @@ _DEFAULT_SHARE = "0.005"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this verb."""
     parser.add_argument(
         "--source",
         action="append",
         default=[],
         metavar="PATH",
-        help="file or folder of stories; may be repeated. Shards (.json, .tar.gz), text with "
-        "<|endoftext|> between stories, one story a line, books (.md)",
+        help="file or folder of stories, may be repeated: shards (.json, .tar.gz), text with "
+        "<|endoftext|> between stories, one story a line, or books (.md)",
     )
     prepare.add_shared_arguments(
         parser,
         os.path.join("data-bin", "story_tinystories"),
         5120,
-        "pieces, fairseq's four marks included",
+        "size of the vocabulary, including fairseq's four special symbols",
     )
     prepare.add_split_arguments(parser, _DEFAULT_SHARE, "the same as --valid")
     parser.add_argument(
         "--download-dir",
         default=prepare.DOWNLOAD_DIR,
         metavar="DIR",
-        help="where what is fetched is kept (default: %(default)s)",
+        help="folder for downloaded files (default: %(default)s)",
     )
     prepare.pass_on(parser, "stories", ("--dedupe", "--strict"), ("--format", "--max-words"))
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run the verb."""
     sources = args.source or [_fetched(args.download_dir)]
     prepare.check_sources(sources)
     valid = args.valid or _DEFAULT_SHARE
@@ -100,7 +102,7 @@ def _texts(work: prepare.Work, subsets: Sequence[str] = SUBSETS) -> dict[str, st
 
 
 def _keep_texts(work: prepare.Work) -> None:
-    """Keep the held-out stories readable: prompts, and what people wrote, to compare with."""
+    """Keep the text of the held-out stories, for prompts and as references."""
     os.remove(os.path.join(work.text, "train.txt"))
     kept = Path(work.made, "text")
     kept.mkdir()

@@ -3,18 +3,18 @@
 import sys
 from typing import Any
 
-# between two states of a bar that is written to a log file, where nobody watches it live
+# Interval at which a bar prints a line if stderr is not a terminal.
 _SECONDS_BETWEEN_LOG_LINES = 10.0
 
 
 def progress_bar(total: float | None, unit: str, description: str, **options: Any) -> Any:
-    """Return a tqdm bar on stderr; it prints a line every ten seconds if that is no terminal.
+    """Return a tqdm bar on stderr; it prints a line every ten seconds if that is not a terminal.
 
     Args:
-        total: how many units there are; None if that is not known.
-        unit: name of what is counted.
-        description: shown before the bar.
-        options: further ones of tqdm.
+        total: number of units; None if unknown.
+        unit: name of the unit.
+        description: text before the bar.
+        options: further arguments of tqdm.
     """
     from tqdm import tqdm
 

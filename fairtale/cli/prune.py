@@ -1,17 +1,18 @@
 """Remove attention heads, feed-forward units and whole layers from a translation model.
 
-CHECKPOINT is of --arch transformer_hcg or of fairseq's transformer. The result has no gates
-(values of gates are multiplied into the weights), holds no optimizer state, and is decoded by
-fairseq-generate --user-dir user_dir --path SMALLER.pt with no other option.
+CHECKPOINT is a model with --arch transformer_hcg or fairseq's transformer. The result has no gates
+(the values of gates are multiplied into the weights) and no optimizer state. To decode with it, use
+fairseq-generate --user-dir user_dir --path SMALLER.pt; no further option is needed.
 
-Which heads stay: the best N of all (--heads), those of at least P (--threshold), or, of a
-model with gates and without either, those whose gates are open. Heads are judged
-  gates       by their probability of being open (default, of models with gates)
-  confidence  by their largest attention weight, mean over words; needs --data
-  gradient    by |d loss / d head|, mean over sentences (Michel et al. 2019); needs --data
-  random      at random, see --seed
-Feed-forward units (--ffn-keep) are judged by |d loss / d unit| with --data, else by the size
-of their weights; each layer keeps the same share of them.
+The heads to keep are the N heads with the highest scores (--heads N), or the heads with a score of
+at least P (--threshold P), or, by default for a model with gates, the heads whose gates are open.
+The score of a head (--by) is
+  gates       the probability that its gate is open (default for models with gates)
+  confidence  its largest attention weight, averaged over words; needs --data
+  gradient    |d loss / d head|, averaged over sentences (Michel et al. 2019); needs --data
+  random      a random number, see --seed
+The score of a feed-forward unit (--ffn-keep) is |d loss / d unit| with --data, else the magnitude
+of its weights. Each layer keeps the same share of its units.
 """
 
 from __future__ import annotations
@@ -43,60 +44,65 @@ RENAMED_OPTIONS = {"--out": "--output", "--tokens": "--max-tokens", "--device": 
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("checkpoint", metavar="CHECKPOINT")
-    parser.add_argument("--output", required=True, metavar="SMALLER.pt", help="the pruned model")
+    """Add the options of this verb."""
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="checkpoint of the model to prune")
+    parser.add_argument("--output", required=True, metavar="SMALLER.pt", help="checkpoint to write")
     budget = parser.add_mutually_exclusive_group()
-    budget.add_argument("--heads", type=int, metavar="N", help="heads that stay, in all layers")
     budget.add_argument(
-        "--threshold", type=float, metavar="P", help="heads that score at least this stay"
+        "--heads", type=int, metavar="N", help="number of heads to keep, over all layers together"
     )
-    parser.add_argument("--by", choices=METHODS, help="how heads are judged")
+    budget.add_argument(
+        "--threshold", type=float, metavar="P", help="keep the heads with a score of at least P"
+    )
+    parser.add_argument("--by", choices=METHODS, help="score of heads, see above")
     parser.add_argument(
         "--types",
         metavar="LIST",
-        help="attentions that --heads or --threshold is about: any of encoder, decoder, cross, "
-        "with commas between (default: those with gates; without gates all)",
+        help="types of attention to which --heads or --threshold applies: a comma-separated list "
+        "of encoder, decoder, cross (default: those with gates, or all in a model without gates)",
     )
     parser.add_argument(
         "--seed",
         type=int,
         default=1,
-        help="random seed for --by random and for choosing the sentences that are read "
-        "(default: %(default)s)",
+        help="random seed for --by random and for choosing --max-sentences (default: %(default)s)",
     )
     parser.add_argument(
         "--no-layer-norm",
         action="store_true",
-        help="compare gradients as they are; by default those of a layer are first divided by "
-        "their L2 norm, as Michel et al. do",
+        help="for --by gradient, do not normalise the scores of each layer by their L2 norm "
+        "(Michel et al. normalise them)",
     )
     parser.add_argument(
-        "--ffn-keep", type=float, metavar="RATIO", help="share of feed-forward units that stays"
+        "--ffn-keep", type=float, metavar="RATIO", help="share of feed-forward units to keep"
     )
     parser.add_argument(
-        "--drop-layers", metavar="LIST", help="whole layers that go: encoder.1,decoder.0"
+        "--drop-layers",
+        metavar="LIST",
+        help="layers to remove, counted from 0, e.g. encoder.1,decoder.0",
     )
-    data = parser.add_argument_group("data to judge by")
+    data = parser.add_argument_group("data for the scores")
     data.add_argument("--data", metavar="DATA_BIN", help="binarised data of the model's task")
-    data.add_argument("--subset", default="valid", help="split of it (default: %(default)s)")
+    data.add_argument("--subset", default="valid", help="split of --data (default: %(default)s)")
     data.add_argument(
         "--max-sentences",
         type=positive_int,
         default=1000,
         metavar="N",
-        help="sentences that are read at most (default: %(default)s)",
+        help="maximum number of sentences (default: %(default)s)",
     )
     data.add_argument(
         "--max-tokens",
         type=positive_int,
         default=2000,
         metavar="N",
-        help="most tokens of a batch (default: %(default)s)",
+        help="maximum number of tokens of a batch (default: %(default)s)",
     )
-    data.add_argument("--cpu", action="store_true", help="read them on the CPU, also beside a GPU")
+    data.add_argument("--cpu", action="store_true", help="use the CPU even if there is a GPU")
 
 
 def run(args: Namespace) -> None:
+    """Run the verb."""
     _check_numbers(args)
     register()
 
@@ -125,7 +131,7 @@ def run(args: Namespace) -> None:
         "dropped": dropped,
     }
     pruned = reading.pruned_checkpoint(checkpoint, weights, plan, note)
-    smaller = reading.load_pruned(pruned)  # before a file is written that could not be
+    smaller = reading.load_pruned(pruned)  # check that it loads before the file is written
     import torch
 
     with whole_file(args.output, "wb") as stream:
@@ -137,7 +143,7 @@ def run(args: Namespace) -> None:
 
 
 def _check_numbers(args: Namespace) -> None:
-    """Refuse what can be refused before anything is read."""
+    """Check the options that can be checked before the model is loaded."""
     if args.heads is not None and args.heads < 0:
         raise UserError(f"--heads {args.heads}: must be 0 or more")
     if args.ffn_keep is not None and not 0.0 < args.ffn_keep <= 1.0:
@@ -147,13 +153,13 @@ def _check_numbers(args: Namespace) -> None:
 
         parse_types(args.types)
     if args.by in MEASURED and args.data is None:
-        raise UserError(f"--by {args.by} needs sentences to judge by: add --data DATA_BIN")
+        raise UserError(f"--by {args.by} needs sentences; give --data DATA_BIN")
     if os.path.abspath(args.output) == os.path.abspath(args.checkpoint):
         raise UserError(
-            f"--output {args.output}: would replace the checkpoint itself; name another file"
+            f"--output {args.output}: would replace the checkpoint itself; give another file"
         )
     if os.path.isdir(args.output):
-        raise UserError(f"--output {args.output}: is a folder; name a file")
+        raise UserError(f"--output {args.output}: is a folder; give a file")
 
 
 def _dropped_layers(args: Namespace, model: Any) -> dict[str, list[int]]:
@@ -164,13 +170,14 @@ def _dropped_layers(args: Namespace, model: Any) -> dict[str, list[int]]:
 
 
 def head_budget(args: Namespace, gated: list[str]) -> HeadBudget | None:
-    """Return how heads are judged and how many stay; None if all stay.
+    """Return how heads are scored and how many are kept; None if all are kept.
 
     Args:
-        gated: the types of attention that have gates.
+        args: the options of this verb.
+        gated: types of attention that have gates.
 
     Raises:
-        UserError: options that do not fit the model or each other.
+        UserError: the options do not suit the model, or they contradict each other.
     """
     from ..pruning.head_choice import HeadBudget
 
@@ -178,24 +185,23 @@ def head_budget(args: Namespace, gated: list[str]) -> HeadBudget | None:
     by = args.by or ("gates" if gated else None)
     if not gated and (by == "gates" or by is None and limited):
         raise UserError(
-            f"{args.checkpoint}: has no gates to judge heads by; "
-            "say --by confidence, gradient or random"
+            f"{args.checkpoint}: the model has no gates; give --by confidence, gradient or random"
         )
     if by is None:
         if args.ffn_keep is None and not args.drop_layers:
             raise UserError(
-                f"{args.checkpoint}: has no gates, so say what goes: --heads, --threshold, "
-                "--ffn-keep or --drop-layers"
+                f"{args.checkpoint}: the model has no gates; give what to remove: --heads, "
+                "--threshold, --ffn-keep or --drop-layers"
             )
         return None
     if by != "gates" and not limited:
-        raise UserError(f"--by {by}: say how many heads stay, by --heads or --threshold")
+        raise UserError(f"--by {by}: give the heads to keep with --heads or --threshold")
     if by == "random" and args.heads is None:
-        raise UserError("--threshold: means nothing with --by random; say --heads")
+        raise UserError("--threshold: not possible with --by random; give --heads")
     if METHODS[by].at_most_one and args.threshold is not None and not args.threshold <= 1.0:
         raise UserError(
-            f"--threshold {args.threshold}: no head would stay, for scores of --by {by} are "
-            "at most 1; give at most 1, or say --heads"
+            f"--threshold {args.threshold}: no head would be kept, because scores of --by {by} "
+            "are at most 1; give at most 1, or give --heads"
         )
     return HeadBudget(by, args.heads, args.threshold, args.seed, not args.no_layer_norm)
 
@@ -207,15 +213,17 @@ def asked_heads(
     gated: list[str],
     dropped: dict[str, list[int]],
 ) -> dict[str, int]:
-    """Return the heads that are chosen from, as counts of attentions; empty if all stay.
+    """Return the number of heads of each attention that may lose heads; empty if all are kept.
 
     Args:
+        args: the options of this verb.
+        budget: how heads are scored and how many are kept.
         counts: number of heads of every attention.
-        gated: the types of attention that have gates.
-        dropped: layers that go, of each side.
+        gated: types of attention that have gates.
+        dropped: numbers of the layers to remove, by side.
 
     Raises:
-        UserError: ``--types`` names attentions without gates, and gates are to judge.
+        UserError: ``--by gates`` with ``--types`` that have no gates.
     """
     from ..pruning.selection import parse_types
 
@@ -225,8 +233,8 @@ def asked_heads(
     types = parse_types(args.types) if args.types else gated if by_gates else HEAD_TYPES
     if by_gates and set(types) - set(gated):
         raise UserError(
-            f"--types {args.types}: the model has gates in {' and '.join(gated) or 'no attention'} "
-            "only; leave the others out, or choose another --by"
+            f"--types {args.types}: the model only has gates in "
+            f"{' and '.join(gated) or 'no attention'}; leave the others out, or give another --by"
         )
 
     def is_asked(key: str) -> bool:
@@ -237,14 +245,14 @@ def asked_heads(
 
 
 def _check_budget(args: Namespace, asked: dict[str, int], dropped: dict[str, list[int]]) -> None:
-    """Refuse a number of heads that cannot be kept before data is read."""
+    """Check the number of heads to keep before data is read."""
     total = sum(asked.values())
     if args.heads is not None and args.heads > total:
         types = sorted({type_of(key) for key in asked}, reverse=True)
-        left = " in the layers that stay" if any(dropped.values()) else ""
+        left = " in the remaining layers" if any(dropped.values()) else ""
         raise UserError(
-            f"--heads {args.heads}: the model has {total} heads{left} ({', '.join(types)} "
-            "attention); keep at most as many"
+            f"--heads {args.heads}: the model has only {total} heads{left} ({', '.join(types)} "
+            "attention); give at most this number"
         )
 
 
@@ -258,7 +266,7 @@ def _choose_heads(
     model: nn.Module,
     measured: Importance | None,
 ) -> dict[str, list[int]]:
-    """Return the heads that stay, and warn where the choice may surprise."""
+    """Return the heads to keep, and warn if the choice may be unexpected."""
     from ..pruning import head_choice
     from ..pruning.removal import gate_values
 
@@ -274,7 +282,7 @@ def _choose_heads(
 def _choose_units(
     args: Namespace, model: nn.Module, measured: Importance | None
 ) -> dict[str, list[int]]:
-    """Return the feed-forward units that stay; empty if all stay."""
+    """Return the feed-forward units to keep; empty if all are kept."""
     from ..pruning.removal import magnitude_of_units
     from ..pruning.selection import keep_share
 
@@ -287,24 +295,24 @@ def _choose_units(
 def _measure_if_needed(
     args: Namespace, budget: HeadBudget | None, checkpoint: Checkpoint
 ) -> Importance | None:
-    """Measure heads and units on ``--data`` where something is judged by data."""
+    """Measure heads and units on ``--data`` if a score needs data."""
     if not args.data:
         return None
     by_data = budget is not None and budget.by in MEASURED
     if not by_data and args.ffn_keep is None:
         logger.warning(
-            "--data %s: is not read; only --by %s and --ffn-keep judge by data",
+            "--data %s: has no effect; only --by %s and --ffn-keep use data",
             args.data,
             ", ".join(MEASURED),
         )
         return None
     measured = _measure(args, checkpoint)
-    print(f"judged by {measured.num_sentences} sentences of {args.subset}")
+    print(f"scores computed on {measured.num_sentences} sentences of {args.subset}")
     return measured
 
 
 def _measure(args: Namespace, checkpoint: Checkpoint) -> Importance:
-    """Read sentences through the model's own task, and measure heads and units on them."""
+    """Load sentences with the model's own task, and measure heads and units on them."""
     from ..pruning.importance import measure
     from ..pruning.sentences import SentenceOptions, open_sentences
 
@@ -355,6 +363,6 @@ def _print_summary(
     shape |= {name: getattr(settings, name) for name in lists if getattr(settings, name)}
     words = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in shape.items())
     print(
-        f"{args.output}: to tune it further, train with --finetune-from-model, --arch "
+        f"{args.output}: to fine-tune it, train with --finetune-from-model, --arch "
         f"transformer_hcg, the other options of the model, --gated-attention '' and {words}"
     )

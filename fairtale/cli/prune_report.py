@@ -1,12 +1,12 @@
-"""Compare pruned translation models with the unpruned one: size, BLEU, chrF, speed.
+"""Compare pruned translation models with the unpruned model: size, BLEU, chrF, speed.
 
-Writes a Markdown table to --output and a figure beside it. All models translate the same
-batches of --subset on this device. For the speed they take turns, round by round, so that a
-drift of the machine meets all of them; sentences/s is the median over the rounds, and so is
-the ratio to the unpruned model within each round.
+The verb writes a Markdown table to --output and a figure beside it. All models translate the same
+batches of --subset on this device. For the speed, the models alternate in rounds, so that changes
+of the machine's speed affect all of them. The table gives medians over the rounds: of sentences/s,
+and of the ratio to the unpruned model within a round.
 
-Text is compared as a reader sees it: the task's own tokenizer makes it (wmt16_translation),
-or --remove-bpe and --tokenizer do, as in fairseq-generate.
+BLEU and chrF compare detokenised text, which is made by the tokenizer of the task
+(wmt16_translation), or by --remove-bpe and --tokenizer as in fairseq-generate.
 """
 
 from __future__ import annotations
@@ -35,44 +35,58 @@ RENAMED_OPTIONS = {"--out": "--output", "--device": "--cpu"}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("base", metavar="BASE.pt", help="the unpruned model")
-    parser.add_argument("pruned", nargs="+", metavar="PRUNED.pt")
+    """Add the options of this verb."""
+    default = "(default: %(default)s)"
+    parser.add_argument("base", metavar="BASE.pt", help="checkpoint of the unpruned model")
+    parser.add_argument("pruned", nargs="+", metavar="PRUNED.pt", help="checkpoints to compare")
     parser.add_argument("--data", required=True, metavar="DATA_BIN", help="binarised data")
-    parser.add_argument("--subset", default="test", help="split of it (default: %(default)s)")
-    parser.add_argument("--output", required=True, metavar="REPORT.md", help="the report")
-    parser.add_argument("--figure", metavar="PNG", help="(default: REPORT.png)")
-    parser.add_argument("--names", nargs="+", metavar="N", help="of all models, for the table")
-    parser.add_argument("--ref", metavar="FILE", help="references as plain text, a line each")
-    parser.add_argument("--remove-bpe", metavar="KIND", help="subword_nmt or sentencepiece")
-    parser.add_argument("--tokenizer", help="of fairseq, that undoes tokenisation: moses")
-    search = parser.add_argument_group("translation")
-    search.add_argument("--beam", type=positive_int, default=5, help="(default: %(default)s)")
-    search.add_argument("--lenpen", type=float, default=1.0, help="(default: %(default)s)")
-    search.add_argument(
-        "--max-len-a", type=float, default=1.5, help="tokens: a * source + b (default: %(default)s)"
+    parser.add_argument("--subset", default="test", help=f"split of --data {default}")
+    parser.add_argument("--output", required=True, metavar="REPORT.md", help="report to write")
+    parser.add_argument("--figure", metavar="PNG", help="figure to write (default: REPORT.png)")
+    parser.add_argument(
+        "--names", nargs="+", metavar="N", help="names of all models in the table, one for each"
     )
-    search.add_argument("--max-len-b", type=int, default=10, help="(default: %(default)s)")
-    search.add_argument("--cpu", action="store_true", help="use the CPU, also beside a GPU")
+    parser.add_argument(
+        "--ref", metavar="FILE", help="references as plain text (default: text of the data)"
+    )
+    parser.add_argument(
+        "--remove-bpe", metavar="KIND", help="pieces to join: subword_nmt or sentencepiece"
+    )
+    parser.add_argument("--tokenizer", help="fairseq's tokenizer for detokenisation, e.g. moses")
+    search = parser.add_argument_group("translation")
+    search.add_argument("--beam", type=positive_int, default=5, help=f"beam size {default}")
+    search.add_argument("--lenpen", type=float, default=1.0, help=f"length penalty {default}")
+    search.add_argument(
+        "--max-len-a",
+        type=float,
+        default=1.5,
+        help=f"A of the maximum length of a translation, A x source + B {default}",
+    )
+    search.add_argument("--max-len-b", type=int, default=10, help=f"B of that length {default}")
+    search.add_argument("--cpu", action="store_true", help="use the CPU even if there is a GPU")
     speed = parser.add_argument_group("speed")
     speed.add_argument(
-        "--batch-size", type=positive_int, default=32, help="sentences (default: %(default)s)"
+        "--batch-size", type=positive_int, default=32, help=f"sentences of a batch {default}"
     )
-    speed.add_argument("--rounds", type=positive_int, default=5, help="(default: %(default)s)")
+    speed.add_argument(
+        "--rounds", type=positive_int, default=5, help=f"number of timed rounds {default}"
+    )
     speed.add_argument(
         "--timed-sentences",
         type=positive_int,
         default=128,
-        help="translated in each round, of mixed length (default: %(default)s)",
+        help=f"sentences of mixed lengths that are translated in each round {default}",
     )
     speed.add_argument(
         "--seed",
         type=int,
         default=1,
-        help="random seed for choosing the timed sentences (default: %(default)s)",
+        help=f"random seed for choosing the timed sentences {default}",
     )
 
 
 def run(args: Namespace) -> None:
+    """Run the verb."""
     require("matplotlib", extra="plots")
     paths = _named_paths(args)
     figure_path = _figure_path(args, list(paths.values()))
@@ -91,10 +105,10 @@ def run(args: Namespace) -> None:
     plain_text = comparison.plain_text_of(task, args.remove_bpe, args.tokenizer)
     references = _references(args, task, dataset, plain_text)
     _score(task, entrants, dataset, batches, references, plain_text, device)
-    _race(task, entrants, dataset, timed, args.rounds, device)
+    _time_rounds(task, entrants, dataset, timed, args.rounds, device)
 
     num_timed = sum(map(len, timed))
-    lines = [f"# {os.path.basename(args.base)} and what is left of it", ""]
+    lines = [f"# {os.path.basename(args.base)} and its pruned models", ""]
     lines += [*_table(entrants, num_timed), "", *_notes(args, device, len(references), num_timed)]
     link = os.path.relpath(figure_path, os.path.dirname(os.path.abspath(args.output)))
     figure = ["", f"![heads, BLEU and speed]({link})", ""]
@@ -107,15 +121,15 @@ def run(args: Namespace) -> None:
 
 
 def _named_paths(args: Namespace) -> dict[str, str]:
-    """Return the models' checkpoints by their names.
+    """Return the checkpoints of the models by their names.
 
     Raises:
-        UserError: a file or the data is missing, or names are not one for each model.
+        UserError: a file or the data is missing, or the names do not match the models.
     """
     paths = [args.base, *args.pruned]
     for path in paths:
         if not os.path.isfile(path):
-            raise UserError(f"{path}: no such file; name the checkpoint of a translation model")
+            raise UserError(f"{path}: no such file; give the checkpoint of a translation model")
     if not os.path.isdir(args.data.split(os.pathsep)[0]):
         raise UserError(f"--data {args.data}: no such folder")
     if args.names and len(args.names) != len(paths):
@@ -129,17 +143,17 @@ def _named_paths(args: Namespace) -> dict[str, str]:
 
 
 def _figure_path(args: Namespace, paths: list[str]) -> str:
-    """Return where the figure goes, which must not be where anything else is.
+    """Return the path of the figure, and check that no output replaces another file.
 
     Raises:
-        UserError: a file would replace another.
+        UserError: the report or the figure would replace each other or an input.
     """
     figure_path: str = args.figure or os.path.splitext(args.output)[0] + ".png"
     output, figure = os.path.realpath(args.output), os.path.realpath(figure_path)
     if output == figure:
         raise UserError(
-            f"--output {args.output}: the figure would go there too; end the report's name in "
-            ".md, or say --figure"
+            f"--output {args.output}: the figure would have the same name; end the name of the "
+            "report with .md, or give --figure"
         )
     read = {os.path.realpath(path) for path in [*paths, *([args.ref] if args.ref else [])]}
     for option, path, real in (
@@ -147,7 +161,7 @@ def _figure_path(args: Namespace, paths: list[str]) -> str:
         ("--figure", figure_path, figure),
     ):
         if real in read:
-            raise UserError(f"{option} {path}: would replace a file that is read; name another")
+            raise UserError(f"{option} {path}: would replace an input file; give another name")
     return figure_path
 
 
@@ -155,10 +169,10 @@ def _figure_path(args: Namespace, paths: list[str]) -> str:
 
 
 def _references(args: Namespace, task: Any, dataset: Any, plain_text: PlainText) -> dict[int, str]:
-    """Return the references by sentence number: of ``--ref``, or of the data.
+    """Return the references by sentence number, from ``--ref`` or from the data.
 
     Raises:
-        UserError: there are none, or not one for each sentence.
+        UserError: there are no references, or their number is not that of the sentences.
     """
     from ..pruning.comparison import references_of
 
@@ -167,11 +181,11 @@ def _references(args: Namespace, task: Any, dataset: Any, plain_text: PlainText)
         if len(lines) != len(dataset):
             raise UserError(
                 f"--ref {args.ref}: {len(lines)} lines for {len(dataset)} sentences of "
-                f"{args.subset}; name the references of this set"
+                f"{args.subset}; give the references of this set"
             )
         return dict(enumerate(lines))
     if dataset.tgt is None:
-        raise UserError(f"--subset {args.subset}: has no references; name them with --ref")
+        raise UserError(f"--subset {args.subset}: has no references; give them with --ref")
     return references_of(dataset, task.target_dictionary.pad(), plain_text)
 
 
@@ -184,7 +198,7 @@ def _score(
     plain_text: PlainText,
     device: torch.device,
 ) -> None:
-    """Translate all sentences with each model, and note its BLEU and chrF."""
+    """Translate all sentences with each model, and store its BLEU and chrF."""
     from ..pruning.comparison import UNKNOWN_TRANSLATION, score, translate
 
     for entrant in entrants:
@@ -197,7 +211,7 @@ def _score(
         score(entrant, found, references)
 
 
-def _race(
+def _time_rounds(
     task: Any,
     entrants: list[Entrant],
     dataset: Any,
@@ -205,7 +219,7 @@ def _race(
     num_rounds: int,
     device: torch.device,
 ) -> None:
-    """Time the models in turns. Scoring has warmed them up."""
+    """Time the models in alternating rounds; scoring has warmed them up."""
     from ..pruning.comparison import time_round, translate
 
     def translate_all(entrant: Entrant) -> None:
@@ -222,7 +236,7 @@ def _race(
 
 
 def _table(entrants: list[Entrant], num_sentences: int) -> list[str]:
-    """Return the lines of the Markdown table, one model a row."""
+    """Return the lines of the Markdown table with one row for each model."""
     from tabulate import tabulate
 
     base = entrants[0]
@@ -243,13 +257,13 @@ def _table(entrants: list[Entrant], num_sentences: int) -> list[str]:
         for entrant in entrants
     ]
     align = ["left"] + ["right"] * (len(header) - 1)
-    # numbers are text already, with the digits that they are to have
+    # The cells are formatted text, which tabulate must not parse as numbers.
     table = tabulate(rows, header, "pipe", colalign=align, disable_numparse=True)
     return table.splitlines()
 
 
 def _notes(args: Namespace, device: torch.device, num_sentences: int, num_timed: int) -> list[str]:
-    """Return the settings that the numbers were made with, as a list in Markdown."""
+    """Return the settings that the numbers depend on, as a Markdown list."""
     import platform
 
     import torch
@@ -257,7 +271,7 @@ def _notes(args: Namespace, device: torch.device, num_sentences: int, num_timed:
 
     bleu, chrf = BLEU(), CHRF()
     for metric in (bleu, chrf):
-        metric.corpus_score(["a"], [["a"]])  # a signature needs a number of references
+        metric.corpus_score(["a"], [["a"]])  # the signature contains the number of references
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
     else:
@@ -269,10 +283,10 @@ def _notes(args: Namespace, device: torch.device, num_sentences: int, num_timed:
         f"- chrF2 {chrf.get_signature()}",
         f"- beam {args.beam}, length penalty {args.lenpen:g}, at most {args.max_len_a:g} x source "
         f"+ {args.max_len_b} tokens, batches of {args.batch_size} sentences",
-        f"- speed: fp32, {where}; {num_timed} sentences a round, medians of {args.rounds} rounds, "
-        "models in turns",
-        "- heads of gated models: those whose gate is open; MB: size of the file, with the "
-        "optimizer's state if it is there",
+        f"- speed: fp32, {where}; {num_timed} sentences a round, medians of {args.rounds} "
+        "alternating rounds",
+        "- heads of gated models: those whose gate is open; MB: size of the file, including the "
+        "optimizer state if there is one",
     ]
 
 
@@ -286,7 +300,7 @@ def _processor() -> str | None:
 
 
 def _draw(entrants: list[Entrant], num_sentences: int) -> Figure:
-    """Draw heads, BLEU and speed of all models side by side."""
+    """Draw bars of the heads, BLEU and speed of all models."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

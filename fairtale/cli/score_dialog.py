@@ -1,14 +1,16 @@
 """Score replies against references: BLEU, chrF, distinct-1/2, length, unigram F1.
 
-HYP has one reply a line (with --nbest N, N lines for each reference, the best first), or is
-the output of fairseq-generate or fairseq-interactive, whose D- lines (H- where there are
-none) are read. REF has one response a line; of a line of turns separated by tabs the last
-one counts, so the .tsv files that `fairtale dialogs` writes will do.
+HYP is a file with one reply a line (with --nbest N, N lines for each reference, the best first),
+or the output of fairseq-generate or fairseq-interactive, of which the D- lines are read (the
+H- lines if there are none). REF is a file with one response a line. If a line holds turns
+separated by tabs, the last turn is the response, so a .tsv file of `fairtale dialogs` can be
+given.
 
-Of several candidates the first is scored; two more rows show all of them, and for each
-reference the one of highest F1, which is what a perfect re-ranking could choose.
+If there are several candidates for a reference, the first row scores the first candidates, the
+second row scores all candidates, and the third row scores the candidates with the highest F1,
+which is the best possible result of re-ranking.
 
-Printed last: the settings that made the figures.
+The last line holds the settings that the scores depend on.
 """
 
 import argparse
@@ -29,25 +31,27 @@ _GENERATED = re.compile(r"[SH]-\d+\t")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this verb."""
-    parser.add_argument("hyp", metavar="HYP", help="replies; - is standard input")
-    parser.add_argument("ref", metavar="REF", help="responses that people wrote")
+    parser.add_argument("hyp", metavar="HYP", help="replies of a model; - for standard input")
+    parser.add_argument("ref", metavar="REF", help="reference responses")
     parser.add_argument(
         "--nbest",
         type=positive_int,
         metavar="N",
-        help="candidates for each reference (default: as many as fairseq's output has, else 1)",
+        help="candidates for each reference (default: their number in the output of "
+        "fairseq-generate, else 1)",
     )
     parser.add_argument(
         "--tokenize",
         default="13a",
-        help="sacreBLEU's tokenizer, which also cuts words for the other figures: 13a, intl, "
+        metavar="NAME",
+        help="sacreBLEU's tokenizer for BLEU and for the words of the other scores: 13a, intl, "
         "zh, char, ja-mecab, ko-mecab (default: %(default)s)",
     )
     parser.add_argument("--table", action="store_true", help="print a Markdown table")
 
 
 class Scores(NamedTuple):
-    """Figures of a list of replies; BLEU, chrF, distinct and F1 in percent, length in words."""
+    """Scores of a list of replies; BLEU, chrF, distinct and F1 in percent, length in words."""
 
     bleu: float
     chrf: float
@@ -64,12 +68,13 @@ def run(args: argparse.Namespace) -> None:
     """Run the verb."""
     references = [line.split("\t")[-1] for line in read_text_lines(args.ref)]
     if not references:
-        raise UserError(f"{args.ref}: no reference in it")
+        raise UserError(f"{args.ref} holds no reference")
     candidates = read_candidates(args.hyp, args.nbest)
     if len(candidates) != len(references):
         raise UserError(
             f"{args.hyp} has replies to {len(candidates)} dialogs, {args.ref} has "
-            f"{len(references)} references: they must be of the same set, in the same order"
+            f"{len(references)} references: both must belong to the same dialogs, in the same "
+            "order"
         )
     scorer = DialogScorer(args.tokenize)
     nbest = len(candidates[0])
@@ -89,19 +94,24 @@ def run(args: argparse.Namespace) -> None:
 
 
 def read_candidates(path: str, nbest: int | None) -> list[list[str]]:
-    """Return the candidates of each dialog, best first.
+    """Return the candidates of each dialog, the best first.
+
+    Args:
+        path: a file of replies, or the output of fairseq-generate or fairseq-interactive.
+        nbest: number of candidates for each dialog; None for the number in fairseq's output,
+            or 1 for a file of replies.
 
     Raises:
-        UserError: dialogs have different numbers of candidates, or one is missing.
+        UserError: the numbers of candidates differ, or a dialog has none.
     """
     lines = list(read_text_lines(path))
     if not lines:
-        raise UserError(f"{path}: no reply in it")
+        raise UserError(f"{path} holds no reply")
     if any(_GENERATED.match(line) for line in lines):
         return _read_generated(lines, path, nbest)
     nbest = nbest or 1
     if len(lines) % nbest:
-        raise UserError(f"{path}: {len(lines)} lines are no multiple of --nbest {nbest}")
+        raise UserError(f"{path}: {len(lines)} lines are not a multiple of --nbest {nbest}")
     return [lines[i : i + nbest] for i in range(0, len(lines), nbest)]
 
 
@@ -118,8 +128,8 @@ def _read_generated(lines: list[str], path: str, nbest: int | None) -> list[list
     missing = sorted(set(range(max(replies) + 1)) - set(replies))
     if missing:
         raise UserError(
-            f"{path}: no reply to dialog {missing[0]}, but to {max(replies)} "
-            f"({len(missing)} missing): is the output complete?"
+            f"{path}: no reply to dialog {missing[0]} of {max(replies) + 1} "
+            f"({len(missing)} missing); the output seems to be incomplete"
         )
     asked = nbest or len(replies[0])
     for number, group in replies.items():
@@ -131,25 +141,25 @@ def _read_generated(lines: list[str], path: str, nbest: int | None) -> list[list
 
 
 class DialogScorer:
-    """Compute corpus figures of replies.
+    """Compute corpus-level scores of replies.
 
-    distinct-n is the number of different n-grams of words in all replies, divided by the
-    number of n-grams (Li et al. 2016, who divide by the number of words). F1 is the harmonic
-    mean of the precision and recall of a reply's words, with repetitions counted, averaged
-    over replies. Words are lower case and hold a letter or digit.
+    distinct-n is the number of different n-grams of words in all replies divided by the number of
+    all n-grams (Li et al. 2016 divide by the number of words). F1 is the harmonic mean of the
+    precision and the recall of a reply's words, counted with repetitions, averaged over replies.
+    Words are in lower case and contain a letter or digit.
 
     Args:
         tokenize: name of sacreBLEU's tokenizer.
 
     Raises:
-        UserError: there is no such tokenizer, or it needs a package that is missing.
+        UserError: the tokenizer does not exist, or it needs a package that is not installed.
     """
 
     def __init__(self, tokenize: str) -> None:
         from sacrebleu.metrics import BLEU, CHRF
 
         if tokenize not in BLEU.TOKENIZERS:
-            raise UserError(f"--tokenize {tokenize}: one of {', '.join(BLEU.TOKENIZERS)}")
+            raise UserError(f"--tokenize {tokenize}: must be one of {', '.join(BLEU.TOKENIZERS)}")
         try:
             self._bleu, self._chrf = BLEU(tokenize=tokenize), CHRF()
         except (ImportError, RuntimeError) as error:
@@ -165,7 +175,7 @@ class DialogScorer:
         return self._words[text]
 
     def f1(self, reply: str, reference: str) -> float:
-        """Return unigram F1, 0 to 1; two texts without words agree."""
+        """Return the unigram F1 of a reply, 0 to 1; it is 1 for two texts without words."""
         hyp, ref = self.words(reply), self.words(reference)
         if not hyp and not ref:
             return 1.0
@@ -173,7 +183,7 @@ class DialogScorer:
         return 2 * common / (len(hyp) + len(ref))
 
     def distinct(self, replies: list[str], n: int) -> float:
-        """Return the different n-grams of words over all n-grams, 0 to 1."""
+        """Return the number of different n-grams of words divided by all n-grams, 0 to 1."""
         grams: Counter[tuple[str, ...]] = Counter()
         for reply in replies:
             words = self.words(reply)
@@ -181,7 +191,7 @@ class DialogScorer:
         return len(grams) / grams.total() if grams else 0.0
 
     def score(self, replies: list[str], references: list[str]) -> Scores:
-        """Return the figures of as many replies as references."""
+        """Return the scores of replies, with one reference for each reply."""
         pairs = zip(replies, references, strict=True)
         return Scores(
             self._bleu.corpus_score(replies, [references]).score,
@@ -193,7 +203,7 @@ class DialogScorer:
         )
 
     def signature(self, nbest: int) -> str:
-        """Return the settings that change the figures, as one line; after a score was made."""
+        """Return the settings that the scores depend on, as one line; call :meth:`score` first."""
         tokenizer = self._bleu.get_signature().info["tok"]
         return " ".join(
             (

@@ -1,7 +1,7 @@
-"""BLEU and chrF2 of translations, in a Markdown table with sacreBLEU's signatures.
+"""Print BLEU and chrF2 of translations as a Markdown table with sacreBLEU's signatures.
 
-For each set are given its name, the translations and the references, a line each; they are
-compared as they stand.
+For each test set give --set NAME HYP REF: its name, a file of translations and a file of
+references, both with one sentence a line. The lines are compared without further processing.
 """
 
 import argparse
@@ -12,6 +12,7 @@ from .tables import table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this verb."""
     parser.add_argument(
         "--set",
         nargs=3,
@@ -19,25 +20,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         dest="sets",
         metavar=("NAME", "HYP", "REF"),
-        help="may be repeated",
+        help="a test set, its translations and its references; may be repeated",
     )
     parser.add_argument(
-        "--settings", metavar="TEXT", help="of the search, to stand before the signatures"
+        "--settings", metavar="TEXT", help="settings of the search, to print before the signatures"
     )
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run the verb."""
     from sacrebleu.metrics import BLEU, CHRF
 
     metrics, signatures = (BLEU(), CHRF()), ""
     rows = []
     for name, hyp, ref in args.sets:
-        # sacreBLEU's own command takes white space off the ends of lines.
+        # Strip white space at the ends of lines, as sacreBLEU's own command does.
         translations, references = ([s.rstrip() for s in read_text_lines(p)] for p in (hyp, ref))
         if len(translations) != len(references):
             raise UserError(
-                f"{hyp} has {len(translations)} lines, {ref} {len(references)}: they must be of "
-                "the same set"
+                f"{hyp} has {len(translations)} lines, {ref} has {len(references)}: both must "
+                "belong to the same test set"
             )
         scores = [metric.corpus_score(translations, [references]) for metric in metrics]
         figures = [f"{score.score:.2f}" for score in scores]

@@ -1,4 +1,4 @@
-"""What ``spm train --dialog`` and ``spm encode --dialog`` do with dialogs: turns, tabs, marks."""
+"""Dialogs in ``spm train --dialog`` and ``spm encode --dialog``: turns, tabs and marks."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,63 +9,63 @@ from ..data.dialog.line_format import MARKS, escape_marks, join_turns
 from ..data.dialog.text_formats import MAX_TURNS
 
 TURN_SEPARATOR = "\t"
-UNKNOWN_PIECE = "<unk>"  # fairseq's name for it, and SentencePiece's
+UNKNOWN_PIECE = "<unk>"  # the name of the unknown piece in fairseq and in SentencePiece
 
 
 class LeftOut(NamedTuple):
-    """What takes the place of a line that is not encoded."""
+    """The result for a line that is left out."""
 
     reason: str
 
 
 class Encoded(NamedTuple):
-    """What becomes of some lines."""
+    """The result of encoding or decoding some lines."""
 
     texts: Sequence[str | LeftOut]  # one for each line
     num_pieces: int
-    num_unknown: int  # pieces
+    num_unknown: int  # number of unknown pieces among them
 
 
 def read_sides(path: str | os.PathLike[str]) -> Iterator[str]:
-    """Read query and response of every dialog in a file, as sentences to learn pieces from.
+    """Yield the query and the response of every dialog in a file, to learn pieces from.
 
-    Older turns are left out: where a window slid over a conversation, each of them is the
-    query or the response of another line.
+    Older turns are left out, because the lines of a conversation overlap: each of its turns is
+    the query or the response of some line.
     """
     for line in read_text_lines(path):
         yield from line.split(TURN_SEPARATOR)[-2:]
 
 
 def add_marks(entries: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
-    """Return the entries of a dictionary with the marks of a dialog line, which come first.
+    """Return the entries of a dictionary with the marks of a dialog line before them.
 
     Args:
-        entries: ``(piece, count)``. A piece that spells a mark is left out; see
-            :func:`~fairtale.data.dialog.line_format.escape_marks`.
+        entries: ``(piece, count)``. A piece that equals a mark is removed, because
+            :func:`~fairtale.data.dialog.line_format.escape_marks` never writes it.
     """
     return [(mark, 0) for mark in MARKS] + [(p, n) for p, n in entries if p not in MARKS]
 
 
 class DialogEncoder:
-    """Turn lines of turns into lines ``context <CTX> query <SEP> response`` of pieces.
+    """Encode lines of turns as lines ``context <CTX> query <SEP> response`` of pieces.
 
-    Each turn is encoded alone, so its pieces do not depend on its neighbours.
+    Each turn is encoded by itself, so that its pieces do not depend on its neighbours.
 
     Args:
-        processor: of SentencePiece.
-        max_unknown: a dialog with a turn of more unknown pieces is left out.
+        processor: a SentencePieceProcessor.
+        max_unknown: maximum number of unknown pieces of a turn; other dialogs are left out.
     """
 
     def __init__(self, processor: Any, max_unknown: int) -> None:
         self._processor = processor
         self._max_unknown = max_unknown
-        # By number and not as strings: SentencePiece spells an unknown piece with the
-        # letters of the text, so a text could write fairseq's `</s>`, or a mark.
+        # Encode to ids and not to strings: SentencePiece returns an unknown piece as it is
+        # spelled in the text, so a text could produce fairseq's `</s>` or a mark.
         self._pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
         self._pieces[processor.unk_id()] = UNKNOWN_PIECE
 
     def __call__(self, lines: list[str]) -> Encoded:
-        """Return the encoded lines and their counts."""
+        """Return the encoded lines and the numbers of pieces."""
         dialogs = [line.split(TURN_SEPARATOR) for line in lines]
         flat = [turn for turns in dialogs if len(turns) <= MAX_TURNS for turn in turns]
         encoded = iter(self._processor.encode(flat))
@@ -75,7 +75,7 @@ class DialogEncoder:
         return Encoded(texts, sum(map(len, kept)), num_unknown)
 
     def _encode(self, texts: list[str], encoded: Iterator[list[int]]) -> str | LeftOut:
-        """Return one dialog as a line of pieces, taking as many encoded turns as it has."""
+        """Return one dialog as a line of pieces; take its turns from ``encoded``."""
         if len(texts) > MAX_TURNS:
             return LeftOut(f"more than {MAX_TURNS} turns")
         turns = [[self._pieces[i] for i in next(encoded)] for _ in texts]

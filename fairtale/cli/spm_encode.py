@@ -1,11 +1,11 @@
-"""Cut text into SentencePiece pieces, or with --decode put pieces back together.
+"""Encode text as SentencePiece pieces, or decode pieces with --decode.
 
-One line in, one line out, in the same order; the work is spread over processes. The
-number of lines is checked before the result takes its name.
+Each input line becomes one output line, in the same order. The work is distributed over several
+processes. The number of lines is checked before the output file appears.
 
-With --dialog a line is a dialog: turns separated by tabs, the response last. It becomes
-`context <CTX> query <SEP> response`, each turn encoded alone; lines that are no dialog are
-left out, counted and named.
+With --dialog, a line holds the turns of a dialog separated by tabs, with the response last. It
+becomes `context <CTX> query <SEP> response`, and each turn is encoded by itself. Lines without a
+response are left out, counted and reported.
 """
 
 import argparse
@@ -27,19 +27,21 @@ from .progress import progress_bar
 from .spm_dialog import DialogEncoder, Encoded, LeftOut
 from .workers import WorkerPool, worker_pool
 
-# A task for a worker: long enough to make the transport cheap, short enough to share.
+# Text sent to a worker at once: enough to amortise the transfer, little enough to share the work.
 _TASK_BYTES = 1 << 19
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this verb."""
-    parser.add_argument("text", nargs="+", help="UTF-8 files; - is standard input")
-    parser.add_argument("--model", required=True, help="a .model file")
-    parser.add_argument("--output", metavar="FILE", help="for one text (default: standard output)")
+    parser.add_argument("text", nargs="+", help="UTF-8 files; - for standard input")
+    parser.add_argument("--model", required=True, metavar="FILE", help="a .model file")
     parser.add_argument(
-        "--output-dir", metavar="DIR", help="for several: each is written there under its own name"
+        "--output", metavar="FILE", help="output file of a single text (default: standard output)"
     )
-    parser.add_argument("--decode", action="store_true", help="pieces in, text out")
+    parser.add_argument(
+        "--output-dir", metavar="DIR", help="folder for the outputs, which keep the texts' names"
+    )
+    parser.add_argument("--decode", action="store_true", help="decode pieces to text")
     dialog = parser.add_argument_group("dialogs")
     dialog.add_argument(
         "--dialog", action="store_true", help="lines are turns separated by tabs, response last"
@@ -49,17 +51,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=3,
         metavar="N",
-        help="leave out dialogs with a turn of more unknown pieces (default: %(default)s)",
+        help="leave out a dialog if one of its turns has more than N unknown pieces "
+        "(default: %(default)s)",
     )
     dialog.add_argument(
         "--kept-dir",
         metavar="DIR",
-        help="write there, under the text's own name, the dialogs that were not left out",
+        help="folder for the text of the dialogs that were not left out, in files with the texts' "
+        "names",
     )
     parser.add_argument(
-        "--workers", type=positive_int, default=usable_cpus(), help="processes (default: all CPUs)"
+        "--workers",
+        type=positive_int,
+        default=usable_cpus(),
+        metavar="N",
+        help="number of processes (default: all CPUs)",
     )
-    parser.add_argument("--quiet", action="store_true", help="show no progress bar, no summary")
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar and no summary")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -69,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("--dialog and --decode: give one of them")
     if args.kept_dir:
         _check_kept_dir(args)
-    _load(args.model)  # one error here is better than one in every worker
+    _load(args.model)  # report a bad model here once, and not in every worker
     total = sum(os.path.getsize(source) for source, _ in pairs if source != "-")
     num_workers = args.workers if total > _TASK_BYTES else 1
     with (
@@ -85,7 +93,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _converter(args: argparse.Namespace) -> Callable[[Any], "Converter"]:
-    """Return what makes a converter of lines, given a SentencePiece processor."""
+    """Return a function that makes a converter of lines from a SentencePiece processor."""
     if args.dialog:
         return functools.partial(DialogEncoder, max_unknown=args.max_unknown)
     return _Decoder if args.decode else _Encoder
@@ -96,13 +104,13 @@ def _verb(args: argparse.Namespace) -> str:
 
 
 def _pairs(args: argparse.Namespace) -> list[tuple[str, str | None]]:
-    """Return ``[(source, target)]``; target None is standard output."""
+    """Return ``[(source, target)]``; a target of None means standard output."""
     pairs: list[tuple[str, str | None]]
     if args.output and args.output_dir:
         raise UserError("--output and --output-dir: give one of them")
     if args.output_dir:
         if "-" in args.text:
-            raise UserError("--output-dir needs names, and standard input (-) has none")
+            raise UserError("--output-dir: not possible for standard input (-); give --output")
         names = [os.path.basename(path) for path in args.text]
         if len(set(names)) != len(names):
             raise UserError(f"--output-dir: two texts have the same name among {', '.join(names)}")
@@ -111,7 +119,7 @@ def _pairs(args: argparse.Namespace) -> list[tuple[str, str | None]]:
             for path, name in zip(args.text, names, strict=True)
         ]
     elif len(args.text) > 1:
-        raise UserError(f"{len(args.text)} texts: say --output-dir for more than one")
+        raise UserError(f"{len(args.text)} texts: give --output-dir for more than one")
     else:
         pairs = [(args.text[0], args.output)]
     for source, target in pairs:
@@ -120,7 +128,7 @@ def _pairs(args: argparse.Namespace) -> list[tuple[str, str | None]]:
             and os.path.exists(target)
             and os.path.realpath(source) == os.path.realpath(target)
         ):
-            raise UserError(f"{source}: would be overwritten by its own result; choose another")
+            raise UserError(f"{source}: would be replaced by its own output; give another name")
     return pairs
 
 
@@ -130,7 +138,7 @@ def _check_kept_dir(args: argparse.Namespace) -> None:
     taken = {os.path.realpath(os.path.dirname(path) or ".") for path in args.text}
     if os.path.realpath(args.kept_dir) in taken | {os.path.realpath(args.output_dir)}:
         raise UserError(
-            f"--kept-dir {args.kept_dir}: the texts or the results are there; choose another"
+            f"--kept-dir {args.kept_dir}: holds the texts or the outputs; give another folder"
         )
 
 
@@ -138,7 +146,7 @@ def _load(path: str) -> Any:
     """Return the processor of a SentencePiece model.
 
     Raises:
-        UserError: there is no such file, or it is no such model.
+        UserError: the file does not exist, or it is not a SentencePiece model.
     """
     import sentencepiece
 
@@ -155,7 +163,7 @@ def _load(path: str) -> Any:
 
 Converter = Callable[[list[str]], Encoded]
 
-_convert: Converter | None = None  # set once in each process
+_convert: Converter | None = None  # set once in each worker process
 
 
 def _start_worker(model: str, make_converter: Callable[[Any], Converter]) -> None:
@@ -164,7 +172,7 @@ def _start_worker(model: str, make_converter: Callable[[Any], Converter]) -> Non
 
 
 class _Encoder:
-    """Turn lines of text into lines of pieces."""
+    """Encode lines of text as lines of pieces."""
 
     def __init__(self, processor: Any) -> None:
         self._processor = processor
@@ -172,9 +180,9 @@ class _Encoder:
         self._unknown = processor.unk_id()
 
     def __call__(self, lines: list[str]) -> Encoded:
-        """Return the encoded lines and their counts."""
-        # By number and not as strings: SentencePiece spells an unknown piece with the
-        # letters of the text, so a text could write fairseq's `</s>`.
+        """Return the encoded lines and the numbers of pieces."""
+        # Encode to ids and not to strings: SentencePiece returns an unknown piece as it is
+        # spelled in the text, so a text could produce fairseq's `</s>`.
         encoded = self._processor.encode(lines)
         num_unknown = sum(ids.count(self._unknown) for ids in encoded)
         texts = [" ".join([self._pieces[i] for i in ids]) for ids in encoded]
@@ -182,16 +190,16 @@ class _Encoder:
 
 
 class _Decoder:
-    """Turn lines of pieces into lines of text; what is no piece of the model stays as it is."""
+    """Decode lines of pieces to lines of text; words that are not pieces of the model stay."""
 
     def __init__(self, processor: Any) -> None:
         self._processor = processor
 
     def __call__(self, lines: list[str]) -> Encoded:
-        """Return the decoded lines and their counts."""
+        """Return the decoded lines and the numbers of pieces."""
         split = [line.split() for line in lines]
         texts = [self._processor.decode(pieces) if pieces else "" for pieces in split]
-        # One line must stay one line, whatever bytes the pieces spell.
+        # Byte pieces may decode to line breaks; replace them, so that one line stays one line.
         texts = [" ".join(text.splitlines()) if text else "" for text in texts]
         return Encoded(texts, sum(map(len, split)), 0)
 
@@ -205,7 +213,7 @@ def _convert_task(task: tuple[list[str], int]) -> Encoded:
 
 
 def _tasks(source: str) -> Iterator[tuple[list[str], int]]:
-    """Yield lists of decoded lines, each about ``_TASK_BYTES``, with their bytes."""
+    """Yield lists of lines of about ``_TASK_BYTES`` each, with their size in bytes."""
     stream = open_binary(source)
     try:
         lines, size = list[str](), 0
@@ -229,8 +237,14 @@ def _convert_file(
     args: argparse.Namespace,
     on_bytes: Callable[[int], object],
 ) -> tuple[collections.Counter[str], list[str]]:
-    """Write ``target``; return counts of lines, empty lines, pieces, unknown pieces, and what
-    was left out, one text for each reason.
+    """Convert a file.
+
+    Returns:
+        the numbers of lines, empty lines, pieces and unknown pieces; and one text for each reason
+        why lines were left out.
+
+    Raises:
+        UserError: no line is left, or lines were lost.
     """
     counts: collections.Counter[str] = collections.Counter()
     left_out: collections.Counter[str] = collections.Counter()
@@ -261,14 +275,15 @@ def _convert_file(
             on_bytes(size)
         if counts["in"] != counts["out"]:
             raise UserError(
-                f"{source}: {counts['in']} lines in, {counts['out']} out; nothing was written"
+                f"{source}: {counts['in']} lines of input, but {counts['out']} of output; nothing "
+                "was written"
             )
         lost = [
             f"{source}: left out, {reason}: {count} (first: line {', '.join(places[reason])})"
             for reason, count in left_out.items()
         ]
         if counts["in"] and left_out.total() == counts["in"]:
-            raise UserError(f"{source}: no dialog in it; {'; '.join(lost)}")
+            raise UserError(f"{source}: all dialogs were left out; {'; '.join(lost)}")
     return counts, lost
 
 

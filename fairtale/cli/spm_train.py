@@ -1,14 +1,15 @@
-"""Train a SentencePiece model on text, one sentence or story a line.
+"""Train a SentencePiece model on text with one sentence or story a line.
 
-Writes PREFIX.model, PREFIX.vocab, and for fairseq-preprocess --srcdict a dict.txt of all
-pieces but <s>, <pad>, </s>, <unk>, which fairseq adds itself: so fairseq's dictionary has
-exactly --vocab-size entries. Counts in dict.txt are those in the training lines.
+The verb writes PREFIX.model, PREFIX.vocab, and a dict.txt for fairseq-preprocess --srcdict. The
+latter holds all pieces except <s>, <pad>, </s> and <unk>, which fairseq adds itself, so that
+fairseq's dictionary has exactly --vocab-size entries. Counts in dict.txt are those of the
+training lines.
 
-By default unknown letters fall back to their bytes, so nothing is ever <unk>, and marks
-such as </s> or <pad> in a text are taken apart like any other letters.
+By default, unknown characters are encoded as bytes, so no text is encoded as <unk>. Special symbols
+such as </s> or <pad> in a text are encoded like any other characters.
 
-With --dialog the texts are dialogs, as `fairtale dialogs` writes them; the dictionary, but
-not the SentencePiece model, then holds the marks <CTX> and <SEP> too.
+With --dialog, the texts are dialogs as written by `fairtale dialogs`. The dictionary, but not the
+SentencePiece model, then also holds <CTX> and <SEP>.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from .spm_dialog import add_marks, read_sides
 
 logger = logging.getLogger(__name__)
 
-# fairseq's Dictionary begins with these; SentencePiece knows three of them by itself.
+# The first entries of fairseq's Dictionary. SentencePiece itself defines all but <pad>.
 FAIRSEQ_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 _COUNT_LINES_AT_A_TIME = 2000
 
@@ -42,68 +43,78 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", nargs="+", help="UTF-8 files, one sentence or story a line")
     parser.add_argument("--model", required=True, metavar="PREFIX", help="PREFIX.model is written")
     parser.add_argument(
-        "--dict", metavar="FILE", help="fairseq dictionary (default: dict.txt beside the model)"
+        "--dict",
+        metavar="FILE",
+        help="fairseq dictionary to write (default: dict.txt beside the model)",
     )
     parser.add_argument(
         "--vocab-size",
         type=positive_int,
         default=5120,
-        help="entries, special and byte pieces included (default: %(default)s)",
+        metavar="N",
+        help="size of the vocabulary, including special and byte pieces (default: %(default)s)",
     )
     parser.add_argument(
         "--type",
         choices=("bpe", "unigram", "char", "word"),
         default="bpe",
-        help="kind of model (default: bpe)",
+        help="type of the model (default: %(default)s)",
     )
     parser.add_argument(
         "--character-coverage",
         type=float,
         default=0.99995,
-        help="share of the letters in the text that get a piece of their own; the rest is spelled "
-        "in bytes (0.9995 for Chinese, Japanese, Korean; 1 for small alphabets) "
-        "(default: %(default)s)",
+        metavar="SHARE",
+        help="share of the characters of the text that have a piece of their own; others become "
+        "bytes (0.9995 for Chinese, Japanese, Korean; 1 for small alphabets; default: "
+        "%(default)s)",
     )
     parser.add_argument(
         "--no-byte-fallback",
         action="store_true",
-        help="rare letters become <unk> instead of bytes (saves 256 vocabulary entries)",
+        help="encode rare characters as <unk> instead of bytes (saves 256 vocabulary entries)",
     )
     parser.add_argument(
         "--normalization",
         default="nmt_nfkc",
         choices=("nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf", "identity"),
-        help="normalization of Unicode (default: %(default)s)",
+        help="Unicode normalization (default: %(default)s)",
     )
     parser.add_argument(
         "--symbols",
         nargs="*",
         default=[],
         metavar="S",
-        help="whole vocabulary entries that only programs write, e.g. '<SEP>' '<CTX>'; "
-        "the same letters in a text stay letters",
+        help="special symbols, e.g. '<SEP>' '<CTX>': single vocabulary entries that are never "
+        "matched in a text",
     )
     parser.add_argument(
         "--dialog",
         action="store_true",
-        help="lines are turns separated by tabs: learn from their queries and responses, and "
-        f"count {' and '.join(MARKS)} among the entries of the dictionary",
+        help="lines are turns separated by tabs: learn from the queries and responses, and add "
+        f"{' and '.join(MARKS)} to the dictionary",
     )
     parser.add_argument(
         "--max-lines",
         type=positive_int,
         default=1_000_000,
-        help="train on at most so many lines, evenly spread (default: %(default)s)",
+        metavar="N",
+        help="maximum number of lines to train on, evenly spread (default: %(default)s)",
     )
     parser.add_argument(
         "--max-sentence-length",
         type=positive_int,
         default=65536,
-        help="bytes; longer lines are cut between words, longer words are skipped and counted "
-        "(default: %(default)s)",
+        metavar="N",
+        help="maximum length of a line in bytes; longer lines are split between words, longer "
+        "words are skipped and counted (default: %(default)s)",
     )
     parser.add_argument(
-        "--workers", type=positive_int, default=usable_cpus(), help="threads (default: all CPUs)"
+        "--workers",
+        type=positive_int,
+        default=usable_cpus(),
+        metavar="N",
+        help="number of threads (default: all CPUs)",
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress bar")
 
@@ -116,7 +127,7 @@ def run(args: argparse.Namespace) -> None:
     read = read_sides if args.dialog else read_text_lines
     sentences = TrainingLines(args.text, args.max_lines, args.max_sentence_length, read)
     if not sentences.num_lines:
-        raise UserError(f"{', '.join(args.text)}: no text to train on")
+        raise UserError(f"{', '.join(args.text)}: holds no text to train on")
     model = _train(sentencepiece, sentences, args)
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     counts = _count_pieces(processor, sentences, args)
@@ -132,37 +143,37 @@ def run(args: argparse.Namespace) -> None:
 
 
 def dictionary_path(args: argparse.Namespace) -> str:
-    """Return where the dictionary is written."""
+    """Return the path of the dictionary."""
     return args.dict or os.path.join(os.path.dirname(args.model), "dict.txt")
 
 
 def _check(args: argparse.Namespace) -> None:
     if not 0.9 <= args.character_coverage <= 1.0:
         raise UserError(
-            f"--character-coverage {args.character_coverage}: between 0.9 and 1 "
+            f"--character-coverage {args.character_coverage}: must be between 0.9 and 1 "
             "(0.9995 for Chinese, Japanese, Korean; 1 for small alphabets)"
         )
     for symbol in args.symbols:
         if symbol in FAIRSEQ_SPECIALS or len(symbol.split()) != 1 or symbol != symbol.strip():
             raise UserError(
-                f"--symbols {symbol!r}: a word without white space, other than "
-                f"{' '.join(FAIRSEQ_SPECIALS)}, which are always there"
+                f"--symbols {symbol!r}: must be a word without white space, other than "
+                f"{' '.join(FAIRSEQ_SPECIALS)}, which are always included"
             )
         if args.dialog and symbol in MARKS:
-            raise UserError(f"--symbols {symbol}: --dialog brings it; leave it out")
+            raise UserError(f"--symbols {symbol}: --dialog already adds it; leave it out")
     if len(set(args.symbols)) != len(args.symbols):
-        raise UserError(f"--symbols {' '.join(args.symbols)}: each may stand there once")
+        raise UserError(f"--symbols {' '.join(args.symbols)}: give each symbol only once")
 
 
 class TrainingLines:
-    """The lines that SentencePiece sees; they can be iterated several times.
+    """The lines for training SentencePiece, as an iterable that can be iterated several times.
 
     Args:
         paths: text files.
-        max_lines: at most so many lines are used, evenly spread over all files.
-        max_bytes: longer lines are cut between words; SentencePiece itself would leave them
-            out, and it looks at one word at a time anyway.
-        read: a function from a path to its lines.
+        max_lines: maximum number of lines, which are spread evenly over all files.
+        max_bytes: longer lines are split between words. SentencePiece itself would skip them; the
+            split has no other effect, because SentencePiece processes each word separately.
+        read: a function that yields the lines of a file.
 
     Raises:
         UserError: a line is not UTF-8.
@@ -187,7 +198,7 @@ class TrainingLines:
         self.num_long_words = 0
         lines = (line for path in self._paths for line in self._read(path) if line.strip())
         for number, line in enumerate(lines):
-            # Line n is taken where n * used / all steps over a whole number.
+            # Take line n if n * num_used / num_lines passes a whole number there.
             taken = (number + 1) * self.num_used // self.num_lines
             if taken != number * self.num_used // self.num_lines:
                 yield from self._cut(line)
@@ -212,12 +223,12 @@ class TrainingLines:
 
 
 def num_marks(args: argparse.Namespace) -> int:
-    """Return how many of the dictionary's entries are not SentencePiece's."""
+    """Return how many entries of the dictionary are not in the SentencePiece model."""
     return len(MARKS) if args.dialog else 0
 
 
 def _train(sentencepiece: Any, sentences: TrainingLines, args: argparse.Namespace) -> bytes:
-    """Return a trained model as bytes."""
+    """Train a model and return it as bytes."""
     logger.info("training %s on %d lines", args.type, sentences.num_used)
     model = io.BytesIO()
     try:
@@ -229,7 +240,7 @@ def _train(sentencepiece: Any, sentences: TrainingLines, args: argparse.Namespac
             character_coverage=args.character_coverage,
             byte_fallback=not args.no_byte_fallback,
             normalization_rule_name=args.normalization,
-            # A control symbol is never matched in a text, nor learnt as a piece.
+            # A control symbol is never matched in a text, and it is never learned as a piece.
             control_symbols=["<pad>", *args.symbols],
             max_sentence_length=args.max_sentence_length,
             num_threads=args.workers,
@@ -241,17 +252,17 @@ def _train(sentencepiece: Any, sentences: TrainingLines, args: argparse.Namespac
 
 
 def _reworded(message: str, args: argparse.Namespace) -> str:
-    """Return SentencePiece's error in one line, with the remedy where it is a known one."""
+    """Return an error of SentencePiece as one line, with the remedy for known errors."""
     highest = re.search(r"set it to a value <= (\d+)", message)
     if highest:
         return (
             f"--vocab-size {args.vocab_size}: the text is too small for so many pieces; "
-            f"at most {int(highest.group(1)) + num_marks(args)}"
+            f"give at most {int(highest.group(1)) + num_marks(args)}"
         )
     lowest = re.search(r"smaller than required_chars\. \d+ vs (\d+)", message)
     if lowest:
         return (
-            f"--vocab-size {args.vocab_size}: special, byte and letter pieces alone need "
+            f"--vocab-size {args.vocab_size}: special symbols, bytes and characters alone need "
             f"{int(lowest.group(1)) + num_marks(args)}; raise it, or lower --character-coverage"
         )
     return "SentencePiece: " + " ".join(message.split())
@@ -278,17 +289,25 @@ def write_model(
     dictionary: str,
     dialog: bool = False,
 ) -> None:
-    """Write PREFIX.vocab, dict.txt and, last, PREFIX.model; each whole or not at all.
+    """Write PREFIX.vocab, dict.txt and, last, PREFIX.model, each atomically.
+
+    Args:
+        processor: the SentencePieceProcessor of the model.
+        model: the content of PREFIX.model.
+        counts: number of occurrences of each piece by its id.
+        prefix: PREFIX.
+        dictionary: path of the dictionary.
+        dialog: add the marks of a dialog line to the dictionary.
 
     Raises:
-        UserError: a piece holds white space, which fairseq would take for two.
+        UserError: a piece contains white space, so that fairseq would read it as two.
     """
     pieces = [processor.id_to_piece(index) for index in range(processor.get_piece_size())]
     for piece in pieces:
         if piece.split() != [piece]:
             raise UserError(
-                f"the model has a piece with white space, {piece!r}, which fairseq cannot hold; "
-                "use --normalization nmt_nfkc, or clean the text with `fairtale stories`"
+                f"the model has a piece with white space, {piece!r}, which fairseq does not "
+                "support; use --normalization nmt_nfkc, or clean the text with `fairtale stories`"
             )
     with whole_file(f"{prefix}.vocab") as stream:
         for index, piece in enumerate(pieces):

@@ -1,11 +1,13 @@
 """Clean story files and split them into train.txt, valid.txt and test.txt.
 
-Reads TinyStories shards (.json, or a .tar.gz of them), text with <|endoftext|> between
-stories, one story a line, and books (.md, cut into pieces where paragraphs end); files or
-folders, each recognised by itself. Writes one story a line, and report.json.
+The sources are files or folders, whose formats are detected: TinyStories shards (.json, or a
+.tar.gz of them), text with <|endoftext|> between stories, one story a line, and books (.md), which
+are split into pieces at the ends of paragraphs. The output holds one story a line; report.json
+counts what was skipped.
 
-A story goes to a subset by a hash of the seed and its text: equal stories stay together,
-and adding more stories later moves none. Pieces of one book chapter stay together too.
+A hash of the seed and the text assigns a story to a subset. Equal stories therefore share a
+subset, and stories that are added later do not move others. The pieces of a chapter of a book also
+share a subset.
 """
 
 import argparse
@@ -24,7 +26,7 @@ from ..data.story.records import StoryReport
 from .argument_types import positive_int
 from .corpus_output import CorpusOutput, add_source_arguments, add_split_arguments, write_corpus
 
-# What report.json says of the options.
+# Options whose values are written to report.json.
 _SETTINGS = ("valid", "test", "seed", "max_words", "max_story_chars", "dedupe", "format")
 
 
@@ -36,22 +38,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-words",
         type=positive_int,
         default=DEFAULT_MAX_WORDS,
-        help="books: words of a piece at most (default: %(default)s)",
+        metavar="N",
+        help="maximum number of words of a piece of a book (default: %(default)s)",
     )
     parser.add_argument(
         "--max-story-chars",
         type=positive_int,
         default=DEFAULT_MAX_STORY_CHARS,
-        help="longer stories are skipped and counted (default: %(default)s)",
+        metavar="N",
+        help="maximum length of a story; longer ones are skipped and counted "
+        "(default: %(default)s)",
     )
     parser.add_argument(
-        "--dedupe", action="store_true", help="keep one of several exactly equal stories"
+        "--dedupe", action="store_true", help="keep only one of several equal stories"
     )
     parser.add_argument(
         "--strict",
         action="store_true",
-        help="a story that is not UTF-8, too long or without a story field is an error, "
-        "not a counted skip",
+        help="stop with an error at a story that is not UTF-8, too long or without a story field, "
+        "instead of skipping it",
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress bar")
 

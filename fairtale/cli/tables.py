@@ -1,4 +1,4 @@
-"""Tables of figures, as text or as Markdown."""
+"""Format tables as plain text or as Markdown."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,17 +6,17 @@ from tabulate import tabulate
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], as_markdown: bool) -> str:
-    """Return rows of ready cells as a table: names at the left, figures at the right.
+    """Return a table whose first column is aligned left and whose other columns align right.
 
     Args:
-        heads: of the columns, the first of which holds names.
-        rows: as many cells as there are columns.
-        as_markdown: with bars and a line under the heads.
+        heads: heads of the columns.
+        rows: formatted cells, one for each column.
+        as_markdown: return Markdown instead of plain text.
     """
     return tabulate(
         rows,
         heads,
         tablefmt="pipe" if as_markdown else "plain",
-        disable_numparse=True,  # cells stay as they are written
+        disable_numparse=True,  # do not reformat the cells
         colalign=("left", *("right" for _ in heads[1:])),
     )

@@ -1,6 +1,6 @@
-"""Print the options of fairseq-train that rebuild a checkpoint's transformer, one word a line.
+"""Print the options of fairseq-train for the shape of a checkpoint's transformer, one word a line.
 
-scripts/wmt16_en_ru/prune.sh trains the same model with gates by them.
+scripts/wmt16_en_ru/prune.sh uses them to train the same model with gates.
 """
 
 from __future__ import annotations
@@ -9,10 +9,14 @@ from argparse import ArgumentParser, Namespace
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="of a trained transformer")
+    """Add the options of this verb."""
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="checkpoint of a trained transformer"
+    )
 
 
 def run(args: Namespace) -> None:
+    """Run the verb."""
     from ..pruning.transformer_options import transformer_options
 
     print("\n".join(transformer_options(args.checkpoint)))

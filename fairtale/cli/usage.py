@@ -1,4 +1,4 @@
-"""Mistakes on the command line in one line, for the verbs that shell scripts call."""
+"""Report command-line errors in one line, for verbs that are called by shell scripts."""
 
 import argparse
 import functools
@@ -6,9 +6,9 @@ from typing import NoReturn
 
 
 def short_errors(parser: argparse.ArgumentParser) -> None:
-    """Let a mistake end in one line that begins with ``error:``, without the usage before it.
+    """Make a parser report an error as one line ``error: ...``, without printing the usage.
 
-    Such a verb stands at the end of a script, and the script's other errors look like that.
+    A script ends by calling such a verb, and the script's own errors have the same form.
     """
     parser.error = functools.partial(_exit, parser)  # type: ignore[method-assign]
 

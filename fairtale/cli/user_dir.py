@@ -1,4 +1,4 @@
-"""Print the folder of the plug-in, to be given to fairseq's commands.
+"""Print the folder of the plug-in, for the option --user-dir of fairseq's commands.
 
 fairseq-train DATA --user-dir "$(fairtale user-dir)" ...
 """
@@ -9,9 +9,9 @@ from ..plugin import user_dir
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add nothing: the verb takes no arguments."""
+    """Add nothing: the verb has no options."""
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print the folder."""
+    """Run the verb."""
     print(user_dir())

@@ -1,4 +1,4 @@
-"""Work spread over processes, with results in the order of the tasks."""
+"""Distribute tasks over processes, and return the results in the order of the tasks."""
 
 import collections
 import concurrent.futures
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from ..errors import UserError
 
-# Tasks under way per worker; more would only fill memory when the reader is ahead.
+# Maximum number of pending tasks per worker; more would only use memory.
 _TASKS_PER_WORKER = 4
 
 Task = TypeVar("Task")
@@ -18,11 +18,11 @@ Result = TypeVar("Result")
 
 
 class WorkerPool:
-    """Processes that were started with the same state, or this process alone.
+    """A pool of processes that were initialised equally, or this process alone.
 
     Args:
-        executor: of the processes; None lets this process do the work.
-        num_workers: how many there are.
+        executor: executor of the processes; None to do the work in this process.
+        num_workers: number of processes.
     """
 
     def __init__(
@@ -34,14 +34,14 @@ class WorkerPool:
     def map(
         self, function: Callable[[Task], Result], tasks: Iterable[Task]
     ) -> Iterator[tuple[Task, Result]]:
-        """Yield each task with its result, in order.
+        """Yield each task with its result, in the order of the tasks.
 
-        ``Executor.map`` would read all tasks ahead; here only so many are under way as keep the
-        workers busy.
+        Unlike ``Executor.map``, this method does not read all tasks in advance: it only keeps as
+        many tasks pending as the workers need.
 
         Args:
-            function: of a module, since it is sent to the workers by its name.
-            tasks: what it is called with.
+            function: a module-level function, because it is sent to the workers by its name.
+            tasks: arguments of the function.
         """
         if self._executor is None:
             for task in tasks:
@@ -60,7 +60,7 @@ class WorkerPool:
 
 
 def _start(initialize: Callable[..., object], arguments: tuple[Any, ...]) -> None:
-    # Ctrl-C reaches the whole group; only the parent answers it, by ending the pool.
+    # Ctrl-C sends SIGINT to all processes. The parent handles it by shutting down the pool.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     initialize(*arguments)
 
@@ -69,11 +69,15 @@ def _start(initialize: Callable[..., object], arguments: tuple[Any, ...]) -> Non
 def worker_pool(
     num_workers: int, initialize: Callable[..., object], *arguments: Any
 ) -> Iterator[WorkerPool]:
-    """Start processes that work on tasks; one worker is this process itself.
+    """Start a pool of worker processes; with one worker, this process does the work.
 
     Args:
-        num_workers: at least 1.
+        num_workers: number of workers, at least 1.
         initialize: called with ``arguments`` once in each process.
+        arguments: arguments of ``initialize``.
+
+    Yields:
+        the pool.
 
     Raises:
         UserError: a worker was killed.
@@ -82,17 +86,17 @@ def worker_pool(
         initialize(*arguments)
         yield WorkerPool()
         return
-    # An executor, for a multiprocessing.Pool waits for ever when a worker is killed.
+    # Not multiprocessing.Pool, which waits for ever if a worker is killed.
     executor = concurrent.futures.ProcessPoolExecutor(
         num_workers, initializer=_start, initargs=(initialize, arguments)
     )
     try:
-        # Start them now: forking is safe only before the progress bar's thread exists.
+        # Start the processes now, because forking is safe only without the progress bar's thread.
         executor.submit(int).result()
         yield WorkerPool(executor, num_workers)
     except BrokenProcessPool:
         raise UserError(
-            f"a worker process died; memory may be short: try fewer than --workers {num_workers}"
+            f"a worker process was killed, maybe for lack of memory; lower --workers {num_workers}"
         ) from None
     finally:
         executor.shutdown(wait=True, cancel_futures=True)

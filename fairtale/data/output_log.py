@@ -1,8 +1,9 @@
-"""The texts in what fairseq-generate and fairseq-interactive print.
+"""Parse the output of fairseq-generate and fairseq-interactive.
 
-Each input has a number. ``S-number`` is the source, ``H-number`` a hypothesis as pieces with
-its score before it, ``D-number`` the same as text. fairseq-generate prints inputs in the order
-of their lengths. Everything is read and kept as bytes: whatever a model writes goes through.
+Each input has a number. A line ``S-number`` holds the source, ``H-number`` the score and the
+pieces of a hypothesis, and ``D-number`` its score and its text. fairseq-generate prints the
+inputs in the order of their lengths. All texts are kept as bytes, because the output of a model
+need not be valid UTF-8.
 """
 
 import os
@@ -16,21 +17,22 @@ _LINE = re.compile(rb"([SHD])-(\d+)(?:\t(.*))?", re.DOTALL)
 
 
 class Output(NamedTuple):
-    """One hypothesis."""
+    """One hypothesis of a model."""
 
-    number: int  # of its input
-    source: bytes | None  # pieces; None: the log does not name it
+    number: int  # number of the input
+    source: bytes | None  # pieces of the input; None if the log does not contain them
     text: bytes
 
 
 def read_output(path: str, kind: str = "D") -> list[Output]:
-    """Return the hypotheses in a log, in the order of their inputs; the best of each first.
+    """Return the hypotheses in a log, in the order of their inputs, the best of each input first.
 
     Args:
-        kind: ``D`` for text, ``H`` for pieces.
+        path: what fairseq-generate or fairseq-interactive has printed.
+        kind: ``D`` to read text, ``H`` to read pieces.
 
     Raises:
-        UserError: there is no such file.
+        UserError: the file does not exist.
     """
     if not os.path.isfile(path):
         raise UserError(f"{path}: no such log file")
@@ -40,7 +42,7 @@ def read_output(path: str, kind: str = "D") -> list[Output]:
 
 
 def parse_output(lines: Iterable[bytes], kind: str) -> Iterator[Output]:
-    """Yield the hypotheses among the lines of a log as they come."""
+    """Yield the hypotheses of a log in the order of its lines; see :func:`read_output`."""
     sources: dict[int, bytes] = {}
     for line in lines:
         found = _LINE.fullmatch(line.removesuffix(b"\n"))

@@ -1,4 +1,4 @@
-"""Numbers out of a fairseq training or validation log, in its json or its simple format."""
+"""Read the statistics of a fairseq training or validation log in json or simple format."""
 
 import json
 import math
@@ -10,74 +10,75 @@ from typing import Literal, NamedTuple
 from ..errors import UserError
 
 # `... | INFO | train_inner | {"epoch": 1, ...}`; the part before the brace depends on the
-# logging format (and is missing in a --log-file).
+# logging format and is missing in a --log-file.
 _JSON = re.compile(r"(?:^|\| )(\{\".*\})\s*$")
 # `epoch 001:     10 / 100 loss=3.2, ppl=9.1, num_updates=10, ...`
 _SIMPLE_INNER = re.compile(r"epoch \d+:\s+\d+ / \d+ (.+=.+)$")
-# `epoch 001 | valid on 'valid' subset | loss 3.2 | ...`; fairseq-validate names no epoch
+# `epoch 001 | valid on 'valid' subset | loss 3.2 | ...`; fairseq-validate prints no epoch
 _SIMPLE_VALID = re.compile(r"valid on '([^']+)' subset \| (.+)$")
 # `epoch 001 | loss 3.2 | num_updates 100`
 _SIMPLE_END = re.compile(r"epoch \d+ \| (\S+ \S+ \|.*)$")
 
-# What fairseq-train logs at its start: `... | {'_name': None, 'common': {... 'bf16': True, ...`
+# fairseq-train's first log line: `... | {'_name': None, 'common': {... 'bf16': True, ...`
 _CONFIG = re.compile(r"\{'_name': None, 'common': \{.*?\}")
 
-# Not worth a curve: they are the axis, or only count.
+# Metrics without a curve of their own: the horizontal axis, counters and timers.
 RESERVED_METRICS = frozenset(("num_updates", "epoch", "update", "wall", "train_wall"))
 
 Curves = dict[tuple[str, str], list[tuple[int, float]]]
 
 
 class Entry(NamedTuple):
-    """The numbers of one line of a log.
+    """The statistics of one line of a log.
 
-    ``inner`` are means over a few updates, ``end`` those over an epoch, ``valid`` those over a
-    validation subset.
+    The kind ``inner`` means averages over a few updates, ``end`` averages over an epoch, and
+    ``valid`` averages over a validation subset.
     """
 
     kind: Literal["inner", "end", "valid"]
-    subset: str  # of training: train
+    subset: str  # "train" for training
     stats: dict[str, float]
 
 
 def read_log(path: str | os.PathLike[str]) -> Curves:
     """Return the curves of one run.
 
-    The points are ordered by update. Where a resumed run repeats updates, what was logged
-    first is dropped.
+    The points are ordered by update. If a resumed run repeats updates, the earlier entries are
+    dropped.
 
     Args:
         path: a log written by fairseq-train with ``--log-format json`` or ``simple``.
 
     Returns:
-        ``(subset, metric)`` to ``[(num_updates, value), ...]``; the subset of training is
-        ``train``, those of validation have fairseq's names.
+        a mapping from ``(subset, metric)`` to ``[(num_updates, value), ...]``; the subset of
+        training is ``train``, and validation subsets have fairseq's names.
 
     Raises:
-        UserError: there is no such file, or not one number in it.
+        UserError: the file does not exist, or it holds no statistics.
     """
     entries = [entry for entry in map(parse_line, _lines(path)) if entry is not None]
     entries = [entry for entry in entries if "num_updates" in entry.stats]
     inner = [entry for entry in entries if entry.kind == "inner"]
     ends = [entry for entry in entries if entry.kind == "end"]
-    # The means over whole epochs serve where nothing was logged between their ends.
+    # Use the averages over epochs only if nothing was logged within epochs.
     curves = _curves((inner or ends) + [entry for entry in entries if entry.kind == "valid"])
     if not curves:
         raise UserError(
-            f"{path}: no training numbers in it; fairseq-train writes them with "
+            f"{path}: no training statistics in it; fairseq-train writes them with "
             "--log-format json or simple (and --log-interval below the number of updates)"
         )
     return curves
 
 
 def last_validation(path: str | os.PathLike[str], subset: str | None = None) -> dict[str, float]:
-    """Return the numbers of the last validation in a log, also of fairseq-validate's.
+    """Return the statistics of the last validation in a log of fairseq-train or -validate.
 
     Args:
-        subset: whose validation; None is any.
+        path: the log.
+        subset: the validation subset; None means any.
 
     Raises:
-        UserError: there is no such file, or no such validation in it.
+        UserError: the file does not exist, or it holds no such validation.
     """
     last = None
     for entry in map(parse_line, _lines(path)):
@@ -89,10 +90,10 @@ def last_validation(path: str | os.PathLike[str], subset: str | None = None) -> 
 
 
 def last_precision(path: str | os.PathLike[str]) -> str | None:
-    """Return the precision of the last training in a log: fp32, fp16 or bf16; None without one.
+    """Return the precision of the last training in a log: fp32, fp16 or bf16; None if unknown.
 
     Raises:
-        UserError: there is no such file.
+        UserError: the file does not exist.
     """
     precision = None
     for line in _lines(path):
@@ -106,13 +107,13 @@ def last_precision(path: str | os.PathLike[str]) -> str | None:
 def _lines(path: str | os.PathLike[str]) -> Iterable[str]:
     if not os.path.isfile(path):
         raise UserError(f"{path}: no such log file")
-    # A log may hold generated samples in any encoding; only the numbers matter here.
+    # Generated samples in a log may be invalid UTF-8; only the statistics are read here.
     with open(path, encoding="utf-8", errors="replace") as stream:
         yield from stream
 
 
 def parse_line(line: str) -> Entry | None:
-    """Return the numbers of a line, None for a line without."""
+    """Return the statistics of one line of a log, or None if it has none."""
     line = line.rstrip()
     found = _JSON.search(line)
     if found:

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Let a model answer: the dialogs of the test set, or those of a file.
+# Generate replies to the dialogs of the test set, or to those of a file.
 #
-#   --model NAME         gpt, unilm, mixture or nat (mixture, or the environment's MODEL)
-#   --checkpoint FILE    (runs/dialog_amazon_qa/NAME/checkpoint_best.pt)
-#   --data-bin DIR       (data-bin/dialog_amazon_qa)
+#   --model NAME         gpt, unilm, mixture or nat (mixture, or the environment variable MODEL)
+#   --checkpoint FILE    checkpoint of the model (runs/dialog_amazon_qa/NAME/checkpoint_best.pt)
+#   --data-bin DIR       data from prepare.sh (data-bin/dialog_amazon_qa)
 #   --subset NAME        valid or test (test)
-#   --beam N, --nbest N  (5, 1)
-#   --output FILE        what fairseq-generate says (outputs/dialog_amazon_qa/NAME.SUBSET.out)
-#   --input FILE         instead: dialogs, one a line, turns separated by tabs, the query last;
-#                        replies go to standard output, one a line (nbest a line, the best first)
-#   anything else        goes to fairseq, e.g. --sampling --sampling-topp 0.9 or --no-repeat-ngram-size 3
+#   --beam N, --nbest N  beam size, and replies for each dialog (5, 1)
+#   --output FILE        output of fairseq-generate (outputs/dialog_amazon_qa/NAME.SUBSET.out)
+#   --input FILE         a file of dialogs instead of a subset: one dialog a line, turns separated by
+#                        tabs, the query last; the replies are printed, --nbest lines for each dialog
+#   anything else        is passed to fairseq, e.g. --sampling --sampling-topp 0.9
 set -euo pipefail
 # shellcheck source=scripts/lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
@@ -26,7 +26,7 @@ need_checkpoint "$checkpoint"
 if [ -n "$input" ]; then
     [ -s "$input" ] || die "--input $input: no such file, or an empty one"
     blank=$(awk -F'\t' '$NF !~ /[^[:space:]]/ { print NR; exit }' "$input")
-    [ -z "$blank" ] || die "--input $input: line $blank asks nothing, its last turn is empty"
+    [ -z "$blank" ] || die "--input $input: line $blank has an empty last turn, so there is no query"
     log=$(mktemp)
     trap 'rm -f "$log"' EXIT
     fairseq-interactive "$data_bin" --user-dir "$USER_DIR" --path "$checkpoint" \
@@ -37,11 +37,11 @@ if [ -n "$input" ]; then
 fi
 references=$data_bin/text/$subset.tsv
 mkdir -p "$(dirname "$output")"
-say "answering $subset with $checkpoint"
+say "generating replies to $subset with $checkpoint"
 fairseq-generate "$data_bin" --user-dir "$USER_DIR" --path "$checkpoint" \
     --gen-subset "$subset" --beam "$beam" --nbest "$nbest" --max-len-b 64 --max-tokens 8192 \
     ${extra[@]+"${extra[@]}"} >"$output.partial" || failed "$output.partial"
 mv "$output.partial" "$output"
 say "output of fairseq-generate: $output"
-[ -f "$references" ] || die "$references: no such file, so there is nothing to compare with"
+[ -f "$references" ] || die "$references: no such file, so there are no references"
 fairtale score-dialog "$output" "$references"

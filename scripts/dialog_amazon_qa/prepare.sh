@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Amazon's questions and answers -> data-bin/dialog_amazon_qa: clean, split by product, learn pieces,
-# encode, binarise; without --source the files are fetched. An answer that several products repeat is
-# kept once. --help lists the options of `fairtale prepare dialogs`.
+# Make data-bin/dialog_amazon_qa from Amazon's questions and answers: clean, split by product, learn
+# pieces, encode, binarise. Without --source, the files are downloaded. Duplicates are removed. --help
+# lists the options of `fairtale prepare dialogs`.
 set -euo pipefail
 # shellcheck source=scripts/lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"

@@ -2,14 +2,14 @@
 # Re-rank replies by mutual information: N candidates of a model, each scored with
 # (1 - W) log P(reply | dialog) + W log P(query | reply).
 #
-#   --reverse FILE       model of the query (runs/dialog_amazon_qa/reverse/checkpoint_best.pt;
-#                        train.sh --model reverse makes it)
-#   --weight W           0 keeps the order, 1 asks the reverse model alone (0.5)
-#   --nbest N            candidates (10)
-#   --beam N             (as many as candidates)
+#   --reverse FILE       model of P(query | reply) (runs/dialog_amazon_qa/reverse/checkpoint_best.pt;
+#                        trained by train.sh --model reverse)
+#   --weight W           0 keeps the order, 1 uses only the reverse model (0.5)
+#   --nbest N            candidates for each dialog (10)
+#   --beam N             beam size (the value of --nbest)
 #   --model NAME, --checkpoint FILE, --data-bin DIR, --subset NAME    as in generate.sh
 #   --output FILE        (outputs/dialog_amazon_qa/NAME.SUBSET.mmi-W.out)
-#   anything else        goes to fairseq-generate
+#   anything else        is passed to fairseq-generate
 set -euo pipefail
 # shellcheck source=scripts/lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
@@ -27,12 +27,12 @@ need_checkpoint "$reverse"
 need_checkpoint "$checkpoint"
 
 mkdir -p "$(dirname "$output")"
-say "answering $subset with $checkpoint"
+say "generating replies to $subset with $checkpoint"
 fairseq-generate "$data_bin" --user-dir "$USER_DIR" --path "$checkpoint" \
     --gen-subset "$subset" --beam "${beam:-$nbest}" --nbest "$nbest" --max-len-b 64 \
     --max-tokens 8192 --mmi-path "$reverse" --mmi-weight "$weight" \
     ${extra[@]+"${extra[@]}"} >"$output.partial" || failed "$output.partial"
 mv "$output.partial" "$output"
 say "output of fairseq-generate: $output"
-[ -f "$references" ] || die "$references: no such file, so there is nothing to compare with"
+[ -f "$references" ] || die "$references: no such file, so there are no references"
 fairtale score-dialog "$output" "$references"

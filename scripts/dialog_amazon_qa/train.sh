@@ -1,22 +1,23 @@
 #!/usr/bin/env bash
-# Train a model that answers Amazon's questions; running it again goes on from the last checkpoint.
+# Train a model that answers Amazon's questions. A further run resumes from the last checkpoint.
 #
-#   --model NAME         what to train (mixture, or the environment's MODEL):
-#                        gpt      causal, every token predicted (gpt_112m)
-#                        unilm    prefixes read in both directions, responses predicted
-#                        mixture  a quarter of the updates as unilm, the others as gpt
-#                        reverse  as unilm, from the response to the query, for rerank.sh
-#                        nat      fairseq's insertion transformer: not from left to right
-#   --data-bin DIR       from prepare.sh (data-bin/dialog_amazon_qa)
-#   --save-dir DIR       checkpoints, train.log, tensorboard/ (runs/dialog_amazon_qa/NAME)
-#   --update-tokens N    tokens of one update, all devices together (4096)
+#   --model NAME         model to train (mixture, or the environment variable MODEL):
+#                        gpt      causal model that predicts every token (gpt_112m)
+#                        unilm    bidirectional attention in prefixes, predicts responses
+#                        mixture  a quarter of the updates like unilm, the others like gpt
+#                        reverse  like unilm, predicts the query from the response (rerank.sh)
+#                        nat      fairseq's insertion transformer (non-autoregressive)
+#   --data-bin DIR       data from prepare.sh (data-bin/dialog_amazon_qa)
+#   --save-dir DIR       folder for checkpoints, train.log, tensorboard/ (runs/dialog_amazon_qa/NAME)
+#   --update-tokens N    tokens of one update on all devices together (4096)
 #   --max-tokens N       tokens of one batch on one device (update-tokens / devices)
-#   --precision P        fp32, bf16, fp16 or auto: what is fastest on the device (auto)
-#   anything else        goes to fairseq-train and wins, e.g. --arch gpt_tiny or --lr 1e-3
-#   N_GPUS=2 train.sh    how many GPUs (all that torch sees); 0 trains on the CPU
+#   --precision P        fp32, bf16, fp16, or auto for the fastest on the device (auto)
+#   anything else        is passed to fairseq-train and takes precedence, e.g. --lr 1e-3
+#   N_GPUS=2 train.sh    number of GPUs (all that torch sees); 0 trains on the CPU
 #
-# 64 dialogs of 64 tokens an update: 4,096 = 1 GPU x 4,096 x 1 = 4 GPUs x 1,024 x 1. fairseq's adam
-# decays weights as AdamW does. The peak rate of 3e-4 is ours, the other numbers are the recipe's.
+# An update has 64 dialogs of 64 tokens: 4,096 = 1 GPU x 4,096 x 1 = 4 GPUs x 1,024 x 1. fairseq's adam
+# decays weights like AdamW. The peak learning rate of 3e-4 is ours; the other values are those of the
+# published recipe.
 set -euo pipefail
 # shellcheck source=scripts/lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
@@ -25,12 +26,12 @@ data_bin=$ROOT/data-bin/dialog_amazon_qa
 model=${MODEL:-mixture} save_dir='' update_tokens=4096 max_tokens='' precision=auto
 options "model data-bin save-dir max-tokens update-tokens precision" '' "$@"
 kind=(--task dialog_lm --criterion label_smoothed_kl --use-kl)
-case $model in # all of them are 12 layers of 768
+case $model in # all models have 12 layers of width 768
     gpt) kind+=(--arch gpt_112m) ;;
     unilm) kind+=(--arch unilm_seq2seq_base --seq2seq-prob 1) ;;
     mixture) kind+=(--arch unilm_seq2seq_base --seq2seq-prob 0.25) ;;
     reverse) kind+=(--arch unilm_seq2seq_base --seq2seq-prob 1 --reverse) ;;
-    nat) kind=(--task dialog_nat --criterion nat_loss # half of the layers are an encoder
+    nat) kind=(--task dialog_nat --criterion nat_loss # 6 + 6 layers
         --arch insertion_transformer --share-all-embeddings --apply-bert-init
         --encoder-layers 6 --encoder-embed-dim 768 --encoder-attention-heads 12
         --encoder-ffn-embed-dim 3072 --decoder-layers 6 --decoder-embed-dim 768
@@ -40,7 +41,7 @@ esac
 save_dir=${save_dir:-$ROOT/runs/dialog_amazon_qa/$model}
 [ -f "$data_bin/train.idx" ] || die "$data_bin holds no training data; make it with prepare.sh"
 
-# --validate-interval counts epochs: it validates every 2,000 updates and not also where one ends.
+# The large --validate-interval, in epochs, disables the validation at the end of an epoch.
 mkdir -p "$save_dir"
 fairtale launch --update-tokens "$update_tokens" ${max_tokens:+--max-tokens "$max_tokens"} \
     --precision "$precision" --width 768 \

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The small dialog models of the README, on a CPU: prepare SOURCE..., train one of them for a quarter of
-# an hour on one core, print its figures on the test replies. Running it again goes on.
+# Reproduce a small dialog model of the README on a CPU: prepare the data, train for a quarter of an hour
+# on one core, print the scores of the test replies. A further run resumes.
 #
 #   cpu.sh MODEL SOURCE...    gpt, unilm or mixture (see train.sh); files or folders of dialogs
 #
-# 4 layers of 128, 4.9M tokens in 1,200 updates of 4,096 = 1 x 4,096 x 1 tokens. train.sh holds the rest
-# of the command; what stands here wins.
+# 4 layers of 128, 4.9M tokens in 1,200 updates of 4,096 = 1 x 4,096 x 1 tokens. The other options
+# are those of train.sh; the options below take precedence.
 set -euo pipefail
 case ${1:-} in
     gpt) arch=gpt_tiny ;;
@@ -13,7 +13,7 @@ case ${1:-} in
     *) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p;}' "$0" && exit 2 ;;
 esac
 model=$1 && shift
-[ $# -gt 0 ] || { echo "error: name a file or folder of dialogs; see --help" >&2 && exit 2; }
+[ $# -gt 0 ] || { echo "error: give a file or folder of dialogs; see --help" >&2 && exit 2; }
 scripts=$(cd "$(dirname "$0")" && pwd) root=$(cd "$(dirname "$0")/../.." && pwd)
 data_bin=$root/data-bin/dialog_cpu runs=$root/runs/dialog_cpu
 

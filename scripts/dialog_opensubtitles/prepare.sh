@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Film subtitles -> data-bin/dialog_opensubtitles: clean, split by document, learn pieces, encode,
-# binarise; without --source OpenSubtitles 2018 is fetched. Of a source, plain lines (an empty one
-# ends a film) and PolyAI's conversational-datasets are read. --help lists the options of
+# Make data-bin/dialog_opensubtitles from film subtitles: clean, split by document, learn pieces, encode,
+# binarise. Without --source, OpenSubtitles 2018 is downloaded. A source holds plain lines, with an empty
+# line at the end of a film, or PolyAI's conversational-datasets. --help lists the options of
 # `fairtale prepare dialogs`.
 set -euo pipefail
 # shellcheck source=scripts/lib/common.sh

@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2034
-# Shared by the experiments' scripts: paths, messages, options. To be sourced. Written for bash 3.2
-# too, which is what macOS ships.
+# Functions for the scripts of all experiments: paths, messages, options. Source this file. It also runs
+# in bash 3.2, the version of macOS.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
@@ -13,7 +13,7 @@ say() {
     echo "== $*" >&2
 }
 
-# fairseq's commands come from the active environment, else from the one `make setup` made.
+# Use fairseq's commands of the active environment, or else of the environment made by `make setup`.
 if ! command -v fairseq-train >/dev/null && [ -x "$ROOT/.venv/bin/fairseq-train" ]; then
     PATH="$ROOT/.venv/bin:$PATH"
 fi
@@ -21,23 +21,23 @@ command -v fairseq-train >/dev/null || die "fairseq-train is not installed; run:
 BIN=$(cd "$(dirname "$(command -v fairseq-train)")" && pwd)
 USER_DIR=$ROOT/user_dir
 
-# Threads that wait sleep instead of spinning: where other work shares the cores, a training step on
-# two threads took a tenth of the time. On quiet cores it costs nothing measurable.
+# Let waiting OpenMP threads sleep instead of spin. On cores that are shared with other work, a training
+# step on two threads took a tenth of the time; on idle cores there was no measurable difference.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 
 fairtale() {
     PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" "$BIN/python" -m fairtale "$@"
 }
 
-# The same in place of this script, so that a signal reaches the command itself.
+# Like fairtale, but replace this script's process, so that signals reach the command itself.
 exec_fairtale() {
     PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" exec "$BIN/python" -m fairtale "$@"
 }
 
-# Takes the options of a script: --data-bin DIR sets $data_bin. The rest is left in $extra. -h and
-# --help print the comment at the script's head.  options "NAME..." "REFUSED..." "$@"
-#   NAME      an option of this script; NAME+ may be repeated: $name then holds a value a line
-#   REFUSED   options of its neighbours, which fairseq would take for something else
+# Parse the options of a script: --data-bin DIR sets $data_bin. Other words are stored in $extra. -h and
+# --help print the comment at the head of the script.  options "NAME..." "REFUSED..." "$@"
+#   NAME      an option of this script; NAME+ may be repeated, and $name then holds one value a line
+#   REFUSED   options of the neighbouring scripts, which must not be passed to fairseq
 options() {
     local known=" $1 " refused=" $2 " name
     shift 2
@@ -63,7 +63,7 @@ options() {
     done
 }
 
-# Fails where options are left that a script cannot pass on.
+# Fail if there are options that the script does not know.
 no_extra() {
     [ ${#extra[@]} = 0 ] || die "unknown option ${extra[0]}; see --help"
 }
@@ -72,19 +72,19 @@ need_checkpoint() {
     [ -f "$1" ] || die "$1: no such checkpoint; make one with train.sh"
 }
 
-# Shows what a command that failed has said besides the error on stderr.  failed LOG
+# Exit after a failed command and show the last lines of its output.  failed LOG
 failed() {
     grep -v ' | INFO | ' "$1" | tail -n 5 >&2 || true
     exit 2
 }
 
-# Fails where training has left no checkpoint.  need_trained DIR
+# Fail if a training has not written a checkpoint.  need_trained DIR
 need_trained() {
     [ -f "$1/checkpoint_last.pt" ] || die "no checkpoint was written; see $1/train.log"
 }
 
-# Says where a model is. The last of its checkpoints in between equals checkpoint_last.pt, so they
-# are removed.  trained DIR
+# Report the end of a training. The checkpoint kept by --keep-interval-updates is removed, because it
+# equals checkpoint_last.pt.  trained DIR
 trained() {
     need_trained "$1"
     rm -f "$1"/checkpoint_[0-9]*_[0-9]*.pt

@@ -1,16 +1,16 @@
 # shellcheck shell=bash disable=SC2154
-# What the translation scripts share. To be sourced. bash 3.2 will do.
+# Functions for the translation scripts. Source this file. It also runs in bash 3.2.
 
 # shellcheck source=scripts/lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-# Fails where there are no data.  need_data DATA_BIN
+# Fail if there is no data.  need_data DATA_BIN
 need_data() {
     local found=("$1"/dict.*.txt)
     [ -f "${found[0]}" ] || die "$1: no such data; make it with prepare.sh"
 }
 
-# Prints the option for embeddings: one table where both languages have the same vocabulary.
+# Print the option that shares embeddings: all of them if both languages have the same vocabulary.
 # shared_embeddings DATA_BIN
 shared_embeddings() {
     local found=("$1"/dict.*.txt)
@@ -21,7 +21,7 @@ shared_embeddings() {
     fi
 }
 
-# Averages the last N checkpoints of a training, or as many as there are.  average_last DIR N
+# Average the last N checkpoints of a training, or all if there are fewer.  average_last DIR N
 average_last() {
     local kept
     [ "$2" -gt 0 ] || return 0
@@ -30,16 +30,16 @@ average_last() {
     fairtale average "$1" --last "$((kept < $2 ? kept : $2))" --output "$1/checkpoint_average.pt"
 }
 
-# Prints the sentences of a split, as they were before they were encoded.  sentences DATA_BIN SUBSET
+# Print the path of the original text of a split.  sentences DATA_BIN SUBSET
 sentences() {
     local found=("$1/text/$2".*)
     [ -f "${found[0]}" ] ||
-        die "$1/text/$2.*: no such file; --subset has to name a split of the data"
+        die "$1/text/$2.*: no such file; --subset must be a split of the data"
     echo "${found[0]}"
 }
 
-# For prune.sh: fails where $save_dir holds a training with other settings than those asked for, which
-# would go on as if it were theirs; else writes them down.
+# For prune.sh: fail if $save_dir holds a training with other settings, which must not be resumed; else
+# record the settings.
 check_resumed() {
     local stamp=$save_dir/prune.txt settings checkpoint_path
     checkpoint_path=$(cd "$(dirname "$checkpoint")" && pwd)/$(basename "$checkpoint")
@@ -49,7 +49,7 @@ gated $gated
 freeze $freeze"
     if [ -f "$save_dir/checkpoint_last.pt" ]; then
         [ -f "$stamp" ] ||
-            die "$save_dir holds a training, but no prune.txt that says with which settings;" \
+            die "$save_dir holds a training, but no prune.txt with its settings;" \
                 "remove it or choose another --save-dir"
         if [ "$(cat "$stamp")" != "$settings" ]; then
             diff "$stamp" - <<<"$settings" |

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The small story model of the README, on a CPU: prepare SOURCE..., train for some ten minutes on two
-# cores, print validation perplexity and bits per byte. Running it again goes on.
+# Reproduce the small story model of the README on a CPU: prepare the data, train for about ten minutes
+# on two cores, print validation perplexity and bits per byte. A further run resumes.
 #
 #   cpu.sh SOURCE...    files or folders of stories
 #
-# 4 layers of 256, 11M tokens in 900 updates of 4,096 = 1 x 4,096 x 1 tokens. train.sh holds the rest of
-# the command; what stands here wins.
+# 4 layers of 256, 11M tokens in 900 updates of 4,096 = 1 x 4,096 x 1 tokens. The other options
+# are those of train.sh; the options below take precedence.
 set -euo pipefail
 case ${1:-} in '' | -*) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p;}' "$0" && exit 2 ;; esac
 scripts=$(cd "$(dirname "$0")" && pwd) root=$(cd "$(dirname "$0")/../.." && pwd)

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Validation perplexity and bits per byte of a story model; with --judge also how likely a large
-# model finds its stories, in one table over temperature and top-k.
+# Print the validation perplexity and bits per byte of a story model. With --judge, also print the
+# perplexity of generated stories under a large model, for several temperatures and top-k values.
 #
-#   --checkpoint FILE         (runs/story_tinystories/checkpoint_best.pt)
-#   --data-bin DIR            (data-bin/story_tinystories)
+#   --checkpoint FILE         checkpoint of the model (runs/story_tinystories/checkpoint_best.pt)
+#   --data-bin DIR            data from prepare.sh (data-bin/story_tinystories)
 #   --subset NAME             valid or test (valid)
 #   --max-tokens N            tokens of a batch (8192)
 #   --judge DIR               a causal Hugging Face model on disk (see: fairtale perplexity --help)
-#   --temperatures "T.."      of the table; a temperature divides the logits ("0.7 1.0 1.3")
-#   --sampling-topks "K.."    ("5 20 100")
+#   --temperatures "T.."      divisors of the logits ("0.7 1.0 1.3")
+#   --sampling-topks "K.."    numbers of tokens to sample from ("5 20 100")
 #   --quantity N              stories for each setting (64)
-#   --output DIR              where the generated stories go (outputs/story_tinystories)
+#   --output DIR              folder for the generated stories (outputs/story_tinystories)
 set -euo pipefail
 # shellcheck source=scripts/lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
@@ -30,7 +30,7 @@ fairseq-validate "$data_bin" --user-dir "$USER_DIR" --task story_lm --path "$che
     fairtale log validation
 [ -n "$judge" ] || exit 0
 
-# What people wrote comes first in the table: the figure that generated stories should approach.
+# The first row of the table is the perplexity of human-written stories, for comparison.
 mkdir -p "$output"
 head -n "$quantity" "$data_bin/text/$subset.txt" >"$output/$subset.txt"
 files=("$output/$subset.txt")

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Let a trained model write stories; one a line, the prompt included.
+# Generate stories with a trained model. The output holds one story a line, including its prompt.
 #
-#   --prompt TEXT        how a story begins; may be repeated ("Once upon a time")
-#   --prompts FILE       or a file with one prompt a line
+#   --prompt TEXT        beginning of the stories; may be repeated ("Once upon a time")
+#   --prompts FILE       file with one prompt a line, instead of --prompt
 #   --quantity N         stories for each prompt (3)
-#   --sampling-topk K    sample from the K likeliest tokens only (10)
-#   --temperature T      divides the logits before the softmax: below 1 likely words get likelier,
-#                        above 1 the choice gets more even (1.0)
-#   --output FILE        text only (standard output)
-#   --checkpoint FILE    (runs/story_tinystories/checkpoint_best.pt)
-#   --data-bin DIR       for its dictionary and tokenizer (data-bin/story_tinystories)
-#   --seed N             other numbers give other stories (1)
-#   anything else        goes to fairseq-interactive, e.g. --no-repeat-ngram-size 4 or --fp16
+#   --sampling-topk K    sample from the K most probable tokens (10)
+#   --temperature T      divisor of the logits: below 1, probable tokens become more probable; above
+#                        1, the distribution becomes more even (1.0)
+#   --output FILE        file for the stories (standard output)
+#   --checkpoint FILE    checkpoint of the model (runs/story_tinystories/checkpoint_best.pt)
+#   --data-bin DIR       folder with dictionary and tokenizer (data-bin/story_tinystories)
+#   --seed N             random seed (1)
+#   anything else        is passed to fairseq-interactive, e.g. --no-repeat-ngram-size 4
 set -euo pipefail
 # shellcheck source=scripts/lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
@@ -21,7 +21,7 @@ data_bin=$ROOT/data-bin/story_tinystories
 prompt='' prompts='' quantity=3 sampling_topk=10 temperature=1.0 output='' seed=1
 options "prompt+ prompts quantity sampling-topk temperature output checkpoint data-bin seed" '' "$@"
 need_checkpoint "$checkpoint"
-[[ $quantity =~ ^[1-9][0-9]*$ ]] || die "--quantity $quantity: a whole number of at least 1"
+[[ $quantity =~ ^[1-9][0-9]*$ ]] || die "--quantity $quantity: must be a whole number of at least 1"
 if [ -n "$prompts" ]; then
     [ -z "$prompt" ] || die "--prompt and --prompts: give one of them"
     [ -s "$prompts" ] || die "--prompts $prompts: no such file, or an empty one"
@@ -29,7 +29,7 @@ fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# Samples of one prompt are the rows of its beam; more than 32 come from further lines.
+# The stories of one prompt are the rows of its beam; for more than 32, the prompt is repeated.
 beam=$((quantity < 32 ? quantity : 32))
 lines=$(((quantity + beam - 1) / beam))
 if [ -n "$prompts" ]; then cat "$prompts"; else printf %s "${prompt:-$'Once upon a time\n'}"; fi |
@@ -40,7 +40,7 @@ fairseq-interactive "$data_bin" --user-dir "$USER_DIR" --task story_lm --path "$
     --beam "$beam" --nbest "$beam" --max-len-b 256 \
     ${extra[@]+"${extra[@]}"} >"$work/log" || failed "$work/log"
 
-# A prompt and its continuation, both as pieces, put together decode to the exact text.
+# Decode the pieces of prompt and continuation together, which gives the exact text.
 fairtale log outputs "$work/log" --continued --inputs-per-prompt "$lines" --quantity "$quantity" \
     --output "$work/pieces"
 fairtale spm encode "$work/pieces" --decode --model "$data_bin/sentencepiece.bpe.model" --quiet \

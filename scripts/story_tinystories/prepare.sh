@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Story corpus -> data-bin/story_tinystories: clean, split, learn pieces, encode, binarise; without
-# --source TinyStories is fetched. --help lists the options of `fairtale prepare stories`.
+# Make data-bin/story_tinystories from stories: clean, split, learn pieces, encode, binarise. Without
+# --source, TinyStories is downloaded. --help lists the options of `fairtale prepare stories`.
 set -euo pipefail
 # shellcheck source=scripts/lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"

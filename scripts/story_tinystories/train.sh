@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Train a story model; running it again goes on from the last checkpoint.
+# Train a story model. A further run resumes from the last checkpoint.
 #
-#   --data-bin DIR         from prepare.sh (data-bin/story_tinystories)
-#   --save-dir DIR         checkpoints, train.log, tensorboard/ (runs/story_tinystories)
+#   --data-bin DIR         data from prepare.sh (data-bin/story_tinystories)
+#   --save-dir DIR         folder for checkpoints, train.log, tensorboard/ (runs/story_tinystories)
 #   --arch NAME            gpt_tiny, gpt_story_24m, gpt_112m, ... (gpt_story_24m)
 #   --max-tokens N         tokens of one batch on one device (GPU 16384, CPU 2048)
-#   --update-tokens N      tokens of one update, all devices together (GPU 131072, CPU 8192)
-#   --precision P          fp32, bf16, fp16 or auto: what is fastest on the device (auto)
-#   anything else          goes to fairseq-train and wins over what is set below
-#   N_GPUS=2 train.sh      how many GPUs (all that torch sees); 0 trains on the CPU
+#   --update-tokens N      tokens of one update on all devices together (GPU 131072, CPU 8192)
+#   --precision P          fp32, bf16, fp16, or auto for the fastest on the device (auto)
+#   anything else          is passed to fairseq-train and takes precedence over the options below
+#   N_GPUS=2 train.sh      number of GPUs (all that torch sees); 0 trains on the CPU
 #
-# An update is GPUs x max-tokens x update-freq tokens. The published recipe takes 512 stories of
-# 256 tokens: 131,072 = 1 x 16,384 x 8 = 8 x 16,384 x 1. Without a GPU that would take minutes an
-# update, so there it is 8,192 = 1 x 2,048 x 4.
+# An update has GPUs x max-tokens x update-freq tokens. The published recipe has 512 stories of 256
+# tokens: 131,072 = 1 x 16,384 x 8 = 8 x 16,384 x 1. On a CPU such an update would take minutes, so
+# there it has 8,192 = 1 x 2,048 x 4 tokens.
 set -euo pipefail
 # shellcheck source=scripts/lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
@@ -22,9 +22,9 @@ arch=gpt_story_24m max_tokens='' update_tokens='' precision=auto
 options "data-bin save-dir arch max-tokens update-tokens precision" '' "$@"
 [ -f "$data_bin/train.idx" ] || die "$data_bin holds no training data; make it with prepare.sh"
 
-# The rate falls to 0.3 of itself after ten validations without gain; below 10^-6 training ends.
-# A warm-up, if one is added, begins above that and not at 0, which would end it at once.
-# --validate-interval counts epochs: it validates every 1,000 updates and not also where one ends.
+# The learning rate is multiplied by 0.3 after ten validations without improvement, and training ends
+# when it falls below 1e-6. A warm-up therefore has to begin above this rate.
+# The large --validate-interval, in epochs, disables the validation at the end of an epoch.
 mkdir -p "$save_dir"
 fairtale launch --max-tokens "${max_tokens:-16384}" --update-tokens "${update_tokens:-131072}" \
     --cpu-max-tokens "${max_tokens:-2048}" --cpu-update-tokens "${update_tokens:-8192}" \

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The small en-ru model of the README, on a CPU: prepare, train for about 70 minutes on one core, print
-# BLEU and chrF2 of the test sets. Running it again goes on. cpu_prune.sh prunes the model.
+# Reproduce the small en-ru model of the README on a CPU: prepare the data, train for about 70 minutes on
+# one core, print BLEU and chrF2 of the test sets. A further run resumes. cpu_prune.sh prunes the model.
 #
-#   cpu.sh SOURCE... [--test PREFIX...]    parallel texts: PREFIX.en and PREFIX.ru are PREFIX
+#   cpu.sh SOURCE... [--test PREFIX...]    prefixes of parallel texts PREFIX.en and PREFIX.ru
 #
-# 3 + 3 layers of 256, 12M tokens in 3,000 updates of 4,096 = 1 x 4,096 x 1 tokens. train.sh holds the
-# rest of the command; what stands here wins.
+# 3 + 3 layers of 256, 12M tokens in 3,000 updates of 4,096 = 1 x 4,096 x 1 tokens. The other
+# options are those of train.sh; the options below take precedence.
 set -euo pipefail
 case ${1:-} in '' | -*) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p;}' "$0" && exit 2 ;; esac
 scripts=$(cd "$(dirname "$0")" && pwd) root=$(cd "$(dirname "$0")/../.." && pwd)

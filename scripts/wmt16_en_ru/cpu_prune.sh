@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Prune the model of cpu.sh, as the README and docs/pruning.md report: tune it with gates on the encoder's
-# heads while the decoder is frozen, fix the gates, recover, remove the closed heads, print BLEU and chrF2.
+# Prune the model of cpu.sh, as reported in the README and in docs/pruning.md: fine-tune it with gates
+# on the encoder's heads while the decoder is frozen, fix the gates, let the model recover, remove the
+# closed heads, print BLEU and chrF2.
 #
-#   cpu_prune.sh HEADS    how many of the encoder's 24 heads stay
+#   cpu_prune.sh HEADS    number of the encoder's 24 heads to keep
 #
-# 600 updates of 4,096 = 1 x 4,096 x 1 tokens; gates are fixed after 480. prune.sh holds the rest of the
-# command; what stands here wins.
+# 600 updates of 4,096 = 1 x 4,096 x 1 tokens; gates are fixed after 480. The other
+# options are those of prune.sh; the options below take precedence.
 set -euo pipefail
 case ${1:-} in '' | *[!0-9]*) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p;}' "$0" && exit 2 ;; esac
 scripts=$(cd "$(dirname "$0")" && pwd) root=$(cd "$(dirname "$0")/../.." && pwd)

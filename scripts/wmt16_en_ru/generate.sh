@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Translate plain text, or a test set; one translation a line, and a blank line for a blank line.
+# Translate plain text or a test set. The output holds one translation a line; blank lines stay blank.
 #
-#   --input FILE         plain text, a sentence a line; - is standard input
-#   --subset NAME        or a split of the data: valid, test, test1, ... (test)
-#   --output FILE        (standard output)
-#   --checkpoint FILE    (runs/wmt16_en_ru/base/checkpoint_average.pt)
-#   --data-bin DIR       for its dictionaries and tokenizer (data-bin/wmt16_en_ru)
-#   --beam N             (4)
-#   --lenpen X           length penalty: scores are divided by length^X, so above 1 favours long
-#                        translations, below 1 short ones (0.6)
+#   --input FILE         plain text, one sentence a line; - for standard input
+#   --subset NAME        without --input, a split of the data: valid, test, test1, ... (test)
+#   --output FILE        file for the translations (standard output)
+#   --checkpoint FILE    checkpoint of the model (runs/wmt16_en_ru/base/checkpoint_average.pt)
+#   --data-bin DIR       folder with dictionaries and tokenizer (data-bin/wmt16_en_ru)
+#   --beam N             beam size (4)
+#   --lenpen X           length penalty: scores are divided by length^X, so values above 1 favour long
+#                        translations and values below 1 favour short ones (0.6)
 #   --max-tokens N       tokens of a batch (4096)
-#   anything else        goes to fairseq-interactive or fairseq-generate, e.g. --fp16 or --cpu
+#   anything else        is passed to fairseq-interactive or fairseq-generate, e.g. --cpu
 set -euo pipefail
 # shellcheck source=scripts/lib/translation.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/translation.sh"
@@ -27,7 +27,7 @@ trap 'rm -rf "$work"' EXIT
 
 if [ -n "$input" ]; then
     lines=$work/input
-    # Python would end a line at a carriage return as well.
+    # Replace carriage returns, at which Python would end a line as well.
     if [ "$input" = - ]; then cat; else cat "$input"; fi | LC_ALL=C tr '\r' ' ' >"$lines"
     fairseq-interactive "$data_bin" --user-dir "$USER_DIR" --path "$checkpoint" --input - \
         --buffer-size 1024 --max-tokens "$max_tokens" --beam "$beam" --lenpen "$lenpen" \

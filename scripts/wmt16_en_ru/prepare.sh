@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Parallel corpora -> data-bin/wmt16_en_ru: clean, tokenise, filter, learn pieces, encode, binarise;
-# without --source those of WMT16 that need no licence are fetched. --help lists the options of
-# `fairtale prepare bitext`.
+# Make data-bin/wmt16_en_ru from parallel corpora: clean, tokenise, filter, learn pieces, encode,
+# binarise. Without --source, the corpora of WMT16 that need no licence are downloaded. --help lists the
+# options of `fairtale prepare bitext`.
 set -euo pipefail
 # shellcheck source=scripts/lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"

@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# Let a trained model lose attention heads: tune it with gates, fix them, recover, and remove the
-# closed heads. A checkpoint of fairseq's transformer will do; which options of it will not, is said.
-# Running it again goes on.
+# Prune attention heads of a trained model: fine-tune it with gates, fix the gates, let the model
+# recover, and remove the closed heads. The model may be fairseq's transformer; options of it that are
+# not supported are reported. A further run resumes.
 #
-#   --checkpoint FILE    a trained model (runs/wmt16_en_ru/base/checkpoint_average.pt)
-#   --heads N            heads that stay, in all gated attentions together; or
-#   --penalty X          price of open heads (0.05, 0.1, ...): how many stay shows in the end
-#   --gated LIST         encoder, decoder, cross, with commas between (encoder)
-#   --freeze PART        whose weights stay as they are: decoder, encoder, none (decoder)
-#   --updates N          of tuning (10000)
-#   --fix-update N       then gates are fixed, the rest is recovery (three quarters of --updates)
-#   --ffn-keep RATIO     share of feed-forward units that stays, chosen by their gradients (all)
-#   --data-bin DIR       from prepare.sh (data-bin/wmt16_en_ru)
-#   --save-dir DIR       checkpoints, gates.jsonl, pruned.pt (runs/wmt16_en_ru/prune_N or _X); one for
-#                        each checkpoint and choice of heads
+#   --checkpoint FILE    checkpoint of the trained model (runs/wmt16_en_ru/base/checkpoint_average.pt)
+#   --heads N            number of heads to keep, over all gated attentions together; or
+#   --penalty X          penalty for open heads (0.05, 0.1, ...), which determines their number
+#   --gated LIST         comma-separated list of encoder, decoder, cross (encoder)
+#   --freeze PART        part whose weights are frozen: decoder, encoder, none (decoder)
+#   --updates N          number of updates (10000)
+#   --fix-update N       update at which the gates are fixed (three quarters of --updates)
+#   --ffn-keep RATIO     share of feed-forward units to keep, chosen by their gradients (all)
+#   --data-bin DIR       data from prepare.sh (data-bin/wmt16_en_ru)
+#   --save-dir DIR       folder for checkpoints, gates.jsonl and pruned.pt, one for each checkpoint and
+#                        choice of heads (runs/wmt16_en_ru/prune_N or prune_X)
 #   --max-tokens N, --update-tokens N, --precision P    see train.sh
-#   anything else        goes to fairseq-train and wins over what is set below
+#   anything else        is passed to fairseq-train and takes precedence over the options below
 set -euo pipefail
 # shellcheck source=scripts/lib/translation.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/translation.sh"
@@ -27,17 +27,17 @@ options "checkpoint heads penalty gated freeze updates fix-update ffn-keep data-
 max-tokens update-tokens precision" '' "$@"
 need_data "$data_bin"
 need_checkpoint "$checkpoint"
-[[ $updates =~ ^[1-9][0-9]*$ ]] || die "--updates $updates: a whole number of at least 1"
+[[ $updates =~ ^[1-9][0-9]*$ ]] || die "--updates $updates: must be a whole number of at least 1"
 fix=${fix_update:-$((updates * 3 / 4))} warmup=$((updates < 10 ? 1 : updates < 5000 ? updates / 10 : 500))
-if [ -n "$heads" ] && [ -z "$penalty" ]; then # the number comes down from all heads
+if [ -n "$heads" ] && [ -z "$penalty" ]; then # the number of open heads falls from all to $heads
     goal=(--target-heads "$heads" --l0-warmup-updates $((fix / 5)))
 elif [ -n "$penalty" ] && [ -z "$heads" ]; then goal=(--l0-penalty "$penalty")
-else die "say how many heads may stay (--heads N) or what they cost (--penalty X), one of them"; fi
+else die "give either --heads N (heads to keep) or --penalty X (penalty for open heads)"; fi
 save_dir=${save_dir:-$ROOT/runs/wmt16_en_ru/prune_${heads:-$penalty}}
 [ "$freeze" = none ] || goal+=(--freeze "$freeze")
-check_resumed # fails where the training in $save_dir began with other settings
+check_resumed # fail if the training in $save_dir began with other settings
 options=$(fairtale transformer-options "$checkpoint")
-read -r -a shape <<<"$(tr '\n' ' ' <<<"$options")" # of the checkpoint, a word a line
+read -r -a shape <<<"$(tr '\n' ' ' <<<"$options")" # options of the checkpoint's shape
 
 fairtale launch --max-tokens "${max_tokens:-8192}" --update-tokens "${update_tokens:-24576}" \
     --cpu-max-tokens "${max_tokens:-2048}" --cpu-update-tokens "${update_tokens:-4096}" \

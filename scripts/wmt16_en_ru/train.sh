@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# Train a translation model; running it again goes on from the last checkpoint. At the end the last
-# five checkpoints are averaged into checkpoint_average.pt.
+# Train a translation model. A further run resumes from the last checkpoint. At the end, the last five
+# checkpoints are averaged into checkpoint_average.pt.
 #
-#   --model NAME         base: 6 + 6 layers of 512; small: 2 + 2; tiny: to try it (base)
-#   --data-bin DIR       from prepare.sh (data-bin/wmt16_en_ru)
-#   --save-dir DIR       checkpoints, train.log, tensorboard/ (runs/wmt16_en_ru/NAME)
+#   --model NAME         base (6 + 6 layers of 512), small (2 + 2) or tiny (for a trial) (base)
+#   --data-bin DIR       data from prepare.sh (data-bin/wmt16_en_ru)
+#   --save-dir DIR       folder for checkpoints, train.log, tensorboard/ (runs/wmt16_en_ru/NAME)
 #   --max-tokens N       tokens of one batch on one device (GPU 8192, CPU 2048)
-#   --update-tokens N    tokens of one update, all devices together (GPU 24576, CPU 4096)
-#   --precision P        fp32, bf16, fp16 or auto: what is fastest on the device (auto)
-#   --average N          checkpoints to average; 0: none (5)
-#   anything else        goes to fairseq-train and wins over what is set below
-#   N_GPUS=2 train.sh    how many GPUs (all that torch sees); 0 trains on the CPU
+#   --update-tokens N    tokens of one update on all devices together (GPU 24576, CPU 4096)
+#   --precision P        fp32, bf16, fp16, or auto for the fastest on the device (auto)
+#   --average N          number of checkpoints to average; 0 averages none (5)
+#   anything else        is passed to fairseq-train and takes precedence over the options below
+#   N_GPUS=2 train.sh    number of GPUs (all that torch sees); 0 trains on the CPU
 #
-# An update is GPUs x max-tokens x update-freq tokens of the longer side, padding included. The
-# published base model takes 25,000: 24,576 = 1 x 8,192 x 3 = 3 x 8,192 x 1. On the CPU it is
-# 4,096 = 1 x 2,048 x 2. Noam's schedule with 512 channels: the rate grows to 512^-0.5 x 4000^-0.5 =
-# 7e-4 and then falls with the square root of the updates.
+# An update has GPUs x max-tokens x update-freq tokens of the longer side, including padding. The
+# published base model has 25,000: 24,576 = 1 x 8,192 x 3 = 3 x 8,192 x 1. On a CPU an update has
+# 4,096 = 1 x 2,048 x 2. In Noam's schedule with width 512, the learning rate rises to
+# 512^-0.5 x 4000^-0.5 = 7e-4 and then falls with the inverse square root of the updates.
 set -euo pipefail
 # shellcheck source=scripts/lib/translation.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/translation.sh"
@@ -28,15 +28,15 @@ need_data "$data_bin"
 case $model in
     base) layers=6 width=512 ffn=2048 heads=8 ;;
     small) layers=2 width=512 ffn=2048 heads=8 ;;
-    tiny) layers=1 width=32 ffn=64 heads=4 ;; # to try the commands
+    tiny) layers=1 width=32 ffn=64 heads=4 ;; # for a trial
     *) die "--model $model: base, small or tiny" ;;
 esac
 embeddings=$(shared_embeddings "$data_bin")
-# The best checkpoint is that of the best BLEU, if it is measured.
+# The best checkpoint is the one with the best BLEU, if BLEU is computed.
 best=(--best-checkpoint-metric bleu --maximize-best-checkpoint-metric)
 case " ${extra[*]-} " in *" --eval-bleu-sentences 0 "*) best=() ;; esac
 
-# --validate-interval counts epochs: validation is between them only.
+# The large --validate-interval, in epochs, disables the validation at the end of an epoch.
 mkdir -p "$save_dir"
 fairtale launch --max-tokens "${max_tokens:-8192}" --update-tokens "${update_tokens:-24576}" \
     --cpu-max-tokens "${max_tokens:-2048}" --cpu-update-tokens "${update_tokens:-4096}" \

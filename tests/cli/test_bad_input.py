@@ -8,7 +8,7 @@ LONG = "Once upon a time " * 60
 
 
 def assert_told(result, *words):
-    """The whole of stderr is one line: ``error:``, then what was wrong and what to do."""
+    """Check that stderr is a single line that begins with ``error:`` and contains all parts."""
     assert result.status not in (0, None) and result.status > 0
     lines = result.err.strip().splitlines()
     assert len(lines) == 1, result.err[-3000:]
@@ -33,7 +33,7 @@ def assert_no_output(result):
         ("--sampling-topk 5", ["--sampling-topk 5", "needs --sampling"]),
         ("--temperature 0", ["--temperature 0", "must be > 0"]),
         ("--beam 2 --nbest 3", ["--nbest 3", "--beam 2"]),
-        # all mistakes at once
+        # several mistakes in one command
         ("--beam 2 --nbest 3 --temperature 0", ["--nbest 3", "--temperature 0"]),
         ("--sampling --beam 3", ["--sampling", "--nbest", "--beam"]),
         ("--gen-subset nothing", ["split nothing not found in"]),
@@ -61,7 +61,7 @@ def test_traceback_on_demand(fairseq, stories, checkpoint):
 def test_prompt_longer_than_the_positions(fairseq, stories, checkpoint):
     words = [stories.bin, "--path", checkpoint, "--cpu"]
     length = len(stories.tokenizer.encode(LONG))
-    # the begin mark takes a position, and one must be left to continue from
+    # <s> takes one position, and generation needs at least one more
     result = fairseq.run("interactive", *words, stdin=f"Tom\n{LONG}\nBen\n", check=False)
     assert_told(result, f"prompt 2 has {length} tokens", "room for 94", "shorten it")
     assert [number for number, _ in result.rows("H")] == [0]
@@ -156,7 +156,7 @@ def test_dictionary_that_is_none(change, fairseq, damaged, tmp_path):
 @pytest.mark.parametrize("suffix", ["bin", "idx"])
 @pytest.mark.parametrize("keep", [0.5, 0.0], ids=["half", "empty"])
 def test_data_cut_short(suffix, keep, fairseq, stories, tmp_path):
-    """A half-written data-bin never looks whole."""
+    """A partially written data-bin is never taken for a complete one."""
     data = stories.copy(tmp_path / "data")
     path = data / f"train.{suffix}"
     content = path.read_bytes()
@@ -224,7 +224,8 @@ def test_training_that_explodes(fairseq, stories, tmp_path):
     result = fairseq.train(stories.bin, tmp_path, *words, check=False)
     assert result.status != 0 and result.error.startswith("error: gradients are Nan/Inf")
     assert "--lr" in result.error and "Traceback" not in result.err
-    assert [path.name for path in tmp_path.iterdir()] == ["crash.pt"]  # fairseq's, for a look
+    # fairseq writes crash.pt for debugging.
+    assert [path.name for path in tmp_path.iterdir()] == ["crash.pt"]
 
 
 # -------------------------------------------------------------------------------- checkpoints
@@ -240,7 +241,7 @@ def test_checkpoint_cut_short(keep, fairseq, stories, checkpoint, tmp_path):
     if keep == 0.5:
         words = fairseq.tiny(stories.bin, tmp_path, "--batch-size", 16)
         assert_told(fairseq.run("train", *words, check=False), path, "cut short", "older one")
-        assert path.read_bytes() == content[: len(content) // 2]  # not written over
+        assert path.read_bytes() == content[: len(content) // 2]  # not overwritten
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_what_is_not_utf8_is_asked_again(model):
     assert len(replies) == 2
     assert all(set(reply.split()) <= {*WORDS, "<unk>"} for reply in replies)
     again, errors = chat(model, stdin="hello\nh\udcff\udcfe\n\udced\udca0\udcbd\nhow are you\n")
-    assert again == replies  # as if nothing had been said; and the seed repeats them
+    assert again == replies  # the history is cleared, and the seed repeats the replies
     assert errors[-2:] == [f"error: input line {n} is not valid UTF-8" for n in (2, 3)]
 
 

@@ -81,7 +81,7 @@ def test_killed_while_saving(moment, options, left, before, fairseq, stories, tm
     killed = fairseq.train(stories.bin, folder, *options, before=moment.format(nth=2), check=False)
     assert killed.status == KILLED, killed.err
     assert left in files(folder)
-    assert updates(last) == before  # whole, of the save before
+    assert updates(last) == before  # complete, from the previous save
 
     resumed = fairseq.train(stories.bin, folder, *options)
     assert f"removing {folder / left}" in resumed.out

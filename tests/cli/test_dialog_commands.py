@@ -70,7 +70,7 @@ def dialogs(fairseq, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(fairseq, dialogs, tmp_path_factory):
-    """Checkpoints of a UniLM, a reverse and an insertion model; what they have logged."""
+    """Checkpoints of a UniLM, a reverse and an insertion model, and their logs."""
     folder = tmp_path_factory.mktemp("trained")
     lm = [dialogs.bin, "--task", "dialog_lm", "--arch", "unilm_seq2seq_tiny", *SHAPE, *TRAINING]
     lm += ["--criterion", "label_smoothed_kl", "--seq2seq-prob", 1]
@@ -108,7 +108,7 @@ def test_replies_are_text(kind, fairseq, dialogs, trained):
     for reply in [*typed, *replies.values()]:
         *start, colour = reply.split(" ")
         assert start == ["yes", "it", "is"] and colour in COLOURS
-    if kind == "unilm":  # the other would need longer to learn that much
+    if kind == "unilm":  # the other model needs a longer training to learn this
         assert [reply.split()[-1] for reply in typed] == ["red", "green"]
         assert replies == {i: row[-1] for i, row in enumerate(dialogs.turns["test"])}
 

@@ -1,4 +1,4 @@
-"""The dialog experiments' shell scripts: what they ask of fairseq, and what they make of it.
+"""The dialog experiments' shell scripts: the commands that they run, and their outputs.
 
 fairseq's commands are pretended: they note their words and print what real ones would.
 """
@@ -19,7 +19,7 @@ NAMES = ("opensubtitles", "amazon_qa")
 
 @pytest.fixture
 def folder(tmp_path):
-    """Data, two models, pretended commands; ``asked`` gets a line for each command."""
+    """Data, two models and stub commands; the file ``asked`` gets one line for each command."""
     for name in ("db/text", "runs/gpt", "runs/nat", "bin"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "db" / "dict.txt").touch()
@@ -77,7 +77,7 @@ def test_models_in_one_table(folder, experiment):
     )
     assert [line.split(" | ")[:2] for line in lines[2:4]] == [["| gpt", "5.123"], ["| nat", "-"]]
     assert lines[4] == "2 dialogs, 0 empty replies" and len(lines) == 6
-    assert "unilm is not trained, so it is skipped" in done.stderr
+    assert "unilm is not trained and is skipped" in done.stderr
     validate, *generate = asked(folder)
     assert validate.startswith("validate db --user-dir") and validate.endswith("simple --cpu")
     assert len(generate) == 2 and all("--beam 4 --nbest 1 " in line for line in generate)
@@ -93,10 +93,10 @@ def test_models_that_cannot_answer(folder):
     words = ["--models", "gpt nat", "--runs", "runs", "--outputs", "out"]
     command(folder, "fairseq-generate", "case $* in *runs/gpt*) cat generated ;; *) exit 1 ;; esac")
     done = run(folder, "evaluate.sh", *words)
-    assert_user_error(done, "not in the table, for they could not answer: nat")
+    assert_user_error(done, "not in the table, because fairseq-generate failed: nat")
     assert done.stdout.splitlines()[2].startswith("| gpt | 5.123 | ")
     command(folder, "fairseq-generate", "exit 1")
-    assert_user_error(run(folder, "evaluate.sh", *words), "could not answer with gpt nat")
+    assert_user_error(run(folder, "evaluate.sh", *words), "fairseq-generate failed for gpt nat")
     command(folder, "fairseq-validate", "echo error: no such file; exit 1")
     done = run(folder, "evaluate.sh", *words)
     assert_user_error(
@@ -133,7 +133,7 @@ def test_a_subset_or_a_file_is_answered(folder, experiment):
     assert "--input in --buffer-size 1024" in asked(folder)[1]
     (folder / "in").write_text("hi\thow are you\nbye\t \n")
     done = run(folder, "generate.sh", *checkpoint, "--input", "in", experiment=experiment)
-    assert_user_error(done, "--input in: line 2 asks nothing, its last turn is empty")
+    assert_user_error(done, "--input in: line 2 has an empty last turn")
 
 
 @pytest.mark.parametrize("experiment", NAMES)

@@ -87,7 +87,7 @@ def test_named_test_files_are_the_test_set(tmp_path):
     (tmp_path / "train-1.tsv").write_text("".join(f"q{i}\tr{i}\n" for i in range(100)))
     (tmp_path / "test-1.tsv").write_text("q\tq\n")
     done = fairtale("dialogs", ".", "--output", "o", "--split-by-name", cwd=tmp_path)
-    assert_user_error(done, "--split-by-name: no dialog is left of the test files")
+    assert_user_error(done, "--split-by-name: no dialog of the test files is left after cleaning")
     (tmp_path / "test-1.tsv").write_text("q\tr\n")
     run("dialogs", ".", "--output", "o", "--split-by-name", "--valid", "0.2", cwd=tmp_path)
     assert read(tmp_path / "o" / "test.tsv") == ["q\tr"]
@@ -104,7 +104,7 @@ def test_named_test_files_are_the_test_set(tmp_path):
         ("a.tsv", "a\tb\n", ["--split-by-name"], ["--split-by-name", "no file is named"]),
         ("a.tsv", "a\tb\n", ["--min-chars", "9", "--max-chars", "8"], ["--min-chars 9"]),
         ("a.json", "{'question': exit(), 'answer': 'a'}\n", ["--strict"], ["a.json:1: code"]),
-        ("a.json", '{"a": 1}\n', [], ["a.json: JSON of no known kind"]),
+        ("a.json", '{"a": 1}\n', [], ["a.json: unknown JSON"]),
     ],
 )
 def test_errors(tmp_path, name, data, options, parts):
@@ -184,7 +184,7 @@ def test_unknown_pieces(tmp_path):
     [
         (
             ["encode", "b.tsv", "--model", "m.model", "--dialog"],
-            ["b.tsv: no dialog in it", "line 1"],
+            ["b.tsv: all dialogs were left out", "line 1"],
         ),
         (["encode", "b.tsv", "--model", "m.model", "--dialog", "--decode"], ["--decode"]),
         (["encode", "b.tsv", "--model", "m.model", "--kept-dir", "k"], ["--kept-dir needs"]),

@@ -1,4 +1,4 @@
-"""The command itself: finding verbs, starting lightly, wording errors."""
+"""The command ``fairtale``: verbs, fast start, error messages."""
 
 import os
 import signal
@@ -29,8 +29,8 @@ def test_every_verb_explains_itself(verb):
 
 def test_unknown_verbs():
     assert_user_error(fairtale("sing"), "no verb 'sing'", "stories")
-    assert_user_error(fairtale("spm"), "say which", "spm train", "spm encode")
-    assert_user_error(fairtale("spm", "sing"), "say which")
+    assert_user_error(fairtale("spm"), "give one of", "spm train", "spm encode")
+    assert_user_error(fairtale("spm", "sing"), "give one of")
     assert fairtale("stories", "--no-such-option").returncode == 2
 
 

@@ -60,7 +60,7 @@ def weights(path):
 
 
 def assert_nearly_equal(one, two):
-    """All weights but the biases of keys, whose gradient is nothing but rounding."""
+    """All weights except the biases of keys, whose gradient is only rounding error."""
     expected, found = (weights(folder / "checkpoint_last.pt") for folder in (one, two))
     assert expected.keys() == found.keys()
     for name, value in expected.items():
@@ -144,7 +144,7 @@ def test_decoding_without_the_gates_is_refused(fairseq, data, pruned):
 
 
 def test_a_training_goes_on_as_if_it_had_not_been_stopped(fairseq, data, plain, tmp_path):
-    """But for the order of sentences in a batch, which fairseq draws anew in a new process."""
+    """Except for the order of sentences in a batch, which differs in a new process of fairseq."""
     words = "--target-heads 2 --l0-warmup-updates 4 --disable-validation --dropout 0".split()
     words = [*GATED, *words, "--batch-size", 20]
     fix = ["--gates-fix-update", 6, "--max-update", 8]

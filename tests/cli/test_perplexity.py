@@ -160,9 +160,9 @@ def test_weights_that_are_pickled_are_loaded_without_running_code(judge, tmp_pat
     [
         (b" \n\n", [], ["a.txt: no text in it"]),
         (b"", [], ["a.txt: no text in it"]),
-        (b"x\n", ["--no-begin"], ["not one token was scored"]),
+        (b"x\n", ["--no-begin"], ["no token was scored"]),
         (b"caf\xe9\n", [], ["a.txt:1", "not UTF-8"]),
-        (b"x\n", ["--window", "25"], ["--window 25", "24 positions"]),
+        (b"x\n", ["--window", "25"], ["--window 25", "at most 24"]),
         (b"x\n", ["--window", "8", "--stride", "8"], ["--stride 8", "window of 8"]),
         (b"x\n", ["--window", "1"], ["--window 1"]),
     ],

@@ -70,7 +70,7 @@ def test_runs_of_one_name_are_told_apart(tmp_path):
     [
         (["nowhere"], ["nowhere: no such log file"]),
         (["empty"], ["no train.log in this folder"]),
-        (["words.log"], ["words.log: no training numbers", "--log-format"]),
+        (["words.log"], ["words.log: no training statistics", "--log-format"]),
         (["a", "--metrics", "bleu", "loss"], ["--metrics bleu", "loss lr wps"]),
         (["a", "--metrics", "num_updates"], ["--metrics num_updates"]),
         (["a", "a"], ["the same run is named twice"]),

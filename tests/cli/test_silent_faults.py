@@ -227,7 +227,7 @@ def test_asynchronous_saving_trains_or_says_why_not(stock, fairseq, pairs, tmp_p
 
 
 class Touch:
-    """When unpickled without protection, it creates a file."""
+    """An object that creates a file when it is unpickled without protection."""
 
     def __init__(self, path):
         self.path = path

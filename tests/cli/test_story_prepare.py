@@ -1,4 +1,4 @@
-"""The story experiment's prepare.sh: its data are complete or not there."""
+"""The story experiment's prepare.sh: its data appear complete or not at all."""
 
 import json
 import os
@@ -20,7 +20,7 @@ OPTIONS = ("--vocab-size", "330", "--valid", "0.1", "--workers", "2")
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A folder with shards/ and db/, and what prepare.sh said."""
+    """A folder with shards/ and db/, and the output of prepare.sh."""
     folder = tmp_path_factory.mktemp("prepared with spaces")
     write_shard(folder / "shards" / "data00.json", STORIES[:200])
     write_shard(folder / "shards" / "data01.json", STORIES[200:])
@@ -72,7 +72,7 @@ def test_prepare_again_does_nothing_or_says_why_not(prepared):
     assert again(*OPTIONS).returncode == 0
     (folder / "mine").mkdir()
     (folder / "mine" / "thesis.tex").write_text("x")
-    assert_user_error(again(*OPTIONS, data_bin="mine"), "mine is there", "did not make it")
+    assert_user_error(again(*OPTIONS, data_bin="mine"), "mine exists", "did not make it")
     assert (folder / "out" / "db" / "train.bin").stat().st_mtime_ns == before
 
 
@@ -109,7 +109,7 @@ def test_bad_options_of_prepare(tmp_path, options, parts):
         (
             'while [ $# -gt 0 ]; do case $1 in --*pref) echo "[None] $2: 7 sents, 9 tokens" ;;'
             " esac; shift; done",
-            "fairseq-preprocess lost lines of",
+            "fairseq-preprocess has not read all",
         ),
     ],
 )

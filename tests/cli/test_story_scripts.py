@@ -1,4 +1,4 @@
-"""The story experiment's shell scripts: complete or nothing, and their arithmetic."""
+"""The story experiment's shell scripts: complete outputs, and the size of an update."""
 
 import re
 import sys
@@ -112,7 +112,7 @@ def test_training_without_data_or_without_result(tmp_path):
     done = run_with(stubs, "story_tinystories/train.sh", *words, cwd=tmp_path, N_GPUS="0")
     assert done.returncode == 7
     log = (tmp_path / "run" / "train.log").read_text()
-    assert log == "== an update: 1 x 2048 x 4 = 8192 tokens\nbroken\n"
+    assert log == "== devices x max-tokens x update-freq: 1 x 2048 x 4 = 8192 tokens\nbroken\n"
     done = run_with(stubs, "story_tinystories/train.sh", *words, cwd=tmp_path, N_GPUS="two")
     assert done.returncode == 2 and "error: N_GPUS=two: a whole number" in done.stdout
 
@@ -157,7 +157,7 @@ def test_generate_writes_text_alone(quickstart):
     assert len(lines) == 70
     assert all(line.startswith("Tom “the” 😀 fo") for line in lines[:35])
     assert all(line.startswith("Lily") for line in lines[35:])
-    assert len(set(lines)) > 60  # each sample is drawn anew
+    assert len(set(lines)) > 60  # the samples differ
     assert "70 stories, top-k 20, temperature 0.9" in done.stderr
 
 
@@ -193,11 +193,11 @@ def test_evaluate_prints_perplexity_and_bits_per_byte(quickstart):
 
 
 def test_the_judged_table_has_a_row_for_each_setting(tmp_path):
-    # The judge and the generator are tested by themselves; here only what is asked of them.
+    # The judge and the generator have tests of their own; this test checks how they are called.
     stubs = stub(tmp_path / "stubs", "fairseq-validate", "echo \"valid on 'valid' subset | ppl 2\"")
     stub(stubs, "fairseq-train", "")
     stub(stubs, "fairseq-interactive", 'printf "S-0\\t_Hi\\nH-0\\t-1\\t_you\\n"; echo "$*" >>asked')
-    # The pieces are put where the decoder would have put the text.
+    # The stub returns pieces in place of the decoded text.
     stub(
         stubs,
         "python",

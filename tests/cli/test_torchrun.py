@@ -101,7 +101,7 @@ def norms(result):
 
 
 def test_torchrun_trains_together(fairseq, stories, tmp_path):
-    """As people call it; the last of 7 batches is left for the first process alone."""
+    """A plain call of torchrun; the last of 7 batches is only for the first process."""
     options = [*COMMON, "--batch-size", 16, "--validate-interval-updates", 2]
     one, two, half = tmp_path / "one", tmp_path / "two", tmp_path / "half"
     alone = fairseq.train(stories.bin, one, *options, "--update-freq", 2)
@@ -118,7 +118,7 @@ def test_torchrun_trains_together(fairseq, stories, tmp_path):
     assert losses[0] == pytest.approx(losses[1], abs=2e-3) and len(losses[0]) >= 3
     assert both.out.count("| sample 0 @ 2 updates: ") == 1  # by one of them
 
-    # the comparison is not blind: without the second process's batches the result differs
+    # check of the comparison: without the second process's batches, the result differs
     fairseq.train(stories.bin, half, *options)
     assert largest_difference(one, half) > 1e-3
 

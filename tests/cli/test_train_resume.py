@@ -123,7 +123,7 @@ def test_resumed_training_equals_continuous(case, train, tmp_path):
 
 
 def test_record_would_show_a_difference(train, tmp_path):
-    """The comparison above is not blind: without its optimizer's state a resume differs."""
+    """Check of the comparison: without the optimizer state, a resumed training differs."""
     options = ["--batch-size", "16"]
     _, expected = train(tmp_path / "whole", 6, *options)
     _, first = train(tmp_path / "halves", 4, *options)

@@ -114,7 +114,7 @@ def test_text_in_text_out_without_options(work, model, fairseq):
 
 
 def test_generate_writes_a_line_for_each_line(work, model):
-    """A carriage return ends none; the last may lack its end."""
+    """A carriage return does not end a line, and the last line may lack its line feed."""
     text = "The cat.\n\nNo.\rYes.\r\n \t\u00a0\u200b\nThe boy."
     (work / "text.en").write_bytes(text.encode())
     words = "--checkpoint run/checkpoint_average.pt --data-bin data --beam 1 --input"
@@ -132,7 +132,7 @@ def test_generate_does_not_lose_a_line(work, model):
     words = "--checkpoint run/checkpoint_average.pt --data-bin data --beam 1 --input -"
     words += " --skip-invalid-size-inputs-valid-test"
     done = script("wmt16_en_ru/generate.sh", *words.split(), cwd=work, stdin=text)
-    assert_user_error(done, "2 translations of 3 lines: line 2 has none; is it too long")
+    assert_user_error(done, "2 translations of 3 lines: line 2 has none; if it is too long")
     assert not done.stdout
 
 

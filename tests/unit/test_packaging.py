@@ -276,7 +276,7 @@ def _pretended_venv(checkout, version):
     [
         (None, {"PYTHON": "/nonexistent"}, "PYTHON=/nonexistent does not run"),
         ("3.13", {}, ".venv was made with Python 3.13; fairtale needs 3.11 or 3.12"),
-        ("3.12", {"PYTHON": "bin/python3.11"}, ".venv was made with Python 3.12, and PYTHON="),
+        ("3.12", {"PYTHON": "bin/python3.11"}, ".venv was made with Python 3.12, but PYTHON="),
         (None, {"PYTHON": "bin/python3.10"}, "is Python 3.10; fairtale needs 3.11 or 3.12"),
         (None, {"WHEELHOUSE": "bin"}, "WHEELHOUSE=bin has no requirements.txt"),
         ("3.12", {"FAIRTALE_TORCH": "gpu"}, "FAIRTALE_TORCH=gpu is not a torch build"),

@@ -1,4 +1,4 @@
-"""Splits that fairseq-preprocess has written, refused where they are not whole."""
+"""Load splits written by fairseq-preprocess, and refuse truncated or mismatched files."""
 
 import os
 import struct
@@ -14,13 +14,15 @@ _MAGIC = b"MMIDIDX\x00\x00"
 
 
 def load_binarized(prefix: str, dictionary: Dictionary, combine: bool = False) -> Any:
-    """Return the indexed dataset ``prefix``.idx and .bin, or None where there is none.
+    """Return the indexed dataset ``prefix``.idx and ``prefix``.bin, or None if there is none.
 
     Args:
-        combine: join ``prefix``, ``prefix``1, ``prefix``2, ... as far as there are any.
+        prefix: path of the two files without their extensions.
+        dictionary: fairseq's dictionary of the dataset.
+        combine: concatenate ``prefix``, ``prefix``1, ``prefix``2, ..., as far as they exist.
 
     Raises:
-        UserError: a file is cut short, or belongs to another one.
+        UserError: a file is truncated, or the two files do not belong together.
     """
     number = 0
     while os.path.isfile(f"{prefix}{number or ''}.idx"):
@@ -30,12 +32,15 @@ def load_binarized(prefix: str, dictionary: Dictionary, combine: bool = False) -
 
 
 def check_binarized(prefix: str) -> None:
-    """Compare the sizes of two files with what the index says; both stay closed otherwise.
+    """Check that the sizes of the index file and the data file agree with the index.
 
-    Only fairseq's memory-mapped format is checked.
+    Only fairseq's memory-mapped format is checked; other formats are accepted unchecked.
+
+    Args:
+        prefix: path of the two files without their extensions.
 
     Raises:
-        UserError: they do not agree.
+        UserError: a size does not agree.
     """
     index, data = f"{prefix}.idx", f"{prefix}.bin"
     with open(index, "rb") as f:
@@ -44,12 +49,12 @@ def check_binarized(prefix: str) -> None:
             return
         header = f.read(17)
         if len(header) < 17:
-            raise UserError(f"{index} is cut short: make the data again")
+            raise UserError(f"{index} is truncated: make the data again")
         _, code, count = struct.unpack("<QBQ", header)
         sizes = np.fromfile(f, dtype="<i4", count=count)
-    # after the header: a size of 4 and a place of 8 bytes for each row
+    # After the header, the index holds a 4-byte size and an 8-byte offset for each row.
     if len(sizes) < count or os.path.getsize(index) != len(_MAGIC) + 17 + 12 * count:
-        raise UserError(f"{index} is cut short: make the data again")
+        raise UserError(f"{index} is truncated: make the data again")
     needed = int(sizes.sum(dtype=np.int64)) * np.dtype(_code_to_dtype[code]).itemsize
     found = os.path.getsize(data) if os.path.isfile(data) else 0
     if found != needed:

@@ -1,13 +1,13 @@
-"""Characters that no text should hold, and a record as one clean line."""
+"""Clean a record of text: remove control characters and join its lines."""
 
 import re
 
 from .report import CONTROL_CHARACTERS, EMPTY, LINE_BREAKS, TOO_LONG, CorpusReport
 
-# C0 and C1 controls but for the white space among them (tab, line feed, vertical tab,
-# form feed, carriage return, next line: str.split turns those into a space), halves of
-# surrogate pairs (a JSON escape can make them; UTF-8 cannot hold them), non-characters and
-# byte order marks that a concatenation left in the middle.
+# Characters to remove: C0 and C1 control characters, lone surrogates (a JSON escape can produce
+# them, and UTF-8 cannot encode them), non-characters, and byte order marks left inside a text by
+# a concatenation of files. White space (tab, line feed, vertical tab, form feed, carriage return,
+# next line) is not among them, because str.split replaces it by a space.
 CONTROL = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufdd0-\ufdef\ufeff\ufffe\uffff]"
 )
@@ -15,17 +15,17 @@ _LINE_BREAK = re.compile("[\n\r\x0b\x0c\x85\u2028\u2029]")
 
 
 def clean(text: str, place: str, report: CorpusReport, max_chars: int) -> str | None:
-    """Return a record as one line of text, or None, counted, if it is empty or too long.
+    """Return a record as one line of text, or None if it is empty or too long.
 
-    Control characters are removed; every run of white space, line breaks included,
-    becomes a single space. Letters are left as they are: wrongly decoded text
-    (``â€œ``) stays, and so does anything that looks like a mark (``</s>``).
+    Control characters are removed, and every run of white space, including line breaks,
+    becomes a single space. All other characters stay: text with a wrong encoding (``â€œ``)
+    is not repaired, and text that looks like a special symbol (``</s>``) is not removed.
 
     Args:
         text: the record.
         place: ``file:line``, for the report.
-        report: counts what is left out and mended.
-        max_chars: the longest record that is kept, in characters after cleaning.
+        report: counts the records that are left out and the repairs.
+        max_chars: maximum length of a record after cleaning, in characters.
     """
     num_controls = 0
     if CONTROL.search(text):

@@ -1,8 +1,8 @@
-"""Fetch files of a corpus: go on after an interruption, and check what has arrived.
+"""Download files of a corpus, resume interrupted downloads, and verify the result.
 
-pooch transfers the bytes. Added here is what it does not do: it begins every download anew, it
-unpacks a .gz file that a server declares as packed on the way, and it knows no ``file:``
-addresses, which mirrors in a folder have.
+pooch transfers the bytes. This module adds what pooch lacks: it resumes a partial download, it
+keeps a .gz file compressed when the server declares ``Content-Encoding: gzip``, and it supports
+``file:`` addresses, so that a local folder can serve as a mirror.
 """
 
 import gzip
@@ -24,14 +24,14 @@ logger = logging.getLogger(__name__)
 _NUM_RETRIES = 5
 _SECONDS_BETWEEN_TRIES = 5.0
 _TIMEOUT_SECONDS = 30
-_CHUNK_BYTES = 1 << 16  # as much is lost where a connection breaks
-_NOTHING_LEFT = 416  # HTTP: the range that was asked for begins behind the end
+_CHUNK_BYTES = 1 << 16  # at most this much is lost when a connection breaks
+_RANGE_NOT_SATISFIABLE = 416  # HTTP status: the requested range begins after the end of the file
 
-ProgressBar = Any  # an object as tqdm makes it
+ProgressBar = Any  # an object with tqdm's interface
 
 
 class Announced(NamedTuple):
-    """What a server says about a file before it is fetched."""
+    """Size and checksum of a file, as announced by a server before the download."""
 
     size: int | None = None  # bytes
     sha256: str | None = None
@@ -40,19 +40,20 @@ class Announced(NamedTuple):
 def download(
     url: str, path: str, sha256: str = "", new_bar: Callable[[], ProgressBar] | None = None
 ) -> None:
-    """Fetch a gzip file, unless it is there already.
+    """Download a gzip file unless it exists already.
 
-    The bytes go to ``path.part``, and a further call goes on behind those that are there. The
-    length and the SHA-256 are checked where they are known (given, or announced by Hugging
-    Face), and that the file is a whole gzip file.
+    The bytes are written to ``path.part``; a later call resumes after the last byte there. The
+    finished file must be a complete gzip file. Its size and its SHA-256 are checked if they are
+    known, that is, if they are given or announced by Hugging Face.
 
     Args:
-        url: an address that pooch knows (https, http, ftp, ...), or ``file:``.
-        sha256: in hexadecimal, or nothing where it is not known.
-        new_bar: makes a progress bar for one transfer.
+        url: address with a protocol that pooch supports (https, http, ftp, ...), or ``file:``.
+        path: the file to write.
+        sha256: expected SHA-256 in hexadecimal; empty if unknown.
+        new_bar: returns a new progress bar for one transfer.
 
     Raises:
-        UserError: the file could not be fetched, or is not what it should be.
+        UserError: the download failed, or the file fails a check.
     """
     if os.path.isfile(path):
         return
@@ -77,7 +78,7 @@ def _size(path: str) -> int | None:
 
 
 def _ask_server(url: str) -> Announced:
-    """Return what Hugging Face announces in the headers of its redirection; else nothing."""
+    """Return what Hugging Face announces in the headers of its redirect; empty for others."""
     if not url.startswith(("http://", "https://")):
         return Announced()
     import requests
@@ -85,17 +86,17 @@ def _ask_server(url: str) -> Announced:
     try:
         headers = requests.head(url, timeout=_TIMEOUT_SECONDS, allow_redirects=False).headers
     except requests.RequestException:
-        return Announced()  # the transfer itself says what is wrong
+        return Announced()  # the transfer itself will report the error
     size, digest = headers.get("x-linked-size", ""), headers.get("x-linked-etag", "").strip('"')
     is_sha256 = len(digest) == 64 and all(c in "0123456789abcdef" for c in digest.lower())
     return Announced(int(size) if size.isdecimal() else None, digest.lower() if is_sha256 else None)
 
 
 def _fetch(url: str, part: str, new_bar: Callable[[], ProgressBar] | None) -> None:
-    """Append to ``part`` what it lacks.
+    """Download the missing bytes and append them to ``part``; retry after transient errors.
 
     Raises:
-        UserError: the server cannot be reached or refuses.
+        UserError: the server cannot be reached, or it refuses the request.
     """
     import requests
 
@@ -106,12 +107,12 @@ def _fetch(url: str, part: str, new_bar: Callable[[], ProgressBar] | None) -> No
             return
         except (requests.RequestException, OSError, ValueError) as error:
             status = getattr(getattr(error, "response", None), "status_code", None)
-            if status == _NOTHING_LEFT and _size(part):
+            if status == _RANGE_NOT_SATISFIABLE and _size(part):
                 return
-            passing = isinstance(error, requests.RequestException) and (
+            transient = isinstance(error, requests.RequestException) and (
                 status is None or status >= 500 or status in (408, 429)
             )
-            if passing and tries_left:
+            if transient and tries_left:
                 logger.info("== %s; trying again", error)
                 time.sleep(_SECONDS_BETWEEN_TRIES)
                 continue
@@ -123,7 +124,7 @@ def _fetch(url: str, part: str, new_bar: Callable[[], ProgressBar] | None) -> No
 
 
 def _transfer(url: str, stream: BinaryIO, new_bar: Callable[[], ProgressBar] | None) -> None:
-    """Append what ``stream`` lacks; where a server cannot send a part, begin anew."""
+    """Append the missing bytes to ``stream``; restart if the server cannot send a part."""
     address = urllib.parse.urlparse(url)
     start = stream.tell()
     if address.scheme == "file":
@@ -139,9 +140,10 @@ def _transfer(url: str, stream: BinaryIO, new_bar: Callable[[], ProgressBar] | N
         return
 
     def before_the_body(response: Any, **_: object) -> None:
-        if start and response.status_code == 200:  # the server cannot send a part of the file
+        if start and response.status_code == 200:  # the server sends the whole file again
             stream.truncate(0)
-        response.raw.headers.pop("Content-Encoding", None)  # or requests would unpack the file
+        # With this header, requests would decompress the file.
+        response.raw.headers.pop("Content-Encoding", None)
 
     bar = new_bar() if new_bar else None
     pooch.HTTPDownloader(

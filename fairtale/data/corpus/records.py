@@ -1,4 +1,4 @@
-"""Records cut from a binary stream: lines, or what stands between separators."""
+"""Split a binary stream into records: lines, or texts between separators."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -10,26 +10,26 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class ByteStream(Protocol):
-    """What can be read block by block: files, archives, decompressors."""
+    """A binary stream that can be read block by block: a file, an archive, a decompressor."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return at most ``size`` bytes, none at the end."""
+        """Return at most ``size`` bytes; no bytes at the end of the stream."""
         ...
 
 
 def read_records(
     stream: ByteStream, separator: bytes, max_bytes: int
 ) -> Iterator[tuple[int, bytes | None]]:
-    """Cut a stream at ``separator`` without ever holding a record that is too long.
+    """Split a stream at ``separator``, without holding an overlong record in memory.
 
     Args:
         stream: a binary file.
         separator: ``b"\\n"`` gives lines.
-        max_bytes: longer records are passed over, block by block.
+        max_bytes: maximum size of a record; longer records are read block by block and discarded.
 
     Yields:
         ``(line, record)``: the 1-based line where the record begins, and its bytes without
-        the separator, or None for a record of more than ``max_bytes``. What follows the
+        the separator, or None for a record of more than ``max_bytes``. The text after the
         last separator is a record unless it is blank.
     """
     line, carry, overlong, dropped_lines = 1, b"", False, 0
@@ -44,10 +44,10 @@ def read_records(
             overlong, dropped_lines = False, 0
         if not block:
             break
-        if len(carry) > max_bytes + len(separator) - 1:  # part of a separator may be in it
+        if len(carry) > max_bytes + len(separator) - 1:  # carry may end with part of a separator
             overlong = True
         if overlong:
-            # Keep what may be the beginning of a separator, drop the rest.
+            # Keep only the last bytes, which may be the beginning of a separator.
             keep_from = max(0, len(carry) - len(separator) + 1)
             dropped_lines += carry.count(b"\n", 0, keep_from)
             carry = carry[keep_from:]
@@ -58,16 +58,16 @@ def read_records(
 def read_text_records(
     stream: ByteStream, separator: bytes, max_bytes: int, name: str, report: CorpusReport
 ) -> Iterator[tuple[int, str | None]]:
-    """Read records as text, without the byte order mark that the first of a file may have.
+    """Read records as UTF-8 text, and remove a byte order mark at the beginning of the file.
 
     Args:
         stream, separator, max_bytes: as in :func:`read_records`.
-        name: of the file, for the report.
+        name: name of the file, for the report.
         report: counts records that are too long or not UTF-8.
 
     Yields:
         ``(line, text)``: the 1-based line where the record begins, and its text, or None for
-        a record that was counted as damaged.
+        a damaged record, which has been counted.
     """
     for line, record in read_records(stream, separator, max_bytes):
         if record is None:

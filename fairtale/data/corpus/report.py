@@ -1,7 +1,6 @@
-"""The account of reading a corpus: what was kept, left out and mended, and where it stands.
+"""Count the records of a corpus that are kept, left out and repaired, with examples.
 
-Nothing here needs more than the standard library, so commands that only handle text start at
-once.
+This module imports only the standard library, so commands that only process text start fast.
 """
 
 from abc import ABC, abstractmethod
@@ -11,46 +10,50 @@ from typing import Any
 
 from ...errors import UserError
 
-# For each kind of fault so many places are named; the rest is counted.
+# Number of places that are reported for each kind of fault; further ones are only counted.
 NUM_PLACES_NAMED = 3
 
-# Why a record (a line, a story, a paragraph, a dialog) is left out.
+# Reasons to leave out a record (a line, a story, a paragraph or a dialog).
 EMPTY = "empty"
 TOO_LONG = "too long"
 INVALID_UTF8 = "invalid UTF-8"
 DUPLICATE = "duplicate"
 
-# What is mended in a record that is kept.
+# Repairs of a record that is kept.
 CONTROL_CHARACTERS = "control characters removed"
 LINE_BREAKS = "line breaks replaced by a space"
 
 
 class CorpusReport(ABC):
-    """Count what was read, left out and mended, with the first places of each kind.
+    """Count the records that are kept, left out and repaired, with the first places of each kind.
 
     Args:
-        strict: a damaged record is an error, not a counted loss.
+        strict: raise an error for a damaged record instead of counting it.
     """
 
-    #: What happens to damaged records without ``strict``, for the error.
+    #: What happens to damaged records without ``strict``, for the error message.
     lost = "skipped"
 
     def __init__(self, strict: bool = False) -> None:
         self.strict = strict
         self.num_kept = 0
         self.skipped: Counter[str] = Counter()  # kind -> records
-        self.mended: Counter[str] = Counter()  # kind -> records touched
-        self.amounts: Counter[str] = Counter()  # kind -> occurrences inside those records
+        self.mended: Counter[str] = Counter()  # kind -> repaired records
+        self.amounts: Counter[str] = Counter()  # kind -> repairs inside those records
         self.places: dict[str, list[str]] = {}  # kind -> the first places, as "file:line"
-        # format -> [(file, how it was recognised)]
+        # format -> [(file, reason why the file has this format)]
         self.files: dict[str, list[tuple[str, str]]] = {}
         self.ignored_files: list[str] = []
 
     def skip(self, kind: str, place: str) -> None:
         """Count a damaged record, which is left out.
 
+        Args:
+            kind: what is wrong with the record.
+            place: ``file:line``.
+
         Raises:
-            UserError: ``strict``.
+            UserError: the report is strict.
         """
         if self.strict:
             raise UserError(
@@ -59,7 +62,7 @@ class CorpusReport(ABC):
         self.leave_out(kind, place)
 
     def leave_out(self, kind: str, place: str) -> None:
-        """Count a record that is whole but not wanted, as an empty one or a duplicate."""
+        """Count a record that is intact but not wanted, such as an empty one or a duplicate."""
         self.skipped[kind] += 1
         self._name(kind, place)
 
@@ -67,7 +70,7 @@ class CorpusReport(ABC):
         """Count ``amount`` repairs inside one record that is kept."""
         self.mended[kind] += 1
         self.amounts[kind] += amount
-        if kind != LINE_BREAKS:  # in nearly every story, and no fault
+        if kind != LINE_BREAKS:  # nearly every story has line breaks, and they are no fault
             self._name(kind, place)
 
     def _name(self, kind: str, place: str) -> None:
@@ -76,7 +79,7 @@ class CorpusReport(ABC):
             named.append(place)
 
     def file_lines(self) -> Iterator[str]:
-        """Yield lines of text that say how files were read and which were ignored."""
+        """Yield lines of text that report how files were read and which were ignored."""
         for source_format, files in self.files.items():
             name, reason = files[0]
             more = f" and {len(files) - 1} more" if len(files) > 1 else ""
@@ -86,7 +89,7 @@ class CorpusReport(ABC):
             yield f"ignored, unknown extension: {len(self.ignored_files)} files (first: {shown})"
 
     def file_counts(self) -> dict[str, Any]:
-        """Return the first places and the numbers of files, for a JSON file."""
+        """Return the first places of each kind and the numbers of files, as a JSON object."""
         return {
             "first_places": self.places,
             "files": {kind: len(files) for kind, files in self.files.items()},
@@ -99,4 +102,4 @@ class CorpusReport(ABC):
 
     @abstractmethod
     def as_dict(self) -> dict[str, Any]:
-        """Return the report for a JSON file."""
+        """Return the report as a JSON object."""

@@ -1,4 +1,4 @@
-"""What the datasets of lines in memory-mapped files have in common."""
+"""The base class of the datasets of stories and dialogs."""
 
 from typing import Any, Protocol
 
@@ -21,12 +21,12 @@ class TokenRows(Protocol):
 
 
 def no_batch() -> Any:
-    """Return what fairseq expects of a worker that has no more data: an empty dict."""
+    """Return the empty batch that fairseq expects of a worker without data: an empty dict."""
     return {}
 
 
 class SizedDataset(FairseqDataset):
-    """A dataset with an array ``sizes``: tokens of each row, int [rows]."""
+    """A dataset with an array ``sizes``: the number of tokens of each row, int [rows]."""
 
     sizes: Ints
 
@@ -34,23 +34,23 @@ class SizedDataset(FairseqDataset):
         return len(self.sizes)
 
     def num_tokens(self, index: int) -> int:
-        """Return the tokens of a row."""
+        """Return the number of tokens of a row."""
         return int(self.sizes[index])
 
     def num_tokens_vec(self, indices: Ints) -> Ints:
-        """Return the tokens of several rows."""
+        """Return the number of tokens of each of several rows, int [len(indices)]."""
         return self.sizes[indices]
 
     def size(self, index: int) -> int:
-        """Return the tokens of a row, as fairseq compares them with a model's positions."""
+        """Return the length of a row, which fairseq compares with a model's positions."""
         return int(self.sizes[index])
 
     @property
     def can_reuse_epoch_itr_across_epochs(self) -> bool:
-        """Return False: every epoch has other batches, not the same ones in another order."""
+        """Return False: every epoch has new batches, not the same batches in another order."""
         return False
 
     @property
     def supports_prefetch(self) -> bool:
-        """Return False: rows are memory-mapped, and read one by one."""
+        """Return False: rows are memory-mapped and read one by one."""
         return False

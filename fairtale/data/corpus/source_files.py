@@ -1,4 +1,4 @@
-"""Raw files that people name, one by one or by their folder."""
+"""Find the raw files of a corpus, given as files or folders."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -13,18 +13,18 @@ def find_files(
     *,
     gzipped: bool = False,
 ) -> list[str]:
-    """Return the files of ``sources`` (files and folders, searched in depth), sorted by folder.
+    """Return the files of ``sources``; folders are searched recursively, in sorted order.
 
-    Hidden files are passed over. A file that is named itself may have any extension.
+    Hidden files and folders are skipped. A file that is given directly may have any extension.
 
     Args:
-        sources: paths.
-        extensions: in small letters, of files that count in a folder.
-        ignored: the other files of the folders are appended to it.
-        gzipped: ``.gz`` may follow the extension.
+        sources: paths of files and folders.
+        extensions: extensions of the files to find in folders, in lower case.
+        ignored: a list to which the other files of the folders are appended.
+        gzipped: also find files with ``.gz`` after the extension.
 
     Raises:
-        UserError: a source does not exist, or nothing readable is in a folder.
+        UserError: a source does not exist, or a folder holds no file with such an extension.
     """
     found: list[str] = []
     for source in sources:

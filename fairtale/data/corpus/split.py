@@ -1,4 +1,4 @@
-"""Which samples train, which validate and which test, decided by the text itself."""
+"""Split samples into train, valid and test by a hash of their text."""
 
 import hashlib
 from typing import Protocol
@@ -10,7 +10,7 @@ _RANGE = float(1 << 64)
 
 
 class Sample(Protocol):
-    """What is split: a story, a dialog."""
+    """A sample to assign to a subset: a story or a dialog."""
 
     @property
     def text(self) -> str:
@@ -19,7 +19,7 @@ class Sample(Protocol):
 
     @property
     def group(self) -> str | None:
-        """The name of what must not be torn apart; None: the sample stands alone."""
+        """Name of the group whose samples must share a subset; None for a group of its own."""
         ...
 
 
@@ -31,30 +31,30 @@ def _hash(seed: int | str, text: str) -> int:
 class Splitter:
     """Assign each sample to train, valid or test by a hash of the seed and its group or text.
 
-    So equal samples always land together (a duplicate cannot leak from train into
-    valid), adding samples later moves none of the old ones, and the order of the files
-    does not matter. The shares are met on average, not exactly: of n samples,
+    Equal samples therefore share a subset (a duplicate cannot leak from train into valid),
+    adding samples later moves none of the old ones, and the order of the files does not
+    matter. The shares are met on average, not exactly: of n samples, a subset gets
     ``n * share`` plus or minus about ``sqrt(n * share)``.
 
     Args:
         seed: any whole number.
-        valid: share of the samples for validation, in [0, 1).
-        test: share for the test set, in [0, 1).
+        valid: share of the samples for the validation set, in [0, 1).
+        test: share of the samples for the test set, in [0, 1).
 
     Raises:
-        UserError: the shares leave nothing for training.
+        UserError: a share is out of range, or the shares leave nothing for training.
     """
 
     def __init__(self, seed: int, valid: float, test: float) -> None:
         if not (0 <= valid < 1 and 0 <= test < 1 and valid + test < 1):
             raise UserError(
-                f"--valid {valid} --test {test}: shares of at least 0 whose sum is below 1"
+                f"--valid {valid} --test {test}: give shares of at least 0 whose sum is below 1"
             )
         self.seed = seed
         self._edges = (valid, valid + test)
 
     def subset(self, sample: Sample) -> str:
-        """Return ``train``, ``valid`` or ``test``; samples of one group stay together."""
+        """Return ``train``, ``valid`` or ``test``, the same for all samples of a group."""
         place = _hash(self.seed, sample.group or sample.text) / _RANGE
         valid_end, test_end = self._edges
         if place < valid_end:
@@ -63,18 +63,18 @@ class Splitter:
 
 
 class DuplicateFilter:
-    """Remember texts, to find those that came before.
+    """Detect samples whose text has occurred before.
 
-    Keeps eight bytes of hash per sample (about 100 bytes of memory with Python's set);
-    two different texts are taken for equal with a chance of n squared / 2^65, some
-    10^-7 for two million.
+    Stores an 8-byte hash of each sample, which takes about 100 bytes of memory in Python's set.
+    The probability that two of n different texts have the same hash is about n^2 / 2^65, which
+    is 10^-7 for two million texts.
     """
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
 
     def is_new(self, sample: Sample) -> bool:
-        """Return whether the sample's exact text was not seen before, and remember it."""
+        """Store the sample's text, and return whether exactly this text is new."""
         key = _hash("", sample.text)
         if key in self._seen:
             return False

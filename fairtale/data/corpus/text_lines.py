@@ -1,4 +1,4 @@
-"""Lines of UTF-8 text files, one by one, with errors that name file and line."""
+"""Read UTF-8 text files line by line, with errors that name the file and the line."""
 
 import os
 import sys
@@ -11,23 +11,23 @@ _REMEDY = "convert the file to UTF-8"
 
 
 def open_binary(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open ``path`` for reading, ``-`` being standard input; the caller closes it."""
+    """Return ``path`` opened for reading, or standard input for ``-``; the caller closes it."""
     return sys.stdin.buffer if path == "-" else open(path, "rb")
 
 
 def read_text_lines(path: str | os.PathLike[str], remedy: str = _REMEDY) -> Iterator[str]:
     """Read the lines of a UTF-8 file.
 
-    Only a line feed ends a line: the other characters that Python's universal newlines
-    and ``splitlines`` take for one (a lone carriage return, U+2028) stay in the text, so
+    Only a line feed ends a line. The other characters that Python's universal newlines and
+    ``splitlines`` treat as line ends (a lone carriage return, U+2028) stay in the text, so
     line numbers agree with ``wc -l`` and other tools.
 
     Args:
         path: a file, or ``-`` for standard input.
-        remedy: what to do about a line that is not UTF-8, for the error.
+        remedy: what to do about a line that is not UTF-8, for the error message.
 
     Yields:
-        each line without its line feed (and without the carriage return before it).
+        each line without its line feed and without a carriage return before it.
 
     Raises:
         UserError: a line is not UTF-8.
@@ -44,16 +44,16 @@ def read_text_lines(path: str | os.PathLike[str], remedy: str = _REMEDY) -> Iter
 def decode_line(
     line: bytes, path: str | os.PathLike[str], number: int, remedy: str = _REMEDY
 ) -> str:
-    """Return one line as text, without its end.
+    """Return one line as text without its line end; the first line loses its byte order mark.
 
     Args:
-        line: with or without its line feed.
-        path: for the error.
-        number: 1-based, for the error.
-        remedy: what to do about a line that is not UTF-8, for the error.
+        line: the bytes of the line, with or without its line feed.
+        path: the file, for the error message.
+        number: 1-based number of the line.
+        remedy: what to do about a line that is not UTF-8, for the error message.
 
     Raises:
-        UserError: it is not UTF-8.
+        UserError: the line is not UTF-8.
     """
     if number == 1:
         line = line.removeprefix(b"\xef\xbb\xbf")
@@ -69,14 +69,14 @@ def decode_line(
 
 
 def check_utf8(line: str, number: int) -> None:
-    """Refuse a line of a prompt that was no UTF-8, where the stream has kept its bytes.
+    """Refuse an input line that was not valid UTF-8 before it was decoded.
 
     Args:
-        line: decoded with ``errors="surrogateescape"``.
-        number: 1-based, for the error.
+        line: text decoded with ``errors="surrogateescape"``, which keeps invalid bytes.
+        number: 1-based number of the line, for the error message.
 
     Raises:
-        UserError: it holds a byte that was not UTF-8.
+        UserError: the line holds a byte that was not UTF-8.
     """
     if not line.isascii() and any("\ud800" <= c <= "\udfff" for c in line):
         raise UserError(f"input line {number} is not valid UTF-8")

@@ -1,9 +1,9 @@
-"""A reader of TFRecord files of ``tf.train.Example``, with its checksums, without TensorFlow.
+"""Read TFRecord files of ``tf.train.Example`` without TensorFlow, and verify the checksums.
 
-A record is: length (8 bytes, little-endian), masked CRC-32C of those 8 bytes (4 bytes), the
-data, masked CRC-32C of the data (4 bytes). The data is an ``Example`` in protobuf's wire
-format: ``Example.features (1) -> Features.feature (1), a map of name (1) and Feature (2) ->
-Feature.bytes_list (1) -> BytesList.value (1)``.
+A record consists of its length (8 bytes, little-endian), the masked CRC-32C of those 8 bytes
+(4 bytes), the data, and the masked CRC-32C of the data (4 bytes). The data is an ``Example`` in
+protobuf's wire format: ``Example.features (1) -> Features.feature (1), a map of name (1) and
+Feature (2) -> Feature.bytes_list (1) -> BytesList.value (1)``.
 
 Source: TensorFlow's guide to TFRecord; RFC 3720, appendix B.4, for CRC-32C.
 """
@@ -19,17 +19,18 @@ from .records import ByteStream
 _MASK_DELTA = 0xA282EAD8
 _HEAD_BYTES = 12  # length and its checksum
 _MAX_RECORD_BYTES = 64 << 20
-_LEN, _FIXED = 2, {1: 8, 5: 4}  # protobuf's wire types; 0 is a varint
+# Wire types of protobuf: length-delimited, and those of fixed size with their bytes; 0 is a varint.
+_LEN, _FIXED = 2, {1: 8, 5: 4}
 
 
 def masked_crc32c(data: bytes) -> int:
-    """Return the checksum as TFRecord stores it: rotated right by 15 bits, plus a constant."""
+    """Return the CRC-32C as TFRecord stores it: rotated right by 15 bits, plus a constant."""
     crc = crc32c(data)
     return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
 
 
 def is_tfrecord(head: bytes) -> bool:
-    """Return whether a file's first bytes are the length of a record and its checksum."""
+    """Return whether the first bytes of a file are a length followed by its checksum."""
     if len(head) < _HEAD_BYTES:
         return False
     checksum: int = struct.unpack("<I", head[8:_HEAD_BYTES])[0]
@@ -41,14 +42,15 @@ def read_tfrecord(stream: ByteStream, name: str) -> Iterator[tuple[int, bytes | 
 
     Args:
         stream: a binary file.
-        name: of the file, for errors.
+        name: name of the file, for error messages.
 
     Yields:
-        ``(number, data)``: the 1-based number of a record, and its bytes, or None where their
-        checksum is wrong. (The length has one of its own, so the next record is found.)
+        ``(number, data)``: the 1-based number of a record, and its bytes, or None if their
+        checksum is wrong. The length has its own checksum, so the next record is still found.
 
     Raises:
-        UserError: the file is truncated, or a length is damaged, so what follows is unknown.
+        UserError: the file is truncated, or a length is damaged, so the next record cannot be
+            found.
     """
     number = 0
     while head := _read(stream, _HEAD_BYTES):
@@ -63,7 +65,7 @@ def read_tfrecord(stream: ByteStream, name: str) -> Iterator[tuple[int, bytes | 
                 "damaged one; fetch it again"
             )
         if length > _MAX_RECORD_BYTES:
-            raise UserError(f"{place}: {length} bytes; at most {_MAX_RECORD_BYTES} are read")
+            raise UserError(f"{place}: {length} bytes; at most {_MAX_RECORD_BYTES} are allowed")
         data = _read(stream, length + 4)
         if len(data) < length + 4:
             raise UserError(f"{place}: the file is truncated; fetch it again")
@@ -72,7 +74,7 @@ def read_tfrecord(stream: ByteStream, name: str) -> Iterator[tuple[int, bytes | 
 
 
 def _read(stream: ByteStream, size: int) -> bytes:
-    """Return ``size`` bytes, fewer only at the end of the file."""
+    """Return ``size`` bytes, or fewer at the end of the file."""
     data = stream.read(size)
     while len(data) < size:
         more = stream.read(size - len(data))
@@ -83,12 +85,12 @@ def _read(stream: ByteStream, size: int) -> bytes:
 
 
 def parse_example(data: bytes) -> dict[str, list[bytes]]:
-    """Return the bytes features of a serialised ``tf.train.Example`` by name.
+    """Return the byte-string features of a serialised ``tf.train.Example`` by name.
 
-    Features of numbers are left out.
+    Numeric features are left out.
 
     Raises:
-        ValueError: the bytes are no such message.
+        ValueError: the bytes are not such a message.
     """
     features: dict[str, list[bytes]] = {}
     for _, message in _messages(data, 1):
@@ -106,7 +108,7 @@ def parse_example(data: bytes) -> dict[str, list[bytes]]:
 
 
 def _messages(data: bytes, *wanted: int) -> Iterator[tuple[int, bytes]]:
-    """Yield ``(field, bytes)`` of the wanted length-delimited fields of a message, in order."""
+    """Yield ``(field number, bytes)`` of the wanted length-delimited fields, in their order."""
     at, end = 0, len(data)
     while at < end:
         key, at = _varint(data, at)
@@ -128,7 +130,7 @@ def _messages(data: bytes, *wanted: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Return the number that begins at ``at``, and the place behind it."""
+    """Return the varint that begins at ``at``, and the index after it."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(data):

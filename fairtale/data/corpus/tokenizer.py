@@ -1,4 +1,4 @@
-"""The dictionary that data folders share, and the tokenizer that lies beside their data."""
+"""Load the dictionary of data folders and the tokenizer that is stored beside the data."""
 
 import logging
 import os
@@ -15,15 +15,15 @@ logger = logging.getLogger(__name__)
 
 
 def load_dictionary(paths: list[str], name: str, maker: str) -> Dictionary:
-    """Load the dictionary that all data folders have to share.
+    """Return the dictionary of one or several data folders, which must be the same in all.
 
     Args:
-        paths: the folders.
-        name: of the file in each of them.
-        maker: what makes such folders, for the error.
+        paths: the data folders.
+        name: file name of the dictionary in each folder.
+        maker: the command that makes such folders, for the error message.
 
     Raises:
-        UserError: one is missing or damaged, or they differ.
+        UserError: a dictionary is missing or damaged, or the dictionaries differ.
     """
     found = []
     for path in (os.path.join(path, name) for path in paths):
@@ -31,25 +31,27 @@ def load_dictionary(paths: list[str], name: str, maker: str) -> Dictionary:
             raise UserError(f"{path} does not exist: make the folder with {maker}")
         try:
             found.append(Dictionary.load(path))
-        except (ValueError, RuntimeError) as error:  # fairseq's own, also for bad UTF-8
-            raise UserError(f"{path} is no dictionary of fairseq: {error}") from error
+        except (ValueError, RuntimeError) as error:  # what fairseq raises, also for bad UTF-8
+            raise UserError(f"{path} is not a dictionary of fairseq: {error}") from error
         if found[-1] != found[0]:
-            raise UserError(f"{path} differs from the first folder's {name}: use one for all")
+            raise UserError(
+                f"{path} differs from the first folder's {name}: all folders need the same one"
+            )
     return found[0]
 
 
 def build_pieces(args: Any, path: str | None = None) -> Any:
-    """Build the pieces that ``--bpe`` names, else those of the SentencePiece model at ``path``.
+    """Return the subword tokenizer of ``--bpe``, or else the SentencePiece model at ``path``.
 
     Args:
-        args: the options of ``--bpe``, as a namespace or as fairseq's config of the choice.
-        path: of a model, where no option names one.
+        args: the options of ``--bpe``, as a namespace or as fairseq's config of that choice.
+        path: a SentencePiece model, used if ``--bpe`` is not given.
 
     Returns:
-        fairseq's encoder with ``encode`` and ``decode``; None if there is neither.
+        fairseq's encoder with ``encode`` and ``decode``; None if neither is given.
 
     Raises:
-        UserError: they cannot be loaded.
+        UserError: the tokenizer cannot be loaded.
     """
     if getattr(args, "_name", None) is None and not getattr(args, "bpe", None):
         if path is None:
@@ -62,7 +64,8 @@ def build_pieces(args: Any, path: str | None = None) -> Any:
         name = getattr(args, "sentencepiece_model", None) or "--bpe"
         raise UserError(f"the tokenizer {name} cannot be loaded: {error}") from error
     if isinstance(bpe, SentencepieceBPE):
-        # fairseq's writes <0xF0> where a character was meant; this one needs no model, so it
-        # also joins the pieces of another tokenizer, such as those of a translation
+        # fairseq's decoder leaves byte pieces such as <0xF0> in the text. decode_pieces joins
+        # them, and it needs no model, so it also decodes the pieces of another tokenizer, such
+        # as those of the target language of a translation.
         bpe.decode = decode_pieces
     return bpe

@@ -1,4 +1,4 @@
-"""What a fairseq dictionary says about the text behind its entries."""
+"""Relate the entries of a fairseq dictionary to text: byte counts, decoding, fingerprints."""
 
 import hashlib
 import os
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from fairseq.data import Dictionary
 
-TOKENIZER_FILE = "sentencepiece.bpe.model"  # fairseq's own name for it beside a model
+TOKENIZER_FILE = "sentencepiece.bpe.model"  # fairseq's file name for a tokenizer beside a model
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 _SPACE = "\u2581"
 
@@ -16,9 +16,10 @@ _SPACE = "\u2581"
 def token_bytes(dictionary: Dictionary) -> torch.Tensor:
     """Return how many UTF-8 bytes of text each entry stands for, int64 [V].
 
-    In a SentencePiece vocabulary ``\u2581`` is one space and ``<0xE2>`` one byte. Otherwise
-    entries are words, each followed by one space or line end. Special marks are no text; an
-    unknown piece is counted as one byte, so bits per byte are exact without unknowns.
+    In a SentencePiece vocabulary, ``\u2581`` is one space and ``<0xE2>`` one byte. In other
+    vocabularies, entries are words, each followed by one space or line end. Special symbols count
+    as 0 bytes. An unknown piece counts as one byte, so bits per byte are exact only for a text
+    without unknown pieces.
     """
     symbols = dictionary.symbols
     pieces = any(_SPACE in s for s in symbols)
@@ -37,9 +38,9 @@ def token_bytes(dictionary: Dictionary) -> torch.Tensor:
 
 
 def decode_pieces(pieces: str) -> str:
-    """Return the text of SentencePiece pieces that are joined by spaces.
+    """Return the text of SentencePiece pieces that are separated by spaces.
 
-    Unlike fairseq's, this puts byte pieces together to the characters they spell; half a
+    Unlike fairseq's decoder, this function joins byte pieces to characters; an incomplete
     character becomes U+FFFD.
     """
     text = bytearray()
@@ -49,12 +50,12 @@ def decode_pieces(pieces: str) -> str:
 
 
 def fingerprint(dictionary: Dictionary) -> str:
-    """Return a digest of the entries in their order."""
+    """Return the SHA-256 of the dictionary's entries in their order, in hexadecimal."""
     return hashlib.sha256("\n".join(dictionary.symbols).encode()).hexdigest()
 
 
 def find_tokenizer(paths: Iterable[str]) -> str | None:
-    """Return the tokenizer that lies beside the data, in the first of ``paths`` that has one."""
+    """Return the path of the tokenizer in the first of the folders that has one, or None."""
     for path in paths:
         candidate = os.path.join(path, TOKENIZER_FILE)
         if os.path.isfile(candidate):

@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all, and that say with which settings they were made."""
+"""Create folders atomically, together with a file that records the settings used."""
 
 import contextlib
 import difflib
@@ -14,18 +14,18 @@ from ...errors import UserError
 
 logger = logging.getLogger(__name__)
 
-STAMP = "prepare.txt"  # the file in a folder that holds the settings it was made with
+STAMP = "prepare.txt"  # name of the file that records the settings of a folder
 
-# Each byte with its bits in reverse order.
+# Table that reverses the order of the bits of each byte.
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def cksum(data: bytes) -> str:
     """Return the checksum and the length of ``data`` as the POSIX command ``cksum`` prints them.
 
-    Folders that older versions have made carry this checksum, so it cannot be another one.
-    ``cksum`` reads bits from the other end than zlib does, begins with zero and appends the
-    length, lowest byte first.
+    Folders made by older versions record this checksum, so the algorithm cannot change. Unlike
+    zlib's CRC-32, ``cksum`` processes the highest bit of each byte first, starts from zero, and
+    appends the length, lowest byte first.
     """
     length = len(data).to_bytes((len(data).bit_length() + 7) // 8, "little")
     reflected = zlib.crc32((data + length).translate(_REVERSED), 0xFFFFFFFF)
@@ -35,7 +35,7 @@ def cksum(data: bytes) -> str:
 def fingerprint(path: str) -> str:
     """Return a checksum of the name and size of a file, or of all files in a folder.
 
-    Hidden files do not count. Symbolic links are followed.
+    Hidden files are ignored, and symbolic links are followed.
     """
     if os.path.isdir(path):
         folder, names = path, list(_files_inside(path))
@@ -56,20 +56,21 @@ def _files_inside(folder: str) -> Iterator[str]:
 
 
 def describe_source(path: str) -> str:
-    """Return the absolute path and the fingerprint of a file or folder, for the settings."""
+    """Return the absolute path and the fingerprint of a file or folder, as one setting."""
     return f"{os.path.abspath(path)} {fingerprint(path)}"
 
 
 def is_ready(folder: str, settings: Sequence[str]) -> bool:
     """Return whether ``folder`` was already made with these settings.
 
-    An empty folder is removed, so that the finished one can take its name.
+    An empty folder is removed, so that a finished folder can be renamed to it.
 
     Args:
-        settings: one setting a line, its name first.
+        folder: the finished folder.
+        settings: lines of the form ``name value``.
 
     Raises:
-        UserError: the folder is there, and was made with other settings or by something else.
+        UserError: the folder exists, but was made with other settings or by another command.
     """
     if not os.path.lexists(folder):
         return False
@@ -79,7 +80,7 @@ def is_ready(folder: str, settings: Sequence[str]) -> bool:
             os.rmdir(folder)
         except OSError:
             raise UserError(
-                f"{folder} is there, but this command did not make it; remove it or choose "
+                f"{folder} exists, but this command did not make it; remove it or choose "
                 "another folder"
             ) from None
         return False
@@ -100,16 +101,17 @@ def is_ready(folder: str, settings: Sequence[str]) -> bool:
 
 @contextlib.contextmanager
 def whole_folder(folder: str, settings: Sequence[str]) -> Iterator[str]:
-    """Provide a working folder; what lies in its ``made`` becomes ``folder`` at the end.
+    """Create a working folder, and rename its subfolder ``made`` to ``folder`` on success.
 
-    The working folder stands beside ``folder`` and is removed in any case. Those that killed
-    runs on this machine have left are removed first.
+    The working folder is created beside ``folder`` and is always removed. Working folders left
+    by killed runs on this machine are removed first.
 
     Args:
-        settings: written to :data:`STAMP` in the finished folder.
+        folder: the finished folder.
+        settings: lines that are written to :data:`STAMP` in the finished folder.
 
     Yields:
-        the working folder.
+        the path of the working folder; the caller creates the subfolder ``made`` in it.
     """
     folder = os.path.normpath(folder)
     parent, name = os.path.dirname(folder) or ".", os.path.basename(folder)
@@ -133,7 +135,8 @@ def _remove_left_behind(parent: str, start: str) -> None:
         number = name.removeprefix(start)
         if not (name.startswith(start) and number.isdecimal()):
             continue
-        if int(number) == os.getpid() or not _is_running(int(number)):  # numbers come again
+        # A folder with our own process number comes from an earlier process that had it.
+        if int(number) == os.getpid() or not _is_running(int(number)):
             shutil.rmtree(os.path.join(parent, name), ignore_errors=True)
 
 
@@ -143,5 +146,5 @@ def _is_running(process: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True  # it runs as somebody else
+        return True  # the process belongs to another user
     return True

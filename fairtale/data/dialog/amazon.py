@@ -1,4 +1,4 @@
-"""Amazon's questions and answers: one Python dict literal a line, read without ``eval``.
+"""Read Amazon's questions and answers: one Python dict literal a line, parsed without ``eval``.
 
 Source: McAuley and Yang 2016, Wan and McAuley 2016 (jmcauley.ucsd.edu/data/amazon/qa).
 """
@@ -17,15 +17,15 @@ NO_ANSWER = "no question or no answer in it"
 
 
 def read_amazon(stream: ByteStream, name: str, report: DialogReport) -> Iterator[RawDialog]:
-    """Read one dialog for each answer.
+    """Read the dialogs of a file, one for each answer.
 
-    A line has ``question`` and ``answer``, or ``questions``, a list of dicts with
-    ``questionText`` and ``answers``, a list of dicts with ``answerText``; and ``asin``, the
-    product, which is the group.
+    A line is a dict with ``question`` and ``answer``, or with ``questions``. The latter is a list
+    of dicts with ``questionText`` and with ``answers``, a list of dicts with ``answerText``. The
+    product, ``asin``, is the group.
 
     Args:
         stream: a binary file.
-        name: of the file, for the report.
+        name: name of the file, for the report.
         report: counts damaged records.
     """
     for line, text in read_text(stream, name, report):
@@ -49,24 +49,25 @@ def read_amazon(stream: ByteStream, name: str, report: DialogReport) -> Iterator
 def parse_literal(text: str) -> tuple[Any, str | None]:
     """Return ``(value, None)`` for a Python literal, else ``(None, fault)``; execute nothing.
 
-    ``ast.literal_eval`` only builds a syntax tree, whose depth Python's parser limits, and
-    accepts constants and containers in it. The caller limits the length.
+    ``ast.literal_eval`` builds a syntax tree, whose depth Python's parser limits, and accepts
+    only constants and containers in it. The caller limits the length of the text.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a backslash in somebody's text
+            warnings.simplefilter("ignore")  # Python warns of a backslash in a text
             return ast.literal_eval(text), None
     except SyntaxError:
         return None, NOT_A_LITERAL
     except ValueError as error:
-        # Too many digits, a null byte: no code. The rest names the node that is no literal.
+        # For code, the message names a syntax node; other causes are a null byte or a number
+        # with too many digits.
         return None, CODE if "node" in str(error) else NOT_A_LITERAL
-    except (MemoryError, RecursionError, TypeError):  # nested too deeply; an unhashable key
+    except (MemoryError, RecursionError, TypeError):  # nested too deeply, or an unhashable key
         return None, NOT_A_LITERAL
 
 
 def _pairs(value: Any) -> Iterator[tuple[str, str]]:
-    """Yield every question with its answer; one of them may be empty, but both are there."""
+    """Yield every question with its answer; either text may be empty."""
     if not isinstance(value, dict):
         return
     yield from _strings(value.get("question"), value.get("answer"))

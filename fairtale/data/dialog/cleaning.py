@@ -1,4 +1,4 @@
-"""Cleaning of dialog turns, and which dialogs are left out."""
+"""Clean the turns of dialogs, and decide which dialogs are kept."""
 
 import re
 from typing import NamedTuple
@@ -6,38 +6,38 @@ from typing import NamedTuple
 from ..corpus.cleaning import CONTROL
 from .records import DialogReport
 
-# Why a dialog is left out.
+# Reasons to leave out a dialog.
 NO_RESPONSE = "a single turn, so no response"
 EMPTY_QUERY = "empty query"
 EMPTY_RESPONSE = "empty response"
 EQUAL = "response equals query"
 
-# What is mended in a dialog that is kept.
+# Repairs of a dialog that is kept.
 TURNS_DROPPED = "turns without words dropped"
 CONTEXT_CUT = "context cut where a turn is too long"
 
 DEFAULT_MAX_CHARS = 512
-DEFAULT_MAX_CONTEXT_TURNS = 10  # as PolyAI's files have
+DEFAULT_MAX_CONTEXT_TURNS = 10  # as in PolyAI's files
 
-# A turn so many times too long is not cleaned, since cleaning would not make it short enough.
+# A turn longer than this multiple of the maximum is not cleaned: it would stay too long.
 _MAX_SHRINKING = 20
-# Brackets inside brackets are removed from the inside out, so many times at most.
+# Maximum depth of nested brackets that are removed, from the inside out.
 _MAX_NESTING = 8
-# A bracket that ends an emoticon, as in ":(", opens no aside.
+# A bracket that is part of an emoticon, as in ":(", does not begin an aside.
 _ASIDE = re.compile(
     r" ?(?<![:;=])(?<![:;=]-)"
     r"(?:\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}|（[^（）]*）|【[^【】]*】|［[^［］]*］)"
 )
 
-_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"  # the ASCII one is handled apart
+_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"  # "-" is handled separately
 _NOTES = "\u2669\u266a\u266b\u266c"
 _SIGNS = f"\u2022\u00b7\u2219\u25e6{_NOTES}|,\u3001\uff0c"  # bullets, notes, commas
-_MARKS = "#*<>~=+"  # only where white space stands beside them: not "#1", not "*laughs*"
-# A single dash or full stop before a digit belongs to the number.
+_MARKS = "#*<>~=+"  # stripped only beside white space, so not in "#1" or "*laughs*"
+# A single dash or full stop before a digit is part of the number.
 _LEADING = re.compile(
     rf"(?:[\s{_DASHES}{_SIGNS}\u2026]+|-{{2,}}|-(?!\d)|\.{{2,}}|\.(?!\d)|[{_MARKS}:;]+(?=\s|$))+"
 )
-# What ends a sentence stays: . ! ? and an ellipsis.
+# Characters that end a sentence (. ! ? and an ellipsis) are not stripped.
 _TRAILING = f" -{_DASHES}{_SIGNS};:"
 _QUOTES = dict(zip('"“„«‹「『‘`', '"”“»›」』’`', strict=True))
 _APOSTROPHE = re.compile(r"(?<=\w)'(?=\w)")
@@ -46,26 +46,27 @@ _PLAIN_END = re.compile(r"[\w.!?)]")
 
 
 class Cleaning(NamedTuple):
-    """What is done to turns, and which dialogs are kept."""
+    """How turns are cleaned, and which dialogs are kept."""
 
-    remove_asides: bool = True  # bracketed text is removed, with its brackets
+    remove_asides: bool = True  # remove bracketed text together with its brackets
     strip_punctuation: bool = True  # see :func:`strip_outer_punctuation`
-    min_chars: int = 1  # of query and response, after cleaning
-    max_chars: int = DEFAULT_MAX_CHARS  # likewise
+    min_chars: int = 1  # minimum length of query and response after cleaning
+    max_chars: int = DEFAULT_MAX_CHARS  # maximum length of query and response after cleaning
     allow_equal: bool = False  # keep a response that equals its query
-    max_context_turns: int = DEFAULT_MAX_CONTEXT_TURNS  # older turns are left out
+    max_context_turns: int = DEFAULT_MAX_CONTEXT_TURNS  # number of turns kept before the query
 
 
 def clean_turn(text: str, cleaning: Cleaning) -> str:
-    """Return a turn without line breaks, tabs and what ``cleaning`` removes; it may be empty.
+    """Return a turn as one line, without what ``cleaning`` removes; the result may be empty.
 
-    Control characters are removed, and halves of characters; see :func:`whole_characters`.
+    Line breaks and tabs become spaces. Control characters and lone surrogates are removed; see
+    :func:`whole_characters`.
     """
     if CONTROL.search(text):
         text = CONTROL.sub("", whole_characters(text))
     text = " ".join(text.split())
     if len(text) > _MAX_SHRINKING * cleaning.max_chars:
-        return text  # it will be left out as too long
+        return text  # choose_turns leaves it out as too long
     if cleaning.remove_asides:
         text = remove_asides(text)
     if cleaning.strip_punctuation:
@@ -74,10 +75,10 @@ def clean_turn(text: str, cleaning: Cleaning) -> str:
 
 
 def whole_characters(text: str) -> str:
-    r"""Drop lone surrogates, which UTF-8 cannot hold, and join those that are a pair.
+    r"""Remove lone surrogates, which UTF-8 cannot encode, and join surrogate pairs.
 
-    An escape can write either: JSON that was cut inside an emoji leaves ``\ud83d``, and a
-    Python literal may hold ``\ud83d\ude00``, which Python does not take for one character.
+    Escape sequences can produce both: JSON that was cut inside an emoji ends with ``\ud83d``, and
+    a Python literal may hold ``\ud83d\ude00``, which Python reads as two characters.
     """
     if not _SURROGATE.search(text):
         return text
@@ -85,13 +86,12 @@ def whole_characters(text: str) -> str:
 
 
 def remove_asides(text: str) -> str:
-    """Remove what stands in brackets, as ``[music]``, ``(laughs)`` or ``{sighs}``.
+    """Remove bracketed text such as ``[music]``, ``(laughs)`` or ``{sighs}``.
 
-    Brackets inside brackets are removed too; a bracket without its partner stays, and so do
-    emoticons.
+    Nested brackets are removed too. A bracket without its counterpart stays, and so do emoticons.
 
     Args:
-        text: with single spaces only.
+        text: a turn without consecutive spaces.
     """
     for _ in range(_MAX_NESTING):
         shorter = _ASIDE.sub(_gap, text)
@@ -102,19 +102,19 @@ def remove_asides(text: str) -> str:
 
 
 def _gap(aside: re.Match[str]) -> str:
-    """Return what replaces an aside: nothing before punctuation, a space between words."""
+    """Return the replacement of an aside: a space between words, nothing before punctuation."""
     text, end = aside.string, aside.end()
     return " " if text[end : end + 1].isalnum() and aside.start() else ""
 
 
 def strip_outer_punctuation(text: str) -> str:
-    """Strip what stands around a spoken turn and is not part of it.
+    """Strip punctuation around a turn that is not part of what was said.
 
-    At the beginning: dashes (``- Hello``), dots, commas, bullets, music notes, and the like
-    where white space follows. At the end: dashes, commas, colons, semicolons, notes; what
-    ends a sentence (``.``, ``!``, ``?``, ``...``) stays. Quotation marks are stripped where a
-    pair encloses the whole turn, or where one at an end has no partner; apostrophes and inch
-    marks (``6"``) stay. So nothing may be left of a turn without words.
+    At the beginning, these are dashes (``- Hello``), dots, commas, bullets, music notes, and some
+    other characters before white space. At the end, these are dashes, commas, colons, semicolons
+    and notes; characters that end a sentence (``.``, ``!``, ``?``, ``...``) stay. Quotation marks
+    are stripped if a pair encloses the whole turn, or if one at an end has no counterpart;
+    apostrophes and inch marks (``6"``) stay. A turn without words may become empty.
     """
     while text:
         if text[0].isalnum() and _PLAIN_END.match(text[-1]):
@@ -160,13 +160,13 @@ def _strip_quotes(text: str) -> str:
 def choose_turns(
     turns: list[str], cleaning: Cleaning, place: str, report: DialogReport
 ) -> list[str] | None:
-    """Return the turns that are kept of a dialog, or None, counted, if it is left out.
+    """Return the turns to keep of a dialog, or None if the dialog is left out.
 
     Args:
-        turns: cleaned, oldest first; the last two are query and response.
-        cleaning: which dialogs are kept.
+        turns: cleaned turns, oldest first; the last two are query and response.
+        cleaning: the limits of a dialog.
         place: ``file:line``, for the report.
-        report: counts what is left out and mended.
+        report: counts the dialogs that are left out and the repairs.
     """
     if len(turns) < 2:
         report.leave_out(NO_RESPONSE, place)

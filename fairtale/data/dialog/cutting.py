@@ -1,12 +1,11 @@
-"""How much of a dialog is read: where its context is cut, by turns and by tokens.
+"""Truncate dialogs to a maximum number of context turns and of tokens.
 
-The rule: whole turns go first, the oldest before the others, until at most
-``max_context_turns`` turns stand before the query and the prefix fits into
-``max_source_positions``. The query always stays; of one that does not fit even alone its end is
-left. A response keeps its beginning.
+The oldest context turns are removed, each as a whole, until at most ``max_context_turns`` turns
+precede the query and the prefix fits into ``max_source_positions``. The query is never removed;
+if it does not fit by itself, its last tokens are kept. Of a response, the first tokens are kept.
 
-:func:`kept_lengths` applies it to all prefixes of a block of lines at once, :func:`cut_prefix`
-to a single one.
+:func:`kept_lengths` applies this rule to all prefixes of a block of lines at once, and
+:func:`cut_prefix` applies it to a single prefix.
 """
 
 from typing import NamedTuple
@@ -17,46 +16,46 @@ from ..corpus.arrays import Ints
 
 
 class DialogLimits(NamedTuple):
-    """How much of a dialog is read."""
+    """Maximum lengths of a dialog."""
 
     max_context_turns: int
-    max_source_positions: int  # prefix tokens, begin mark included
-    max_target_positions: int  # response tokens, end mark included
+    max_source_positions: int  # tokens of the prefix, including <s>
+    max_target_positions: int  # tokens of the response, including </s>
 
 
 def kept_lengths(ctxs: Ints, begin: Ints, close: Ints, limits: DialogLimits) -> Ints:
-    """Return how many tokens are kept of the end of each prefix, int [P].
+    """Return how many tokens to keep at the end of each prefix, int [P].
 
     Args:
-        ctxs: places of all ``<CTX>`` in a row of tokens, ascending.
-        begin, close: int [P], first and last place of each prefix in the row; the last is its
-            ``<SEP>``.
-        limits: how much of a dialog is read.
+        ctxs: ascending indices of all ``<CTX>`` in a row of tokens.
+        begin, close: int [P], indices of the first and last token of each prefix in the row; the
+            last token is ``<SEP>``.
+        limits: maximum lengths of a dialog.
     """
-    room = limits.max_source_positions - 1  # the begin mark takes one
-    earlier = np.searchsorted(ctxs, begin)  # marks before the prefix
+    room = limits.max_source_positions - 1  # <s> takes one position
+    earlier = np.searchsorted(ctxs, begin)  # number of <CTX> before the prefix
     context_turns = np.searchsorted(ctxs, close) - earlier
-    # turns that begin so early that the rest of the prefix would be too long
+    # Count the turns that begin so early that the prefix from there on would be too long.
     least = close + 1 - room
     too_early = (begin < least) + np.maximum(np.searchsorted(ctxs, least - 1) - earlier, 0)
     dropped = np.maximum(context_turns - limits.max_context_turns, too_early)
-    dropped = dropped.clip(0, context_turns)  # never the query
+    dropped = dropped.clip(0, context_turns)  # the query is never dropped
     first = np.where(dropped > 0, take(ctxs, earlier + dropped - 1) + 1, begin)
     return np.minimum(close + 1 - first, room)
 
 
 def take(places: Ints, numbers: Ints) -> Ints:
-    """Return ``places[numbers]``, or anything for numbers that are out of range."""
+    """Return ``places[numbers]``; the result is arbitrary where a number is out of range."""
     return places.take(numbers, mode="clip") if len(places) else np.zeros_like(numbers)
 
 
 def cut_prefix(prefix: Ints, ctx: int, limits: DialogLimits) -> Ints:
-    """Cut a prefix (ids, ending with ``<SEP>``) from its far end.
+    """Return the end of a prefix that fits the limits.
 
     Args:
-        prefix: int [S].
+        prefix: token ids without ``<s>``, ending with ``<SEP>``, int [S].
         ctx: id of ``<CTX>``.
-        limits: how much of a dialog is read.
+        limits: maximum lengths of a dialog.
     """
     ctxs, last = np.flatnonzero(prefix == ctx), np.array([len(prefix) - 1])
     kept = int(kept_lengths(ctxs, np.zeros_like(last), last, limits)[0])

@@ -1,4 +1,4 @@
-"""Dialogs for training, and prefixes for generation."""
+"""Datasets of dialogs for training and of prefixes for generation."""
 
 import logging
 from collections.abc import Iterable
@@ -24,14 +24,14 @@ logger = logging.getLogger(__name__)
 
 
 class DialogSample(TypedDict):
-    """One dialog of a :class:`DialogDataset`; T tokens are read."""
+    """One dialog of a :class:`DialogDataset`; T is the number of input tokens."""
 
     id: int
     tokens: Tensor  # int64 [T + 1], <s> to </s>
     segments: Tensor  # int64 [T]
     positions: Tensor  # int64 [T]
-    prefix: int  # tokens that are read before the response, with <s> and <SEP>
-    response: int  # tokens of the response that are read, without its end
+    prefix: int  # number of input tokens before the response, including <s> and <SEP>
+    response: int  # number of input tokens of the response, without </s>
 
 
 class PrefixSample(TypedDict):
@@ -44,27 +44,27 @@ class PrefixSample(TypedDict):
 
 
 class DialogDataset(SizedDataset):
-    """One dialog a row: ``<s> context <CTX> query <SEP> response </s>``.
+    """A dataset of dialogs: ``<s> context <CTX> query <SEP> response </s>``.
 
-    Batches are packed rows: every token of a batch is real outside attention. Inside,
-    prefixes and responses stand in rows of their longest; batches are chosen so that these
-    are nearly full (``padded_tokens``).
+    A batch is one packed row without padding. Inside attention, prefixes are padded to the
+    longest prefix and responses to the longest response; batches are composed so that this
+    padding is small (``padded_tokens``).
 
     Args:
         tokens: lines, each ending with ``</s>``; read lazily.
-        dictionary: fairseq's, with the marks.
-        ctx, sep: ids of the marks.
-        limits: how much of a line is read.
+        dictionary: fairseq's dictionary with ``<CTX>`` and ``<SEP>``.
+        ctx, sep: ids of ``<CTX>`` and ``<SEP>``.
+        limits: maximum lengths of a dialog.
         token_bytes: UTF-8 bytes that each dictionary entry stands for, int64 [V].
-        shuffle: another order of dialogs of equal lengths, and of batches, every epoch.
-        reverse: learn to find the query of a response: ``response <SEP> query``.
+        shuffle: shuffle dialogs of equal lengths, and the batches, in every epoch.
+        reverse: swap the sides, to learn the query from the response: ``response <SEP> query``.
 
     Attributes:
-        indices: the usable lines, int64.
-        prefix_sizes: tokens of each line's prefix after cutting, with the begin mark; int32.
-        response_sizes: targets of each line after cutting, with the end mark; int32.
-        faults: numbers of unusable lines by kind.
-        num_cut: usable lines that are too long.
+        indices: indices of the usable lines, int64.
+        prefix_sizes: tokens of each line's prefix after truncation, including ``<s>``; int32.
+        response_sizes: targets of each line after truncation, including ``</s>``; int32.
+        faults: number of unusable lines by kind.
+        num_cut: number of usable lines that are truncated.
     """
 
     def __init__(
@@ -92,11 +92,11 @@ class DialogDataset(SizedDataset):
         self.sizes = self.prefix_sizes + self.response_sizes - 1  # input tokens
 
     def num_tokens_vec(self, indices: Ints) -> npt.NDArray[np.int64]:
-        """Return the tokens of several rows, as fairseq's compiled loops want them."""
+        """Return the number of tokens of several rows as int64, as fairseq's Cython code needs."""
         return self.sizes[indices].astype(np.int64)
 
     def _sides(self, line: Ints) -> tuple[Ints, Ints]:
-        """Split a line into prefix (with ``<SEP>``) and response (with ``</s>``), uncut."""
+        """Split a line into prefix (with ``<SEP>``) and response (with ``</s>``), in full."""
         mark = int(np.flatnonzero(line == self.sep)[0])
         prefix, response = line[: mark + 1], line[mark + 1 :]
         if not self.reverse:
@@ -108,7 +108,7 @@ class DialogDataset(SizedDataset):
 
     def __getitem__(self, index: int) -> DialogSample:
         prefix, response = self._sides(self.tokens[index].numpy())
-        # cut as it was measured, by the rule of `cutting`
+        # Truncate to the length that measure_dialogs has computed.
         prefix = prefix[len(prefix) + 1 - self.prefix_sizes[index] :]
         response = response[: self.limits.max_target_positions]
         segments, positions = describe_prefix(prefix, self.ctx)
@@ -124,10 +124,11 @@ class DialogDataset(SizedDataset):
         }
 
     def ordered_indices(self) -> Ints:
-        """Return dialogs in order of both lengths, in random order among equals.
+        """Return the usable lines sorted by both lengths, shuffled among equal lengths.
 
-        Sorted by prefix length in steps of a few tokens and, within a step, by response
-        length, up in one step and down in the next: neighbours are then close in both.
+        The lines are sorted by prefix length in steps of a few tokens and, within a step, by
+        response length, ascending in one step and descending in the next. Neighbours are
+        therefore similar in both lengths.
         """
         order = np.random.permutation(self.indices) if self.shuffle else self.indices
         prefix, response = self.prefix_sizes[order], self.response_sizes[order]
@@ -142,9 +143,9 @@ class DialogDataset(SizedDataset):
         max_sentences: int | None = None,
         required_batch_size_multiple: int = 1,
     ) -> list[Ints]:
-        """Cut the order into batches of at most ``max_tokens`` cells (padding included)."""
+        """Split the indices into batches of at most ``max_tokens`` tokens, including padding."""
         batches, start = [], 0
-        # lists of int: a loop over arrays makes an object for every number
+        # Lists are faster here: a loop over an array creates an object for every element.
         prefixes = self.prefix_sizes[indices].tolist()
         responses = (self.response_sizes[indices] - 1).tolist()
         longest_prefix = longest_response = 0
@@ -163,7 +164,7 @@ class DialogDataset(SizedDataset):
         return batches
 
     def filter_indices_by_size(self, indices: Ints, max_sizes: object) -> tuple[Ints, list[int]]:
-        """Return all rows: they are cut when they are read, so none is too long."""
+        """Return all rows: rows are truncated when they are read, so none is too long."""
         return indices, []
 
     def collater(self, samples: list[DialogSample]) -> DialogBatch:
@@ -207,19 +208,19 @@ class DialogDataset(SizedDataset):
 
 
 def _prefix_step(count: int) -> int:
-    """Return how many prefix lengths form a step: few dialogs need wider ones to fill batches."""
+    """Return how many prefix lengths form a step; small data sets need wider steps."""
     return 2 if count > 20_000 else 4
 
 
 class DialogPrefixDataset(SizedDataset):
-    """Prefixes that ``fairseq-interactive`` wants continued.
+    """A dataset of prefixes whose responses are to be generated.
 
     Args:
-        prefixes: int arrays that end with ``<SEP>``, uncut.
+        prefixes: int arrays that end with ``<SEP>``, before truncation.
         dictionary, ctx, limits: as in :class:`DialogDataset`.
 
     Attributes:
-        collated: which prefixes are in the batch made last (without worker processes).
+        collated: ids of the prefixes in the last batch (valid without worker processes).
     """
 
     def __init__(
@@ -243,15 +244,15 @@ class DialogPrefixDataset(SizedDataset):
         }
 
     def ordered_indices(self) -> Ints:
-        """Return prefixes in order of length."""
+        """Return the indices of the prefixes in order of length."""
         return np.argsort(self.sizes, kind="stable")
 
     def filter_indices_by_size(self, indices: Ints, max_sizes: object) -> tuple[Ints, list[int]]:
-        """Return all prefixes: they were cut, so none is too long."""
+        """Return all prefixes: prefixes are truncated, so none is too long."""
         return indices, []
 
     def collater(self, samples: list[PrefixSample]) -> Batch:
-        """Merge prefixes into a batch, padded at the right."""
+        """Merge prefixes into a batch with padding on the right."""
         if not samples:
             return no_batch()
         self.collated = [s["id"] for s in samples]
@@ -272,10 +273,10 @@ class DialogPrefixDataset(SizedDataset):
 
 
 def report_dialog_dataset(split: str, dataset: DialogDataset) -> None:
-    """Log what is in a split, and what of it is left out or cut.
+    """Log the size of a split and how many lines are left out or truncated.
 
     Raises:
-        UserError: there is no dialog in it.
+        UserError: the split holds no usable dialog.
     """
     left_out = ", ".join(f"{n} {what}" for what, n in dataset.faults.items() if n) or "none"
     kept = dataset.indices

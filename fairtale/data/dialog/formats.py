@@ -1,4 +1,4 @@
-"""Dialog corpora of every known format, cleaned, one response at a time.
+"""Read dialog corpora of all supported formats, and yield cleaned dialogs, one per response.
 
     amazon         one Python dict literal a line: question and answer(s)
     polyai         JSON lines: context, context/0, ..., response
@@ -8,10 +8,9 @@
     tsv            the turns of a dialog, separated by tabs; the last is the response
     lines          subtitles: every line answers those before it; an empty line ends a document
 
-Any of them may be compressed with gzip.
+Files of all formats may be compressed with gzip.
 
-To add a format, write a reader, enter it in :data:`READERS`, and let :func:`detect_format`
-recognise it.
+To add a format, write a reader, add it to :data:`READERS`, and extend :func:`detect_format`.
 """
 
 import gzip
@@ -47,12 +46,12 @@ _PROGRESS_STEP = 1000  # dialogs
 
 
 class Dialog(NamedTuple):
-    """A cleaned dialog; UTF-8 can hold its turns and its group."""
+    """A cleaned dialog; its turns and its group can be encoded as UTF-8."""
 
-    turns: list[str]  # oldest first, then query and response; none empty, without tab or line break
-    group: str  # what must not be torn apart
+    turns: list[str]  # oldest first; the last two are query and response; without tabs, not empty
+    group: str  # name of the group whose dialogs must share a subset
     place: str  # ``file:line``
-    subset: str | None  # train, valid or test, where the file's name begins so
+    subset: str | None  # train, valid or test, if the name of the file begins with it
 
     @property
     def text(self) -> str:
@@ -66,13 +65,13 @@ def find_sources(sources: Iterable[str], report: DialogReport) -> list[str]:
 
 
 def subset_by_name(path: str) -> str | None:
-    """Return ``train``, ``valid`` or ``test`` where a file's name begins so, else None."""
+    """Return ``train``, ``valid`` or ``test`` if the name of a file begins with it, else None."""
     word = re.match(r"(train|valid|dev|test)(?![a-z])", os.path.basename(path).lower())
     return word[1].replace("dev", "valid") if word else None
 
 
 def _decompressed(raw: BufferedReader) -> ByteStream:
-    """Return ``raw``, or a binary stream of what it holds if that is gzip."""
+    """Return ``raw``, or a decompressing stream if it holds gzip data."""
     return gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == b"\x1f\x8b" else raw
 
 
@@ -81,10 +80,10 @@ def _damaged(path: str, error: Exception) -> UserError:
 
 
 def detect_format(path: str) -> tuple[str, str]:
-    """Return ``(format, reason)`` of a file, by its content, or by its name where that says more.
+    """Return the format of a file and the reason, judged by its content and its name.
 
     Raises:
-        UserError: it is none of the known formats.
+        UserError: the file has none of the supported formats.
     """
     try:
         with open(path, "rb") as raw:
@@ -94,7 +93,7 @@ def detect_format(path: str) -> tuple[str, str]:
     if is_tfrecord(head):
         return "tfrecord", "content begins with a checksum"
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise UserError(f"{path}: UTF-16 text; dialogs are UTF-8, convert it (iconv -f UTF-16)")
+        raise UserError(f"{path}: UTF-16 text; convert it to UTF-8 (iconv -f UTF-16)")
     if b"\0" in head:
         raise UserError(f"{path}: neither text nor TFRecord (it holds null bytes)")
     name = path.lower().removesuffix(".gz")
@@ -122,8 +121,9 @@ def _detect_json(path: str, lines: list[bytes]) -> tuple[str, str]:
             if b'"response"' in line or b'"context"' in line:
                 return "polyai", 'JSON with "context"'
     raise UserError(
-        f"{path}: JSON of no known kind: neither turns, nor context and response, nor Python "
-        "dicts with question and answer, one a line; say --format if it is damaged"
+        f"{path}: unknown JSON: its objects have neither turns nor context and response, and "
+        "they are no Python dicts with question and answer, one a line; if the file is damaged, "
+        "give --format"
     )
 
 
@@ -136,18 +136,19 @@ def read_dialogs(
     dedupe: bool = False,
     on_bytes: Callable[[int], object] | None = None,
 ) -> Iterator[Dialog]:
-    """Read all dialogs of files and folders, cleaned, in a fixed order.
+    """Read all dialogs of files and folders, clean them, and yield them in a fixed order.
 
     Args:
-        sources: paths.
-        report: counts what is kept, left out and mended.
-        cleaning: what is done to turns, and which dialogs are kept.
-        source_format: a key of :data:`READERS`; None lets each file be recognised by itself.
-        dedupe: leave out, and count, dialogs whose exact turns came before.
-        on_bytes: called with the number of bytes just read from disk.
+        sources: paths of files and folders.
+        report: counts the dialogs that are kept and left out, and the repairs.
+        cleaning: how turns are cleaned, and which dialogs are kept.
+        source_format: format of all files, a key of :data:`READERS`; None detects the format of
+            each file.
+        dedupe: leave out dialogs whose exact turns have occurred before, and count them.
+        on_bytes: called with the number of bytes that have just been read from disk.
 
     Raises:
-        UserError: a source is missing, truncated, or not what its format says.
+        UserError: a source is missing or truncated, or it does not have its format.
     """
     duplicates = DuplicateFilter() if dedupe else None
     for path in find_sources(sources, report):
@@ -190,14 +191,14 @@ def _read_file(
 def _exchanges(
     raw: RawDialog, cleaning: Cleaning, report: DialogReport
 ) -> Iterator[tuple[list[str], str]]:
-    """Yield ``(turns, place)`` of every response in a raw dialog."""
+    """Yield ``(turns, place)`` for every response in a raw dialog."""
     turns = [clean_turn(turn, cleaning) for turn in raw.turns]
     if not raw.every_turn:
         chosen = choose_turns(turns, cleaning, raw.place, report)
         if chosen:
             yield chosen, raw.place
         return
-    # A turn without words is no turn: the next one answers the one before it.
+    # Turns without words are dropped, so the next turn answers the one before them.
     spoken = [turn for turn in turns if turn]
     if len(spoken) < len(turns):
         report.mend(TURNS_DROPPED, raw.place, len(turns) - len(spoken))

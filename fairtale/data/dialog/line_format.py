@@ -1,8 +1,8 @@
-"""The dialog line: its marks, its turns, its segments and positions.
+"""The format of a dialog as a line of tokens: marks, turns, segments and positions.
 
-``context <CTX> context <CTX> query <SEP> response``. ``<CTX>`` closes a context turn and
-``<SEP>`` the query. Both are single dictionary entries that only this module writes: the
-same letters in somebody's text stay text.
+A line is ``context <CTX> context <CTX> query <SEP> response``. ``<CTX>`` ends a context turn, and
+``<SEP>`` ends the query. Both are single dictionary entries that only this module writes; the
+same characters in a user's text remain ordinary text.
 """
 
 import numpy as np
@@ -14,15 +14,15 @@ CTX = "<CTX>"
 SEP = "<SEP>"
 MARKS = (CTX, SEP)
 
-# segment ids
+# Segment ids.
 PADDING, RESPONSE, QUERY, CONTEXT = range(4)
 NUM_SEGMENTS = 4
 
 
 def escape_marks(pieces: list[str]) -> list[str]:
-    """Split every piece that spells a mark into its characters.
+    """Split every piece that equals a mark into its characters.
 
-    A tokenizer that has often seen ``<SEP>`` in user text may have learned it as a piece.
+    A tokenizer may have learned ``<SEP>`` as a piece if its training text contained it often.
     """
     out: list[str] = []
     for piece in pieces:
@@ -31,7 +31,11 @@ def escape_marks(pieces: list[str]) -> list[str]:
 
 
 def join_turns(turns: list[list[str]]) -> list[str]:
-    """Return the pieces of a prefix: context turns, oldest first, then the query.
+    """Return the pieces of a prefix, with the marks.
+
+    Args:
+        turns: pieces of each turn, oldest first; the last turn is the query. Empty context turns
+            are skipped.
 
     Raises:
         UserError: there is no query, or it is empty.
@@ -46,12 +50,16 @@ def join_turns(turns: list[list[str]]) -> list[str]:
 
 
 def describe_prefix(prefix: Ints, ctx: int) -> tuple[Ints, Ints]:
-    """Return segments and positions of ``<s>`` followed by ``prefix``, each [1 + length].
+    """Return segments and positions of ``<s>`` followed by ``prefix``, each int64 [S + 1].
 
-    ``<s>`` takes position 0 of the first turn; every other turn begins at 0 anew.
+    ``<s>`` has position 0 in the first turn; positions restart from 0 in every other turn.
+
+    Args:
+        prefix: token ids without ``<s>``, int [S].
+        ctx: id of ``<CTX>``.
     """
     length = len(prefix) + 1
-    closes = np.flatnonzero(prefix == ctx) + 1  # places of <CTX>, the begin mark counted
+    closes = np.flatnonzero(prefix == ctx) + 1  # indices of <CTX> after <s> is prepended
     segments = np.full(length, QUERY)
     if len(closes):
         segments[: closes[-1] + 1] = CONTEXT

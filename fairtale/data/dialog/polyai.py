@@ -1,8 +1,8 @@
-"""PolyAI's conversational-datasets: JSON lines, and TFRecord files of the same fields.
+"""Read PolyAI's conversational-datasets: JSON lines, or TFRecord files with the same fields.
 
-``context`` is the query, ``context/0`` the turn before it, ``context/1`` the one before
-that, and so on; ``response`` answers. ``file_id`` (subtitles), ``product_id`` (Amazon) or
-``thread_id`` (Reddit) is the group.
+``context`` is the query, ``context/0`` is the turn before it, ``context/1`` is the turn before
+that, and so on; ``response`` is the response. The group is ``file_id`` (subtitles),
+``product_id`` (Amazon) or ``thread_id`` (Reddit).
 
 Source: Henderson et al. 2019, "A Repository of Conversational Datasets".
 """
@@ -23,7 +23,7 @@ _GROUPS = ("file_id", "product_id", "thread_id")
 
 
 def read_polyai_json(stream: ByteStream, name: str, report: DialogReport) -> Iterator[RawDialog]:
-    """Read the dialogs of a file of JSON lines. See :func:`read_polyai_tfrecord`."""
+    """Read the dialogs of a file of JSON lines; see :func:`read_polyai_tfrecord`."""
     for place, record in read_json_lines(stream, name, report):
         yield from _dialog(record, place, report)
 
@@ -35,8 +35,8 @@ def read_polyai_tfrecord(
 
     Args:
         stream: a binary file.
-        name: of the file, for the report.
-        report: counts damaged records, among them those whose checksum is wrong.
+        name: name of the file, for the report.
+        report: counts damaged records, including those with a wrong checksum.
 
     Raises:
         UserError: the file is truncated, or the length of a record is damaged.

@@ -1,6 +1,4 @@
-"""What the readers of dialog corpora share: a dialog as it stands there, the account of reading,
-lines of text and of JSON.
-"""
+"""Types and functions shared by the readers of dialog corpora."""
 
 import json
 from collections.abc import Iterator
@@ -9,35 +7,35 @@ from typing import Any, NamedTuple
 from ..corpus.records import ByteStream, read_text_records
 from ..corpus.report import CorpusReport
 
-# Longer lines are passed over without being held; a shop's product with all its questions,
-# the longest real record known, has well below one MiB.
+# Longer lines are skipped without being held in memory. The longest known real record, an Amazon
+# product with all its questions, has well below one MiB.
 MAX_RECORD_BYTES = 4 << 20
 
 NOT_JSON = "not a JSON object"
 
 
 class RawDialog(NamedTuple):
-    """Turns as they stand in a corpus; both turns and group may hold surrogates."""
+    """A dialog before cleaning; its turns and its group may hold surrogates."""
 
     turns: list[str]  # oldest first
-    group: str  # what must not be torn between train and test: a document, a product
+    group: str  # a document or a product, whose dialogs must share a subset
     place: str  # ``file:line``
-    every_turn: bool = False  # each turn answers those before it, not only the last one
+    every_turn: bool = False  # every turn is a response to those before it, not only the last
 
 
 class DialogReport(CorpusReport):
-    """Count dialogs read, kept, left out and mended, with the first places of each kind.
+    """Count the dialogs that are kept and left out, and the repairs, with the first places.
 
     Args:
-        strict: a damaged record is an error, not a counted loss. What the limits of
-            :class:`~fairtale.data.dialog.cleaning.Cleaning` leave out, and duplicates, are no
-            damage.
+        strict: raise an error for a damaged record instead of counting it. Duplicates, and
+            dialogs outside the limits of :class:`~fairtale.data.dialog.cleaning.Cleaning`, are
+            not damaged.
     """
 
     lost = "left out"
 
     def lines(self) -> Iterator[str]:
-        """Yield the report as lines of text: files, dialogs kept, left out, mended."""
+        """Yield the report as lines of text: files, dialogs kept and left out, repairs."""
         yield from self.file_lines()
         left_out = sum(self.skipped.values())
         yield f"dialogs kept: {self.num_kept}, left out: {left_out}"
@@ -47,7 +45,7 @@ class DialogReport(CorpusReport):
             yield f"{kind}: {count} (first: {', '.join(self.places[kind])})"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report for a JSON file."""
+        """Return the report as a JSON object."""
         return {
             "kept": self.num_kept,
             "left_out": dict(self.skipped),
@@ -57,10 +55,10 @@ class DialogReport(CorpusReport):
 
 
 def read_text(stream: ByteStream, name: str, report: CorpusReport) -> Iterator[tuple[int, str]]:
-    """Read the lines of a text file but those that are too long or not UTF-8, which are counted.
+    """Read the lines of a text file; skip and count lines that are too long or not UTF-8.
 
     Yields:
-        ``(line number, text)``; empty lines included.
+        ``(line number, text)``, including empty lines.
     """
     for line, text in read_text_records(stream, b"\n", MAX_RECORD_BYTES, name, report):
         if text is not None:
@@ -70,10 +68,10 @@ def read_text(stream: ByteStream, name: str, report: CorpusReport) -> Iterator[t
 def read_json_lines(
     stream: ByteStream, name: str, report: CorpusReport
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Read a file with one JSON object a line; lines that are none are counted.
+    """Read a file with one JSON object a line; skip and count other lines that are not blank.
 
     Yields:
-        ``(place, object)``.
+        ``(file:line, object)``.
     """
     for line, text in read_text(stream, name, report):
         if not text.strip():

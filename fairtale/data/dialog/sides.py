@@ -1,4 +1,4 @@
-"""One side of dialogs, as fairseq's datasets of pairs take it."""
+"""One side of the dialogs of a dataset, in the form that fairseq's LanguagePairDataset needs."""
 
 from typing import Any
 
@@ -10,18 +10,18 @@ from .dataset import DialogDataset
 
 
 class DialogSide(Dataset[Tensor]):
-    """The prefixes or the responses of dialogs, int64 [n], each with both marks.
+    """A dataset of the prefixes or the responses of dialogs, int64 [n], each ``<s> ... </s>``.
 
     Args:
-        dialogs: usable dialogs only are read.
-        response: whether these are the responses.
+        dialogs: the dialogs; unusable lines are skipped.
+        response: return the responses instead of the prefixes.
     """
 
     def __init__(self, dialogs: DialogDataset, response: bool) -> None:
         self.dialogs = dialogs
         self.response = response
         sizes: Any = dialogs.response_sizes if response else dialogs.prefix_sizes
-        self.sizes = sizes[dialogs.indices] + 1  # the begin mark of one, the end of the other
+        self.sizes = sizes[dialogs.indices] + 1  # a prefix gains </s>, a response gains <s>
 
     def __len__(self) -> int:
         return len(self.sizes)

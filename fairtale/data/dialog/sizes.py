@@ -1,4 +1,4 @@
-"""The lengths of all dialogs of a split, found in whole blocks of lines."""
+"""Compute the lengths of all dialogs of a split with vectorised operations on blocks of lines."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -14,33 +14,33 @@ from .cutting import DialogLimits, kept_lengths, take
 
 NO_SEP, SEVERAL_SEP, EMPTY_SIDE = "without <SEP>", "with several <SEP>", "with an empty side"
 
-# Lines looked at together: a million tokens or so, whatever the size of the corpus.
+# Number of lines in a block: about a million tokens, so that memory does not grow with the corpus.
 _BLOCK_LINES = 1 << 14
 
 
 class DialogSizes(NamedTuple):
-    """What :func:`measure_dialogs` finds; N lines, damaged ones included."""
+    """The result of :func:`measure_dialogs` for N lines, including damaged ones."""
 
-    prefix: npt.NDArray[np.int32]  # [N]: tokens after cutting, begin mark included; 0 if damaged
-    response: npt.NDArray[np.int32]  # [N]: targets after cutting, end mark included; 0 if damaged
-    indices: npt.NDArray[np.int64]  # lines that are whole
-    faults: dict[str, int]  # kind -> damaged lines
-    num_cut: int  # whole lines that are too long
+    prefix: npt.NDArray[np.int32]  # [N]: tokens after truncation, with <s>; 0 if damaged
+    response: npt.NDArray[np.int32]  # [N]: targets after truncation, with </s>; 0 if damaged
+    indices: npt.NDArray[np.int64]  # indices of the intact lines
+    faults: dict[str, int]  # kind -> number of damaged lines
+    num_cut: int  # number of intact lines that are truncated
 
 
 def measure_dialogs(
     tokens: TokenRows, ctx: int, sep: int, limits: DialogLimits, reverse: bool
 ) -> DialogSizes:
-    """Find the usable lines, and the lengths of their two sides after cutting.
+    """Return the usable lines and the lengths of their two sides after truncation.
 
-    Where fairseq has mapped the lines into memory, this is some forty times faster than to cut
-    line by line: neither a Python object nor an array is made for a line.
+    For memory-mapped lines this is about forty times faster than a loop over the lines, because
+    no Python object and no array is created for a line.
 
     Args:
         tokens: lines, each ending with ``</s>``.
-        ctx, sep: ids of the marks.
-        limits: how much of a line is read.
-        reverse: measure ``response <SEP> query``.
+        ctx, sep: ids of ``<CTX>`` and ``<SEP>``.
+        limits: maximum lengths of a dialog.
+        reverse: measure the lines as ``response <SEP> query``.
     """
     count = len(tokens)
     prefix_sizes = np.zeros(count, dtype=np.int32)
@@ -50,14 +50,14 @@ def measure_dialogs(
     for flat, sizes in _blocks(tokens):
         ends = sizes.cumsum(dtype=np.int64)
         seps, ctxs = np.flatnonzero(flat == sep), np.flatnonzero(flat == ctx)
-        before = np.searchsorted(seps, ends - sizes)  # marks before each line
+        before = np.searchsorted(seps, ends - sizes)  # number of <SEP> before each line
         marks_inside = np.searchsorted(seps, ends) - before
         rows: Ints = np.flatnonzero(marks_inside == 1)
         faults[NO_SEP] += int((marks_inside == 0).sum())
         faults[SEVERAL_SEP] += int((marks_inside > 1).sum())
 
-        # places in `flat`, for each line of `rows`: [begin, close) are the turns of the prefix,
-        # and at `close` there is its <SEP>, which is </s> in the line if `reverse`
+        # For each line of `rows`, the turns of the prefix are flat[begin:close], and
+        # flat[close] is its <SEP> (with `reverse`, </s> is at this index).
         begin: Ints
         mark, start, end = seps[before[rows]], (ends - sizes)[rows], ends[rows]
         if reverse:
@@ -68,7 +68,8 @@ def measure_dialogs(
             begin, close, response = start, mark, end - mark - 1
         length = close - begin + 1
         whole = (length >= 2) & (response >= 2)
-        whole &= flat[np.maximum(close - 1, 0)] != ctx  # the query is empty
+        # <CTX> directly before <SEP> means an empty query.
+        whole &= flat[np.maximum(close - 1, 0)] != ctx
         faults[EMPTY_SIDE] += len(rows) - int(whole.sum())
         rows, begin, close = rows[whole], begin[whole], close[whole]
         length, response = length[whole], response[whole]
@@ -83,7 +84,7 @@ def measure_dialogs(
 
 
 def _blocks(tokens: Any) -> Iterator[tuple[Ints, Ints]]:
-    """Yield ``(the tokens of some lines, int [n]; the lengths of those lines)``, in order."""
+    """Yield the concatenated tokens of some lines, int [n], and the lengths of those lines."""
     if isinstance(tokens, ConcatDataset) and len(tokens) == sum(tokens.real_sizes):
         for part in tokens.datasets:
             yield from _blocks(part)
@@ -98,7 +99,7 @@ def _blocks(tokens: Any) -> Iterator[tuple[Ints, Ints]]:
 
 
 def _mapped(tokens: MMapIndexedDataset, start: int, stop: int) -> tuple[Ints, Ints] | None:
-    """Return lines of a mapped file as they lie there, or None where they do not adjoin."""
+    """Return a view of adjacent lines of a mapped file, or None if the lines are not adjacent."""
     index = tokens._index
     places, sizes = index._pointers[start:stop], index.sizes[start:stop]
     width = np.dtype(index.dtype).itemsize

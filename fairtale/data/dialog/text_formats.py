@@ -1,6 +1,6 @@
-"""Readers of dialogs in plain text: lines, JSON lines of conversations, tabs, CSV.
+"""Read dialogs from text files: plain lines, JSON lines of conversations, TSV and CSV.
 
-Each reader takes a binary stream, the file's name and the report.
+Each reader takes a binary stream, the name of the file and the report.
 """
 
 import csv
@@ -14,18 +14,18 @@ NO_TURNS = "no list of turns"
 NO_COLUMN = "no question or no answer column"
 TOO_MANY_TURNS = "too many turns"
 
-# More tabs than this in a line are a table or a damaged file, not a dialog.
+# A line with more turns is taken for a table or for damaged data, not for a dialog.
 MAX_TURNS = 1000
-# Where a corpus of lines does not say where documents end, as OPUS' plain text does not.
+# Maximum number of lines of a document; the plain text of OPUS does not mark their ends.
 _DOCUMENT_LINES = 10_000
-# The first lines of a document tell it from others; equal ones are the same film.
+# The first lines of a document identify it: equal first lines mean the same film.
 _GROUP_LINES = 5
 
 _QUESTION, _ANSWER = ("q", "question"), ("a", "answer")
 
 
 def read_lines(stream: ByteStream, name: str, report: DialogReport) -> Iterator[RawDialog]:
-    """Read documents of lines, each of which answers those before it."""
+    """Read documents in which every line answers the lines before it."""
     turns, start = list[str](), 1
     for line, text in read_text(stream, name, report):
         blank = not text.strip()
@@ -40,7 +40,7 @@ def read_lines(stream: ByteStream, name: str, report: DialogReport) -> Iterator[
 
 
 def read_conversations(stream: ByteStream, name: str, report: DialogReport) -> Iterator[RawDialog]:
-    """Read conversations, one JSON object with ``turns`` (and maybe ``id``) a line."""
+    """Read conversations: one JSON object with ``turns`` and an optional ``id`` a line."""
     for place, record in read_json_lines(stream, name, report):
         turns = record.get("turns")
         if not (isinstance(turns, list) and turns and all(isinstance(t, str) for t in turns)):
@@ -51,7 +51,7 @@ def read_conversations(stream: ByteStream, name: str, report: DialogReport) -> I
 
 
 def read_tsv(stream: ByteStream, name: str, report: DialogReport) -> Iterator[RawDialog]:
-    """Read dialogs of turns separated by tabs; their group is the first turn."""
+    """Read dialogs whose turns are separated by tabs; the group is the first turn."""
     for line, text in read_text(stream, name, report):
         if not text.strip():
             continue
@@ -63,12 +63,12 @@ def read_tsv(stream: ByteStream, name: str, report: DialogReport) -> Iterator[Ra
 
 
 def read_csv(stream: ByteStream, name: str, report: DialogReport) -> Iterator[RawDialog]:
-    """Read pairs from the columns Q and A (or question and answer); the question is their group.
+    """Read pairs from the columns Q and A (or question and answer); the group is the question.
 
     Raises:
         UserError: the header lacks a column, or the file is not CSV.
     """
-    end = 0  # the line that was read last
+    end = 0  # number of the last line that was read
 
     def lines() -> Iterator[str]:
         nonlocal end
@@ -98,7 +98,7 @@ def read_csv(stream: ByteStream, name: str, report: DialogReport) -> Iterator[Ra
 
 
 def find_columns(header: list[str]) -> list[int] | None:
-    """Return the places of question and answer in a CSV header, or None."""
+    """Return the indices of question and answer in a CSV header, or None."""
     names = [name.strip().strip('"').lower() for name in header]
     places = [
         next(i for i, name in enumerate(names) if name in wanted)

@@ -1,4 +1,4 @@
-"""Which pairs of a parallel corpus are kept, and which are held out."""
+"""Filter the pairs of a parallel corpus, and choose those that are held out for validation."""
 
 import hashlib
 import re
@@ -14,20 +14,20 @@ from ..corpus.arrays import Bools
 from ..corpus.report import TOO_LONG
 from .text import LanguageText, clean_line
 
-# Why a pair is left out, besides TOO_LONG and DUPLICATE.
+# Reasons to leave out a pair, besides TOO_LONG and DUPLICATE.
 EMPTY_SIDE, RATIO, SAME = "a side empty", "unequal lengths", "same on both sides"
 HELD_OUT = "also in valid or test"
 
 Digests = npt.NDArray[np.uint64]
 
-# A line of so few words may stand in training and in a test set by chance.
+# A line of at most this many words may occur in training and in a test set by chance.
 MAX_COMMON_WORDS = 3
 
 _NUMERIC_ENTITY = re.compile(r"&#(\d{2,6}|x[0-9A-Fa-f]{2,5});")
 
 
 class CleanPair(NamedTuple):
-    """A pair that is kept: its tokens, separated by spaces, and its lines before tokenising."""
+    """A pair that is kept: its tokens, separated by spaces, and its text before tokenisation."""
 
     source_tokens: str
     target_tokens: str
@@ -37,12 +37,12 @@ class CleanPair(NamedTuple):
 
 @dataclass(frozen=True)
 class PairCleaner:
-    """Mend and tokenise pairs, and decide which are kept.
+    """Clean and tokenise pairs, and decide which are kept.
 
     Args:
-        source, target: :class:`LanguageText` of each side.
-        max_words: most tokens of a side.
-        max_ratio: most tokens of the longer side for one of the shorter.
+        source, target: the tokenizer of each side.
+        max_words: maximum number of tokens of a side.
+        max_ratio: maximum ratio of the lengths of the longer and the shorter side, in tokens.
     """
 
     source: LanguageText
@@ -51,13 +51,13 @@ class PairCleaner:
     max_ratio: float
 
     def __call__(self, source: str, target: str) -> CleanPair | str:
-        """Return a pair that is kept, or the reason why it is not."""
+        """Return the cleaned pair, or the reason why it is left out."""
         lines = clean_line(unescape_numeric(source)), clean_line(unescape_numeric(target))
         if not all(lines):
             return EMPTY_SIDE
         if lines[0] == lines[1] and any(map(str.isalpha, lines[0])):
             return SAME
-        # Tokenising is the slow part, so a pair with too many words is not tokenised.
+        # Tokenisation is slow, so a pair that already has too many words is not tokenised.
         if max(line.count(" ") for line in lines) >= self.max_words:
             return TOO_LONG
         tokens = self.source.tokenize(lines[0]), self.target.tokenize(lines[1])
@@ -72,7 +72,7 @@ class PairCleaner:
 
 
 def unescape_numeric(text: str) -> str:
-    """Return ``text`` with the characters that numeric entities (``&#232;``) stand for."""
+    """Replace numeric entities (``&#232;``) by the characters that they stand for."""
     if "&#" not in text:
         return text
 
@@ -85,16 +85,16 @@ def unescape_numeric(text: str) -> str:
     return _NUMERIC_ENTITY.sub(character, text)
 
 
-# ----------------------------------------------------------------- what is held out
+# ------------------------------------------------------- duplicates and held-out pairs
 
 
 def digest(text: str) -> int:
-    """Return 64 bits of a hash of the text, capitals made small."""
+    """Return a 64-bit hash of the case-folded text."""
     return int.from_bytes(hashlib.blake2b(text.casefold().encode(), digest_size=8).digest())
 
 
 class PairIndex:
-    """Digests of pairs, 16 bytes a pair, to find the repeated ones among millions."""
+    """Hashes of pairs, 16 bytes for each pair, to find duplicates among millions of pairs."""
 
     def __init__(self) -> None:
         self._sides = array("Q"), array("Q")
@@ -108,13 +108,13 @@ class PairIndex:
             side.append(digest(text))
 
     def arrays(self) -> tuple[Digests, Digests, Digests]:
-        """Return digests of the source lines, the target lines and the pairs, uint64 [n] each."""
+        """Return hashes of the source lines, the target lines and the pairs, uint64 [n] each."""
         source, target = (np.frombuffer(side, dtype=np.uint64) for side in self._sides)
         return source, target, _mix(source ^ _mix(target, 1), 2)
 
 
 def _mix(values: Digests, seed: int) -> Digests:
-    # the finaliser of splitmix64: neighbouring seeds give unrelated orders
+    # The finaliser of splitmix64, so that neighbouring seeds give unrelated orders.
     x = values + np.uint64((seed * 0x9E3779B97F4A7C15) % 2**64)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -122,9 +122,9 @@ def _mix(values: Digests, seed: int) -> Digests:
 
 
 class HeldOut:
-    """The lines of validation and test sets, none of which may be trained on.
+    """The pairs of validation and test sets, which must not occur in the training data.
 
-    A training pair leaks if it is one of theirs, or if one of its sides is a line of theirs
+    A training pair leaks if it is also a held-out pair, or if one of its sides is a held-out line
     with more than ``MAX_COMMON_WORDS`` words.
     """
 
@@ -140,7 +140,11 @@ class HeldOut:
                 lines.add(digest(text))
 
     def leaks(self, arrays: tuple[Digests, Digests, Digests]) -> Bools:
-        """Return which pairs leak, bool [n], given :meth:`PairIndex.arrays`."""
+        """Return which training pairs leak, bool [n].
+
+        Args:
+            arrays: the hashes that :meth:`PairIndex.arrays` returns for the training pairs.
+        """
         leak = np.isin(arrays[2], self._pairs.arrays()[2])
         for values, lines in zip(arrays, self._lines):
             leak |= np.isin(values, np.fromiter(lines, np.uint64, len(lines)))
@@ -148,7 +152,7 @@ class HeldOut:
 
 
 class Choice(NamedTuple):
-    """What becomes of each pair, bool [n] each; no pair is in two of them."""
+    """Disjoint masks of the pairs that do not stay in the training data, bool [n] each."""
 
     valid: Bools
     leaking: Bools
@@ -156,10 +160,16 @@ class Choice(NamedTuple):
 
 
 def choose(index: PairIndex, held_out: HeldOut, num_valid: int, seed: int) -> Choice:
-    """Decide about each pair.
+    """Find the leaking and duplicate pairs, and choose pairs for the validation set.
 
-    Held out are the ``num_valid`` pairs with the smallest hashes among those neither of whose
-    sides occurs a second time, so that nothing of them is left in the training data.
+    The validation set consists of the ``num_valid`` pairs with the smallest hashes among those
+    whose sides occur only once, so that neither side remains in the training data.
+
+    Args:
+        index: the training pairs.
+        held_out: the pairs of the given validation and test sets.
+        num_valid: number of pairs to hold out for validation; 0 holds out none.
+        seed: random seed of the choice.
 
     Raises:
         UserError: there are too few such pairs.

@@ -1,4 +1,4 @@
-"""Binarised sentence pairs: which languages, which pieces, which of them are scored."""
+"""Find the languages and the tokenizer of binarised pairs, and mark the pairs to score."""
 
 import os
 import re
@@ -21,16 +21,20 @@ _DICTIONARY = re.compile(r"dict\.([^.]+)\.txt")
 
 
 def find_pair(folder: str, source: str | None, target: str | None) -> tuple[str, str]:
-    """Return source and target language; those not given are found in the data folder.
+    """Return the source and the target language, inferred from the data folder if not given.
+
+    Args:
+        folder: the binarised data.
+        source, target: the languages that are given.
 
     Raises:
-        UserError: there are several to choose from.
+        UserError: the folder holds several language pairs that match.
     """
     if source and target:
         return source, target
     names = os.listdir(folder) if os.path.isdir(folder) else []
     pairs = sorted({(m[1], m[2]) for m in map(_SPLIT.fullmatch, names) if m})
-    if not pairs:  # interactive translation needs dictionaries only
+    if not pairs:  # the folder may hold only dictionaries, which suffice to translate
         languages = sorted(m[1] for m in map(_DICTIONARY.fullmatch, names) if m)
         pairs = [(languages[0], languages[1])] if len(languages) == 2 else []
         pairs = [DEFAULT_PAIR] if pairs == [tuple(sorted(DEFAULT_PAIR))] else pairs
@@ -49,7 +53,10 @@ def find_pair(folder: str, source: str | None, target: str | None) -> tuple[str,
 
 
 def find_pieces(paths: Sequence[str], source_lang: str) -> str | None:
-    """Return the SentencePiece model for source text: the joint one, else the language's own."""
+    """Return the path of the SentencePiece model for source text, or None.
+
+    The joint model of both languages takes precedence over the model of the source language.
+    """
     joint = find_tokenizer(paths)
     if joint is not None:
         return joint
@@ -61,10 +68,10 @@ def find_pieces(paths: Sequence[str], source_lang: str) -> str | None:
 
 
 def check_sides(paths: Iterable[str], split: str, pair: tuple[str, str]) -> None:
-    """Compare how many sentences the two sides of a split have.
+    """Check that the two sides of a split have the same number of sentences.
 
     Raises:
-        UserError: they differ.
+        UserError: the numbers differ.
     """
     for path in paths:
         for name in (f"{split}.{'-'.join(pair)}", f"{split}.{'-'.join(reversed(pair))}"):
@@ -75,15 +82,15 @@ def check_sides(paths: Iterable[str], split: str, pair: tuple[str, str]) -> None
             if None not in sides and len(sides[0]) != len(sides[1]):
                 raise UserError(
                     f"{path}/{name}: {len(sides[0])} {pair[0]} and {len(sides[1])} {pair[1]} "
-                    "sentences; run prepare.sh again, it says where texts part"
+                    "sentences; run prepare.sh again, which reports where the texts diverge"
                 )
 
 
 class ScoredPairs(BaseWrapperDataset):
-    """Sentence pairs, ``count`` of which are marked in their batches: ``scored``, bool [B].
+    """A dataset of pairs that marks ``count`` of them in its batches: ``scored``, bool [B].
 
-    They are always the same, and evenly spread: of corpora that follow each other in a split,
-    all have their share.
+    The marked pairs are always the same ones. They are spread evenly over the split, so that
+    each of several concatenated corpora is represented.
     """
 
     def __init__(self, pairs: LanguagePairDataset, count: int) -> None:
@@ -94,21 +101,21 @@ class ScoredPairs(BaseWrapperDataset):
 
     @property
     def src(self) -> Any:
-        """The sources of the pairs, as fairseq's tasks look for them."""
+        """The sources of the pairs, under the name that fairseq's tasks use."""
         return self.dataset.src
 
     @property
     def tgt(self) -> Any:
-        """The targets of the pairs, as fairseq's tasks look for them."""
+        """The targets of the pairs, under the name that fairseq's tasks use."""
         return self.dataset.tgt
 
     def num_tokens_vec(self, indices: Ints) -> Ints:
-        """Return the tokens of several pairs."""
+        """Return the number of tokens of each of several pairs, int [len(indices)]."""
         sizes: Ints = self.dataset.num_tokens_vec(indices)
         return sizes
 
     def collater(self, samples: list[dict[str, Any]], **options: Any) -> ParallelBatch:
-        """Merge pairs as fairseq does, and mark which are scored."""
+        """Merge pairs as fairseq does, and add the mask ``scored``."""
         batch: ParallelBatch = self.dataset.collater(samples, **options)
         if not batch:
             return no_batch()
@@ -117,15 +124,15 @@ class ScoredPairs(BaseWrapperDataset):
 
 
 def select_scored(sample: ParallelBatch, pad: int) -> Batch | None:
-    """Return the scored rows of a batch as a batch to translate, or None.
+    """Return the marked rows of a batch as a batch to translate, or None if there are none.
 
-    Columns of ``src_tokens`` that are padding in all of those rows are cut off.
+    Columns of ``src_tokens`` that hold only padding in these rows are removed.
     """
     scored = sample.get("scored")
     if scored is None or not scored.any():
         return None
     target = sample["target"]
-    assert target is not None  # only pairs are marked
+    assert target is not None  # only pairs with a target are marked
     tokens = sample["net_input"]["src_tokens"][scored]
     return {
         "id": sample["id"][scored],

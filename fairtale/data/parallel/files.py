@@ -1,4 +1,4 @@
-"""Where the two sides of parallel text lie, and what is wrong where they do not fit."""
+"""Find and read the two files of parallel text, and locate missing lines."""
 
 import itertools
 import math
@@ -11,29 +11,29 @@ from ...errors import UserError
 from ..corpus.text_lines import read_text_lines
 from .sgm import read_sgm_pair
 
-# Lines are compared by their length and their numbers: how much each difference weighs.
+# Costs of two lines that differ in length (at most) and in the numbers that they contain.
 _MAX_LENGTH_COST, _NUMBER_COST = 2.0, 2.0
 _NUMBER = re.compile(r"\d+")
-_SHOWN = 60  # characters of a line in an error
+_SHOWN = 60  # number of characters of a line that an error message shows
 
 
 @dataclass(frozen=True)
 class ParallelFiles:
-    """Two files: line N of one is the translation of line N of the other, or SGML."""
+    """Two files of parallel text: plain text aligned line by line, or SGML."""
 
     source: str
     target: str
 
     @property
     def is_sgm(self) -> bool:
-        """Whether the files are SGML, as WMT's sets are published."""
+        """Whether the files are SGML, the format of WMT's test sets."""
         return self.source.endswith(".sgm")
 
     def read(self) -> Iterator[tuple[str, str]]:
         """Yield ``(source line, target line)``.
 
         Raises:
-            UserError: they do not fit each other, or a line is not UTF-8.
+            UserError: the files do not match each other, or a line is not UTF-8.
         """
         if self.is_sgm:
             yield from read_sgm_pair(self.source, self.target)
@@ -43,26 +43,26 @@ class ParallelFiles:
 
 
 def _lines(path: str) -> Iterator[str]:
-    # a line that is left out on one side would shift all that follow
-    return read_text_lines(path, "convert the file to UTF-8, or mend that line; keep every line")
+    # A line removed from one file only would shift all lines after it.
+    return read_text_lines(path, "convert the file to UTF-8, or correct that line; keep every line")
 
 
 def find_parallel(name: str, source_lang: str, target_lang: str, option: str) -> ParallelFiles:
-    """Return the two files that ``name`` stands for.
+    """Return the two files that the value of an option names.
 
     Args:
         name: ``PREFIX`` of PREFIX.en and PREFIX.ru, or of PREFIX-src.en.sgm and
-            PREFIX-ref.ru.sgm as in WMT's archives; or two files joined by a comma.
-        source_lang, target_lang: the ends of their names.
-        option: for the error.
+            PREFIX-ref.ru.sgm as in WMT's archives, or two file names separated by a comma.
+        source_lang, target_lang: the languages, which are the extensions of the files.
+        option: name of the option, for the error message.
 
     Raises:
-        UserError: there are no such files.
+        UserError: the files do not exist.
     """
     if "," in name and not os.path.exists(f"{name}.{source_lang}"):
         parts = name.split(",")
         if len(parts) != 2:
-            raise UserError(f"{option} {name}: a prefix, or two files SOURCE,TARGET")
+            raise UserError(f"{option} {name}: give a prefix, or two files SOURCE,TARGET")
         tried = [(parts[0], parts[1])]
     else:
         tried = [
@@ -82,14 +82,14 @@ def find_parallel(name: str, source_lang: str, target_lang: str, option: str) ->
     )
 
 
-# ------------------------------------------------------------------ files that do not fit
+# -------------------------------------------------------------- files of unequal length
 
 
 def check_lengths(files: ParallelFiles) -> None:
-    """Compare the numbers of lines.
+    """Check that both files have the same number of lines.
 
     Raises:
-        UserError: they differ; the message says where, as far as that can be told.
+        UserError: the numbers differ; the message gives the line where lines seem to be missing.
     """
     sizes = [_count_lines(path) for path in (files.source, files.target)]
     if sizes[0] == sizes[1]:
@@ -103,7 +103,7 @@ def check_lengths(files: ParallelFiles) -> None:
         shown.append(f"{os.path.basename(path)}: {text}")
     raise UserError(
         f"{files.source} has {sizes[0]} lines and {files.target} {sizes[1]}; "
-        f"they seem to part at line {place + 1} ({'; '.join(shown)})"
+        f"they seem to diverge at line {place + 1} ({'; '.join(shown)})"
     )
 
 
@@ -117,11 +117,12 @@ def _count_lines(path: str) -> int:
 
 
 def first_difference(source: list[str], target: list[str]) -> int:
-    """Return the index where one of two texts lacks lines, as their lengths and numbers suggest.
+    """Return the index at which one of two texts probably lacks lines.
 
-    The longer text is taken to have its surplus in one place. For each place the lines
-    before it are compared one to one and those behind it with that offset: by the ratio of
-    their lengths and by the numbers in them. The cheapest place wins.
+    The surplus lines of the longer text are assumed to be adjacent. For each possible index, the
+    lines before it are compared one to one, and the lines after it with the offset of the surplus.
+    Two lines are compared by the ratio of their lengths and by the numbers that they contain. The
+    index with the lowest total cost is returned.
     """
     swap = len(source) > len(target)
     short, long = (target, source) if swap else (source, target)
@@ -149,7 +150,12 @@ def _features(line: str) -> tuple[int, frozenset[str]]:
 def _cost(
     short: tuple[int, frozenset[str]], long: tuple[int, frozenset[str]], ratio: float
 ) -> float:
-    """Return how badly two lines fit, given their features."""
+    """Return the cost of aligning two lines, given their features.
+
+    Args:
+        short, long: features of a line of the shorter and of the longer text.
+        ratio: mean line length of the shorter text divided by that of the longer text.
+    """
     (a, numbers_a), (b, numbers_b) = short, long
     distance = abs(math.log((a + 1) / (b * ratio + 1)))
     return min(distance, _MAX_LENGTH_COST) + _NUMBER_COST * (numbers_a != numbers_b)

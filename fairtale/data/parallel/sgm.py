@@ -1,4 +1,4 @@
-"""The WMT test sets' SGML: documents of numbered segments."""
+"""Read the SGML of WMT's test sets: documents of numbered segments."""
 
 import re
 import xml.etree.ElementTree as ElementTree
@@ -7,7 +7,7 @@ from ...errors import UserError
 from ..corpus.text_lines import read_text_lines
 
 _BARE_AMPERSAND = re.compile(r"&(?!(?:amp|lt|gt|quot|apos|#\d+|#x[0-9A-Fa-f]+);)")
-# SGML allows <seg id=1>, which XML does not
+# SGML allows an attribute without quotes, as in <seg id=1>; XML does not.
 _BARE_VALUE = re.compile(r"""(?<=[\s])(\w+)=([^\s"'<>]+)(?=[\s>])""")
 _TAG = re.compile(r"<\w[^<>]*>")
 
@@ -16,7 +16,8 @@ def read_sgm(path: str) -> dict[tuple[str, str], str]:
     """Return the segments of an SGML file, ``{(document, segment): text}``, in their order.
 
     Raises:
-        UserError: it cannot be read, a segment has no number, or two have the same.
+        UserError: the file cannot be parsed, a segment has no number, or two segments have the
+            same number.
     """
     lines = [line for line in read_text_lines(path) if not line.lstrip().startswith("<?xml")]
     text = _TAG.sub(lambda tag: _BARE_VALUE.sub(r'\1="\2"', tag[0]), "\n".join(lines))
@@ -26,7 +27,7 @@ def read_sgm(path: str) -> dict[tuple[str, str], str]:
         line, column = error.position
         raise UserError(
             f"{path}:{line}: not the SGML of a WMT set (column {column + 1}: {error.msg}); "
-            "a < in the text is written &lt;"
+            "write a < in the text as &lt;"
         ) from None
     segments: dict[tuple[str, str], str] = {}
     for doc in root.iter():
@@ -62,7 +63,7 @@ def read_sgm_pair(source: str, reference: str) -> list[tuple[str, str]]:
     """Return ``[(source text, reference text)]`` of two files, in the order of the source.
 
     Raises:
-        UserError: a segment is missing in one of them.
+        UserError: a segment is missing in one of the files.
     """
     sources, references = read_sgm(source), read_sgm(reference)
     for has, lacks, where in ((sources, references, reference), (references, sources, source)):

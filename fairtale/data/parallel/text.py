@@ -1,4 +1,4 @@
-"""Raw text to tokens as Moses writes them, and back; kept as settings beside the data."""
+"""Tokenise and detokenise text as Moses does, with settings that are stored beside the data."""
 
 import json
 import os
@@ -13,22 +13,23 @@ from ...errors import UserError
 SETTINGS_FILE = "tokenizer.json"
 TOKENIZERS = ("moses", "none")
 
-# Control characters become a space; characters without any width are removed.
+# Control characters become a space; characters without width are removed.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")
-# An acute accent on a Cyrillic letter marks the stress, and Moses would cut the word there.
+# An acute accent on a Cyrillic letter marks the stress. Moses would split the word there.
 _STRESS = re.compile("(?<=[\u0400-\u04ff])\u0301")
 
 
 @dataclass(frozen=True)
 class TextSettings:
-    """How raw text became tokens.
+    """Settings of the tokenisation of raw text.
 
     Args:
         tokenizer: ``moses``, or ``none`` (for languages without spaces between words).
-        normalize: quotes, dashes and spaces are made alike, as Moses does.
-        escape: Moses writes special characters as XML entities (``&apos;``), and they are read
-            back. SentencePiece would need four pieces for one.
+        normalize: unify quotes, dashes and spaces, as Moses does.
+        escape: write special characters as XML entities (``&apos;``), as Moses does by default,
+            and decode them when text is detokenised. SentencePiece needs about four pieces for
+            such an entity.
     """
 
     tokenizer: str = "moses"
@@ -39,14 +40,18 @@ class TextSettings:
     def from_dict(cls, values: Mapping[str, Any], where: str) -> Self:
         """Return the settings in ``values``.
 
+        Args:
+            values: a mapping with exactly the fields of this class.
+            where: where the values come from, for the error message.
+
         Raises:
-            UserError: they are not those of this class; ``where`` is named in the message.
+            UserError: the values are not valid settings.
         """
         wanted = {field.name: type(field.default) for field in fields(cls)}
         found = {name: type(value) for name, value in dict(values).items()}
         if found != wanted or values["tokenizer"] not in TOKENIZERS:
             raise UserError(
-                f"{where}: holds {json.dumps(values)}, not the settings of a tokenizer "
+                f"{where}: it holds {json.dumps(values)}, not the settings of a tokenizer "
                 f"({json.dumps(asdict(cls()))}): make it with `fairtale bitext`"
             )
         return cls(**values)
@@ -56,16 +61,16 @@ class TextSettings:
 
 
 def write_settings(folder: str, settings: TextSettings) -> None:
-    """Write ``settings`` where :func:`find_settings` looks for them."""
+    """Write ``settings`` to the file of a data folder that :func:`find_settings` reads."""
     with open(os.path.join(folder, SETTINGS_FILE), "w", encoding="utf-8") as stream:
         stream.write(f"{settings}\n")
 
 
 def find_settings(paths: Iterable[str]) -> TextSettings | None:
-    """Return the settings beside the data, of the first of ``paths`` that has some.
+    """Return the settings of the first data folder that has a settings file, or None.
 
     Raises:
-        UserError: the file is not what `fairtale bitext` writes.
+        UserError: the file was not written by `fairtale bitext`, or it is damaged.
     """
     for path in paths:
         name = os.path.join(path, SETTINGS_FILE)
@@ -81,25 +86,25 @@ def find_settings(paths: Iterable[str]) -> TextSettings | None:
 
 
 def clean_line(text: str) -> str:
-    """Return ``text`` in composed Unicode, with single spaces, without control characters."""
+    """Return ``text`` in Unicode NFC, with single spaces and without control characters."""
     if not text.isascii():
         text = _STRESS.sub("", unicodedata.normalize("NFC", _INVISIBLE.sub("", text)))
     return " ".join(_CONTROL.sub(" ", text).split())
 
 
 class LanguageText:
-    """Tokenise and detokenise one language.
+    """The tokenizer and detokenizer of one language.
 
-    Moses's rule for numbers is left out: it would write 10.000 for the Russian 10 000.
+    Moses's normalisation of numbers is disabled: it would write 10.000 for the Russian 10 000.
 
     Args:
-        language: two letters, for its abbreviations and quotes.
-        settings: :class:`TextSettings`.
+        language: two-letter code, which selects Moses's rules for abbreviations and quotes.
+        settings: how to tokenise.
     """
 
     def __init__(self, language: str, settings: TextSettings) -> None:
         self.settings = settings
-        # sacremoses has no types
+        # sacremoses has no type annotations.
         self._normalizer: Any = None
         self._tokenizer: Any = None
         self._detokenizer: Any = None
@@ -130,7 +135,7 @@ class LanguageText:
 
 
 class ParallelText:
-    """The tokenizer that fairseq's commands are given: source text in, target text out."""
+    """A tokenizer for fairseq's commands: it encodes source text and decodes target text."""
 
     def __init__(self, source_lang: str, target_lang: str, settings: TextSettings) -> None:
         self.source = LanguageText(source_lang, settings)

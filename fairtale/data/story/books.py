@@ -1,4 +1,4 @@
-"""Long texts cut into story-sized pieces at the ends of paragraphs."""
+"""Split long texts into pieces of the size of a story, at the ends of paragraphs."""
 
 import hashlib
 import re
@@ -10,7 +10,7 @@ from ..corpus.report import CorpusReport
 _HEADING = re.compile(r"#{1,6}(?:\s+(.*))?$")
 _RULE = re.compile(r"\s*(?:[-*_=]\s*){3,}$")
 _QUOTE_MARK = re.compile(r"^\s*>\s?")
-# After a full stop, question or exclamation mark and the quotes or brackets behind it.
+# White space after a full stop, question mark or exclamation mark and closing quotes or brackets.
 _SENTENCE_END = re.compile(r"""(?<=[.!?])(["'”’)\]]*)\s+""")
 
 
@@ -19,14 +19,19 @@ def read_paragraphs(
 ) -> Iterator[tuple[int, str, str]]:
     """Read the paragraphs of a Markdown or plain text.
 
-    Blank lines end a paragraph; so do rules (``---``) and headings without text (page
-    breaks of picture books). A heading with text begins a section and is left out, as are
-    the title lines before the first rule, which are headings too. A paragraph with
-    a line that is not UTF-8 or far too long is skipped and counted.
+    A paragraph ends at a blank line, at a rule (``---``), or at a heading without text (a page
+    break of a picture book). A heading with text begins a section and is not part of any
+    paragraph. A paragraph with a line that is not UTF-8 or too long is skipped and counted.
+
+    Args:
+        stream: a binary file.
+        name: name of the file, for the report.
+        report: counts damaged lines.
+        max_line_bytes: maximum size of a line.
 
     Yields:
-        ``(line, section, text)``: the paragraph's first line, a name of its section that
-        depends on the section's first words only, and the text.
+        ``(line, section, text)``: the number of the paragraph's first line, a name of its section
+        that depends only on the section's first paragraph, and the text.
     """
     section = None
     for line, text, is_heading in _blocks(stream, name, report, max_line_bytes):
@@ -41,7 +46,7 @@ def read_paragraphs(
 def _blocks(
     stream: ByteStream, name: str, report: CorpusReport, max_line_bytes: int
 ) -> Iterator[tuple[int, str, bool]]:
-    """Yield ``(line, text, is_heading)``; a paragraph with a damaged line is dropped whole."""
+    """Yield ``(line, text, is_heading)``; skip a whole paragraph if one of its lines is damaged."""
     first, lines, damaged = 0, list[str](), False
     for number, record in read_text_records(stream, b"\n", max_line_bytes, name, report):
         if record is None:
@@ -65,14 +70,13 @@ def _blocks(
 def cut_paragraphs(
     paragraphs: Iterable[tuple[int, str, str]], max_words: int
 ) -> Iterator[tuple[int, str, str]]:
-    """Gather paragraphs into pieces of at most ``max_words`` words.
+    """Join paragraphs to pieces of at most ``max_words`` words.
 
-    A paragraph that alone is longer is cut where sentences end, and a sentence that
-    alone is longer, between words.
+    A longer paragraph is split between sentences, and a longer sentence is split between words.
 
     Args:
         paragraphs: ``(line, section, text)``, as :func:`read_paragraphs` yields them.
-        max_words: at least 1.
+        max_words: maximum number of words of a piece, at least 1.
 
     Yields:
         ``(line, section, text)`` of each piece; a piece never spans two sections.
@@ -93,7 +97,7 @@ def cut_paragraphs(
 
 
 def _parts(paragraph: str, max_words: int) -> list[str]:
-    """Return the paragraph itself, or its sentences, or their words, as ``max_words`` demands."""
+    """Split a paragraph into sentences, and sentences into words, as far as it is too long."""
     if len(paragraph.split()) <= max_words:
         return [paragraph]
     parts = []

@@ -1,4 +1,4 @@
-"""Stories for training and prompts for generation."""
+"""Datasets of stories for training and of prompts for generation."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -36,17 +36,17 @@ class PromptSample(TypedDict):
 
 
 class StoryDataset(SizedDataset):
-    """One story a row: ``<s> w1 ... wn`` predicts ``w1 ... wn </s>``.
+    """A dataset of stories: the input ``<s> w1 ... wn`` has the target ``w1 ... wn </s>``.
 
     Args:
         tokens: rows of stories, each ending with ``</s>``; read lazily.
-        sizes: their lengths, int [num_stories].
-        dictionary: fairseq's.
-        tokens_per_sample: longer stories are cut to this many tokens.
+        sizes: lengths of the rows in tokens, int [num_stories].
+        dictionary: fairseq's dictionary.
+        tokens_per_sample: maximum number of tokens of a story; longer stories are truncated.
         token_bytes: UTF-8 bytes that each dictionary entry stands for, int64 [V].
-        shuffle: in another order every epoch; else in order of length.
-        pack: put the stories of a batch into one row without padding; batches then hold
-            stories of all lengths.
+        shuffle: shuffle stories of equal lengths, and the batches, in every epoch.
+        pack: put the stories of a batch into one row without padding; with ``shuffle``, a batch
+            then holds stories of all lengths.
     """
 
     def __init__(
@@ -77,7 +77,11 @@ class StoryDataset(SizedDataset):
         return {"id": index, "source": source, "target": target}
 
     def ordered_indices(self) -> Ints:
-        """Return stories in order of length, in random order among equals; packed: fully random."""
+        """Return the indices of the stories that are not empty.
+
+        They are sorted by length and, with ``shuffle``, shuffled among equal lengths. Packed and
+        shuffled stories are in random order.
+        """
         order = np.random.permutation(self.indices) if self.shuffle else self.indices
         if self.pack and self.shuffle:
             return order
@@ -90,15 +94,15 @@ class StoryDataset(SizedDataset):
         max_sentences: int | None = None,
         required_batch_size_multiple: int = 1,
     ) -> Sequence[Ints]:
-        """Cut the order into batches as fairseq does; packed rows are filled with real tokens.
+        """Split the indices into batches; packed batches have no padding to count.
 
         Raises:
-            UserError: a story has more than ``max_tokens``.
+            UserError: a story has more than ``max_tokens`` tokens.
         """
         longest = int(self.sizes[indices].max(initial=0))
         if max_tokens is not None and longest > max_tokens:
             raise UserError(
-                f"--max-tokens {max_tokens}: one story alone has {longest} tokens; raise it, "
+                f"--max-tokens {max_tokens}: the longest story has {longest} tokens; raise it, "
                 "or lower --tokens-per-sample"
             )
         if not self.pack:
@@ -119,7 +123,7 @@ class StoryDataset(SizedDataset):
         return packed
 
     def collater(self, samples: list[StorySample]) -> Batch:
-        """Merge stories into a batch, the longest first; packed: into one row."""
+        """Merge stories into a batch, the longest first; with ``pack``, into a single row."""
         if not samples:
             return no_batch()
         samples = sorted(samples, key=lambda s: -len(s["target"]))
@@ -155,11 +159,11 @@ class StoryDataset(SizedDataset):
 
 
 class PromptDataset(SizedDataset):
-    """Prompts to be continued: ``<s> w1 ... wn``, without an end mark.
+    """A dataset of prompts to continue: ``<s> w1 ... wn``, without ``</s>``.
 
     Args:
         prompts: int64 tensors, with or without ``</s>`` at the end.
-        dictionary: fairseq's.
+        dictionary: fairseq's dictionary.
     """
 
     def __init__(self, prompts: Iterable[Tensor], dictionary: Dictionary) -> None:
@@ -175,11 +179,11 @@ class PromptDataset(SizedDataset):
         return {"id": index, "source": self.prompts[index]}
 
     def ordered_indices(self) -> Ints:
-        """Return prompts in order of length."""
+        """Return the indices of the prompts in order of length."""
         return np.argsort(self.sizes, kind="stable")
 
     def collater(self, samples: list[PromptSample]) -> Batch:
-        """Merge prompts into a batch, padded at the right."""
+        """Merge prompts into a batch with padding on the right."""
         if not samples:
             return no_batch()
         rows = [s["source"] for s in samples]
@@ -197,10 +201,10 @@ class PromptDataset(SizedDataset):
 
 
 def report_story_dataset(split: str, dataset: StoryDataset) -> None:
-    """Log what is in a split, and what of it is left out or cut.
+    """Log the size of a split and how many stories are left out or truncated.
 
     Raises:
-        UserError: there is no story in it.
+        UserError: the split holds no story.
     """
     kept = len(dataset.indices)
     logger.info(

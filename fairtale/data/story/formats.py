@@ -1,17 +1,16 @@
-"""Story corpora of every known format, cleaned.
+"""Read story corpora of all supported formats, and yield cleaned stories.
 
-Every reader takes a binary stream and yields :class:`Story`; none holds more than a
-block of the file and one story. The formats:
+Every reader takes a binary stream and yields :class:`Story`. A reader holds at most one block of
+the file and one story in memory. The formats are:
 
     json   a list of objects with a ``story`` field, as TinyStories shards are published
     eot    plain text with ``<|endoftext|>`` between stories
     lines  one story a line
-    book   Markdown or plain text with blank lines between paragraphs, cut into pieces
+    book   Markdown or plain text with blank lines between paragraphs, split into pieces
 
 An archive (``.tar.gz``, ``.tgz``) of json shards is read without unpacking it to disk.
 
-To add a format, write a reader, enter it in :data:`READERS`, and let :func:`detect_format`
-recognise it.
+To add a format, write a reader, add it to :data:`READERS`, and extend :func:`detect_format`.
 """
 
 import codecs
@@ -37,7 +36,8 @@ from .records import Story
 END_OF_TEXT = b"<|endoftext|>"
 
 DEFAULT_MAX_STORY_CHARS = 100_000
-# 1.43 pieces a word in the books with a 5,120 BPE vocabulary: 97 of 100 such pieces fit into 256.
+# Words of a piece of a book. With a BPE vocabulary of 5,120, books have 1.43 tokens a word, and
+# 97 % of the pieces of this size fit into 256 tokens.
 DEFAULT_MAX_WORDS = 160
 
 _ARCHIVES = (".tar.gz", ".tgz")
@@ -47,14 +47,14 @@ _ASCII_SPACE = " \t\n\r\x0b\x0c"
 
 
 class StoryLimits(NamedTuple):
-    """How long a story may be."""
+    """Maximum lengths of a story."""
 
     max_chars: int = DEFAULT_MAX_STORY_CHARS  # longer stories are skipped and counted
-    max_words: int = DEFAULT_MAX_WORDS  # where books are cut at the latest
+    max_words: int = DEFAULT_MAX_WORDS  # maximum number of words of a piece of a book
 
 
 class _CountingFile(io.FileIO):
-    """A raw file that reports how many bytes were read, for a progress bar."""
+    """An unbuffered file that reports how many bytes were read, for a progress bar."""
 
     def __init__(self, path: str, on_bytes: Callable[[int], object] | None) -> None:
         super().__init__(path)
@@ -73,10 +73,10 @@ def find_stories(sources: Iterable[str], report: CorpusReport) -> list[str]:
 
 
 def detect_format(path: str) -> tuple[str, str]:
-    """Return ``(format, reason)`` of a file, by its extension where that says it, else by content.
+    """Return the format of a file and the reason, judged by its extension or else its content.
 
     Raises:
-        UserError: the file is UTF-16, or binary.
+        UserError: the file is UTF-16 text, or gzip data that is no archive.
     """
     lower = path.lower()
     if lower.endswith(_ARCHIVES):
@@ -86,9 +86,9 @@ def detect_format(path: str) -> tuple[str, str]:
     with open(path, "rb") as stream:
         head = stream.read(_SNIFF_BYTES)
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise UserError(f"{path}: UTF-16 text; stories are UTF-8, convert it (iconv -f UTF-16)")
+        raise UserError(f"{path}: UTF-16 text; convert it to UTF-8 (iconv -f UTF-16)")
     if head[:2] == b"\x1f\x8b":
-        raise UserError(f"{path}: gzip data; only .tar.gz archives are read, gunzip the others")
+        raise UserError(f"{path}: gzip data other than a .tar.gz archive; decompress it (gunzip)")
     if lower.endswith(".json"):
         return "json", "extension .json"
     if re.match(rb"\s*\[\s*\{", head.removeprefix(codecs.BOM_UTF8)):
@@ -107,18 +107,19 @@ def read_stories(
     dedupe: bool = False,
     on_bytes: Callable[[int], object] | None = None,
 ) -> Iterator[Story]:
-    """Read all stories of files and folders, cleaned, in a fixed order.
+    """Read all stories of files and folders, clean them, and yield them in a fixed order.
 
     Args:
-        sources: paths.
-        report: counts what is kept, skipped and mended.
-        limits: how long a story may be.
-        story_format: one of :data:`FORMATS`; None lets each file be recognised by itself.
-        dedupe: skip, and count, stories whose exact text came before.
-        on_bytes: called with the number of bytes just read from disk.
+        sources: paths of files and folders.
+        report: counts the stories that are kept and skipped, and the repairs.
+        limits: maximum lengths of a story.
+        story_format: format of all files but archives, one of :data:`FORMATS`; None detects the
+            format of each file.
+        dedupe: skip stories whose exact text has occurred before, and count them.
+        on_bytes: called with the number of bytes that have just been read from disk.
 
     Raises:
-        UserError: a source is missing, truncated, or not what its format says.
+        UserError: a source is missing or truncated, or it does not have its format.
     """
     duplicates = DuplicateFilter() if dedupe else None
     for path in find_stories(sources, report):
@@ -144,7 +145,7 @@ def _read_file(
 
 
 # ------------------------------------------------------------------------------ readers
-# Each takes a binary stream, the file's name, the report and the limits.
+# Each reader takes a binary stream, the name of the file, the report and the limits.
 
 
 def read_lines(
@@ -157,12 +158,12 @@ def read_lines(
 def read_separated(
     stream: ByteStream, name: str, report: CorpusReport, limits: StoryLimits
 ) -> Iterator[Story]:
-    """Read stories with ``<|endoftext|>`` between them, on a line of its own or not."""
+    """Read stories separated by ``<|endoftext|>``, which need not be on a line of its own."""
     yield from _read_cut(stream, END_OF_TEXT, name, report, limits.max_chars)
 
 
 def _max_bytes(max_chars: int) -> int:
-    # A character takes at most four bytes, so only what is surely too long is passed over.
+    # A character has at most four bytes in UTF-8, so a record of more bytes is too long.
     return 4 * max_chars + 64
 
 
@@ -173,7 +174,7 @@ def _read_cut(
     for line, record in records:
         if record is None:
             continue
-        # The line break after a separator belongs to the separator.
+        # Skip the line break after a separator, so that `line` is where the story begins.
         stripped = record.lstrip(_ASCII_SPACE)
         line += record.count("\n", 0, len(record) - len(stripped))
         place = f"{name}:{line}"
@@ -185,9 +186,9 @@ def _read_cut(
 def read_book(
     stream: ByteStream, name: str, report: CorpusReport, limits: StoryLimits
 ) -> Iterator[Story]:
-    """Read a long text in pieces, cut where paragraphs end.
+    """Read a long text and split it into pieces at the ends of paragraphs.
 
-    A heading begins a new section; a piece never spans two. The pieces of one section
+    A heading begins a new section. A piece never spans two sections, and the pieces of a section
     share their ``group``.
     """
     paragraphs = read_paragraphs(stream, name, report, _max_bytes(limits.max_chars))
@@ -208,15 +209,15 @@ def read_json(
 def _read_archive(
     stream: BinaryIO, path: str, report: CorpusReport, limits: StoryLimits
 ) -> Iterator[Story]:
-    """Read the json shards of a ``.tar.gz``, in the order in which they lie there."""
+    """Read the json shards of a ``.tar.gz`` archive in their order."""
     try:
-        # gzip checks length and checksum; tarfile's own stream mode does not.
+        # gzip.GzipFile verifies length and checksum; tarfile's own stream mode does not.
         with gzip.GzipFile(fileobj=stream) as plain:
             with tarfile.open(fileobj=plain, mode="r|") as archive:
                 for member in archive:
                     base = os.path.basename(member.name)
                     if not member.isfile() or base.startswith("."):
-                        continue  # folders; macOS's ._copies
+                        continue  # a folder, or a hidden file such as macOS's ._NAME
                     name = f"{path}:{member.name}"
                     shard = archive.extractfile(member)
                     if shard is None or not base.lower().endswith(".json"):
@@ -224,7 +225,7 @@ def _read_archive(
                         continue
                     yield from read_json(shard, name, report, limits)
             while plain.read(1 << 20):
-                pass  # to the checksum at the end
+                pass  # read to the end, where the checksum is verified
     except (EOFError, tarfile.TarError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(
             f"{path}: damaged or incomplete archive ({error}); fetch it again"

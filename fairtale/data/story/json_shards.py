@@ -1,10 +1,10 @@
-"""TinyStories shards: a JSON list of stories, read object by object.
+"""Read TinyStories shards: JSON lists of stories, parsed object by object.
 
-The streaming reader is our own. ijson, tried in its place, reads a good shard in four fifths of
-the time, but it behaves worse on bad ones: one story that is not UTF-8 or holds a raw control
-character costs the rest of its shard, a byte order mark is refused, half a surrogate pair
-becomes a question mark, an object in the place of the list is an empty list, errors name neither
-line nor character, and 100,000 opening brackets keep it busy for minutes.
+The streaming parser is our own. ijson reads an intact shard in four fifths of the time, but it
+handles damaged shards worse: a story that is not UTF-8 or holds a raw control character loses the
+rest of its shard, a byte order mark is refused, a lone surrogate becomes a question mark, an
+object in place of the list is read as an empty list, errors give neither line nor character, and
+100,000 opening brackets take minutes.
 """
 
 import codecs
@@ -23,29 +23,32 @@ NO_STORY = "no story field"
 
 _BLOCK_CHARS = 1 << 20
 _MAX_RECORD_CHARS = 64 << 20
-# A JSON error this near the end of what was read may just be cut there.
+# A JSON error this close to the end of the text read so far may be caused by that end.
 _CUT_MARGIN = 64
-# How the decoder carries a byte that is not UTF-8 through JSON.
+# Lone surrogates that stand for bytes that are not UTF-8 (errors="surrogateescape").
 _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 
 
 class _TextWindow:
-    """The part of a text stream that a JSON parser is looking at, with its position."""
+    """The part of a text stream that is held for the JSON parser, and its position."""
 
     def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
-        # Bytes that are not UTF-8 pass through as lone surrogates, so that one bad story
-        # does not cost the shard.
+        # Decode bytes that are not UTF-8 to lone surrogates, so that only the story that
+        # contains them is lost and not the rest of the shard.
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self.text = ""
-        self.at = 0  # index into text
+        self.at = 0  # index of the current character in text
         self.ended = False
-        self._chars_before = 0  # of the file, before text
+        self._chars_before = 0  # number of characters of the file before text
         self._line = 1
-        self._line_at = 0  # index into text up to which _line has counted
+        self._line_at = 0  # index in text up to which the line feeds are counted in _line
 
     def more(self) -> bool:
-        """Append as much as is held already, at least a block; return False at the end."""
+        """Read as much text as is held after ``at``, at least one block; return False at the end.
+
+        Text before ``at`` is discarded.
+        """
         if self.ended:
             return False
         data = self._stream.read(max(_BLOCK_CHARS, len(self.text) - self.at))
@@ -58,7 +61,7 @@ class _TextWindow:
         return not self.ended
 
     def skip_space(self) -> str:
-        """Move to the next character that is no white space, and return it; "" at the end."""
+        """Move to the next character that is not white space, and return it; "" at the end."""
         while True:
             while self.at < len(self.text):
                 if self.text[self.at] not in " \t\r\n":
@@ -68,13 +71,13 @@ class _TextWindow:
                 return ""
 
     def line(self) -> int:
-        """Return the 1-based line of the file at which ``at`` stands."""
+        """Return the 1-based line number of the character at ``at``."""
         self._line += self.text.count("\n", self._line_at, self.at)
         self._line_at = self.at
         return self._line
 
     def position(self, offset: int = 0) -> str:
-        """Return line and character of the place ``offset`` characters behind ``at``."""
+        """Return line and character number of the character at ``at + offset``, as text."""
         line = self.line() + self.text.count("\n", self.at, self.at + offset)
         return f"line {line}, character {self._chars_before + self.at + offset:,}"
 
@@ -85,10 +88,15 @@ def read_json_shard(
     """Read a TinyStories shard: a JSON list of objects with a ``story`` string.
 
     Other fields are ignored. An item without a ``story`` string is skipped and counted.
-    See :func:`~fairtale.data.story.formats.read_stories` for the arguments.
+
+    Args:
+        stream: a binary file.
+        name: name of the file, for the report and for error messages.
+        report: counts the stories that are skipped and the repairs.
+        max_chars: maximum length of a story after cleaning, in characters.
 
     Raises:
-        UserError: the file ends inside the list, or is not such a list.
+        UserError: the file ends inside the list, or it is not such a list.
     """
     for place, record in _read_list(stream, name):
         story = record.get("story") if isinstance(record, dict) else None
@@ -106,7 +114,7 @@ def read_json_shard(
 def _read_list(stream: ByteStream, name: str) -> Iterator[tuple[str, Any]]:
     """Yield ``(place, item)`` of a JSON list."""
     window = _TextWindow(stream)
-    # strict=False: raw control characters are cleaned later
+    # Accept raw control characters in strings (strict=False); clean() removes them.
     decoder = json.JSONDecoder(strict=False)
     if window.skip_space() == "\ufeff":
         window.at += 1
@@ -134,7 +142,7 @@ def _read_list(stream: ByteStream, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _next_item(window: _TextWindow, decoder: json.JSONDecoder, name: str, number: int) -> Any:
-    """Return the JSON value at which the window stands, and move behind it."""
+    """Return the JSON value that begins at the current position, and move to its end."""
     while True:
         try:
             item, window.at = decoder.raw_decode(window.text, window.at)
@@ -153,11 +161,11 @@ def _next_item(window: _TextWindow, decoder: json.JSONDecoder, name: str, number
 
 
 def _may_be_cut(error: json.JSONDecodeError, window: _TextWindow) -> bool:
-    """Return whether a JSON error is what the end of the window, or of the file, would cause."""
+    """Return whether the end of the window or of the file may have caused a JSON error."""
     if error.msg.startswith("Unterminated string"):
         return True
     distance = len(window.text) - error.pos
-    # Half an escape or a word like `true` cut in two is reported where it begins.
+    # For a truncated escape or word such as `true`, the error gives the index of its first letter.
     return distance <= (0 if window.ended and "escape" not in error.msg else _CUT_MARGIN)
 
 

@@ -1,4 +1,4 @@
-"""What the readers of stories share: a story, and the account of reading."""
+"""Types shared by the readers of stories: a story and the report of reading."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -10,20 +10,20 @@ class Story(NamedTuple):
     """A cleaned story."""
 
     text: str  # one line
-    group: str | None  # what must not be torn apart (a book's chapter); None: it stands alone
+    group: str | None  # group whose stories share a subset, such as a chapter; None for no group
     place: str  # ``file:line``
 
 
 class StoryReport(CorpusReport):
-    """Count stories read, kept, skipped and mended, with the first places of each kind.
+    """Count the stories that are kept and skipped, and the repairs, with the first places.
 
     Args:
-        strict: a story that is not UTF-8, too long or without a story field is an error, not
-            a counted skip. Empty stories and duplicates are no damage.
+        strict: raise an error for a story that is not UTF-8, too long or without a story field,
+            instead of counting it. Empty stories and duplicates are not damaged.
     """
 
     def lines(self) -> Iterator[str]:
-        """Yield the report as lines of text: files, stories kept, skipped, mended."""
+        """Yield the report as lines of text: files, stories kept and skipped, repairs."""
         yield from self.file_lines()
         yield f"stories kept: {self.num_kept}"
         for kind, count in self.skipped.items():
@@ -34,7 +34,7 @@ class StoryReport(CorpusReport):
             yield f"{kind}: {self.amounts[kind]} in {count} stories{first}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report for a JSON file."""
+        """Return the report as a JSON object."""
         return {
             "kept": self.num_kept,
             "skipped": dict(self.skipped),

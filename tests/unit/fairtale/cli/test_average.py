@@ -82,9 +82,9 @@ def test_the_newest_of_a_folder(tmp_path, names, last, found):
 def test_what_cannot_be_averaged(tmp_path):
     file = save(tmp_path / "checkpoint_1_2.pt", 0)
     for names, message in (
-        ([file], "one checkpoint; give two or more"),
+        ([file], "only one checkpoint; give two or more"),
         ([file, str(tmp_path / "no.pt")], "no.pt: no such checkpoint"),
-        ([str(tmp_path), file], "give one folder, or checkpoint files"),
+        ([str(tmp_path), file], "give either one folder or checkpoint files"),
         ([str(tmp_path)], r"--last 5: \S+ holds 1 checkpoints .*--keep-interval-updates 5"),
     ):
         with pytest.raises(UserError, match=message):

@@ -67,7 +67,9 @@ def test_one_and_several_gpus(machine, commands, caplog):
     machine(1)
     words = ["--max-tokens", "16384", "--update-freq", "8", "--bf16", "DATA", "--lr", "1"]
     assert composed(BOTH) == ["fairseq-train", *words]
-    assert caplog.messages == ["== an update: 1 x 16384 x 8 = 131072 tokens"]
+    assert caplog.messages == [
+        "== devices x max-tokens x update-freq: 1 x 16384 x 8 = 131072 tokens"
+    ]
     machine(4, bf16=False)
     launcher = ["torchrun", "--standalone", "--nproc-per-node", "4"]
     words = ["--max-tokens", "16384", "--update-freq", "2", "--fp16", "DATA", "--lr", "1"]
@@ -81,8 +83,8 @@ def test_without_a_gpu(machine, caplog):
     words = ["--max-tokens", "2048", "--update-freq", "4", "--bf16", "--cpu", "DATA", "--lr", "1"]
     assert composed(BOTH) == ["fairseq-train", *words]
     assert caplog.messages[1] == (
-        "== matrix products on this CPU: fp32 84 GFLOP/s, bf16 149 GFLOP/s; so training is in "
-        "bf16 (--precision decides otherwise)"
+        "== matrix products on this CPU: fp32 84 GFLOP/s, bf16 149 GFLOP/s; training in "
+        "bf16 (--precision overrides this)"
     )
     assert composed(GPU)[1:5] == ["--max-tokens", "16384", "--update-freq", "8"]
     machine(2)
@@ -94,7 +96,7 @@ def test_without_a_gpu(machine, caplog):
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("gpus", ["0", "1"])
 def test_a_precision_is_taken_as_it_is(precision, gpus, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)  # nobody has to look at the machine
+    monkeypatch.setitem(sys.modules, "torch", None)  # the machine need not be inspected
     words = composed([*BOTH, "--precision", precision], gpus)
     assert [w for w in words if w in ("--fp16", "--bf16")] == [f"--{precision}"] * (
         precision != "fp32"
@@ -130,7 +132,7 @@ def test_a_training_that_goes_on_keeps_its_precision(tmp_path, machine, caplog, 
     caplog.clear()
     found = [w for w in composed(BOTH, command=command) if w in ("--bf16", "--fp16")]
     assert found == words
-    assert f"training goes on in {'bf16' if words else 'fp32'}, as it began" in caplog.text
+    assert f"resuming in {'bf16' if words else 'fp32'}, as the training began" in caplog.text
     assert "--fp16" in composed([*BOTH, "--precision", "fp16"], command=command)
 
 
@@ -159,7 +161,7 @@ def test_the_command_is_printed_or_takes_this_process(machine, commands, monkeyp
 
 def test_mistakes(machine, capsys):
     machine(1)
-    with pytest.raises(UserError, match="N_GPUS=-1: a whole number"):
+    with pytest.raises(UserError, match="N_GPUS=-1: must be a whole number"):
         composed(GPU, "-1")
     with pytest.raises(UserError, match="fairseq-tain is not installed"):
         composed(GPU, command=("fairseq-tain",))

@@ -23,7 +23,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_a_blank_line_stays_blank(folder, capfdbinary):
-    """Whatever the model invents for it."""
+    """The output for a blank input is blank, whatever the model generates."""
     log = "INFO | D-1\nS-0\ta b\nH-0\t-1\tx\nD-0\t-1\tx y\tz\nS-1\t\nD-1\t-2\tinvented\n"
     (folder / "log").write_text(log + "S-10\tc\nD-10\t-1\t\n")
     run_verb(["log", "outputs", "log", "--keep-blank"])
@@ -35,9 +35,12 @@ def test_a_blank_line_stays_blank(folder, capfdbinary):
 @pytest.mark.parametrize(
     ("log", "message"),
     [
-        ("D-0\t-1\tx\nD-2\t-1\ty\n", "2 translations of 3 lines: line 2 has none; is it too long"),
-        ("D-0\t-1\tx\nD-0\t-1\ty\nD-1\t-1\tx\nD-2\t-1\tx\n", "4 translations of 3 lines; leave"),
-        ("D-0\t-1\tx\nD-0\t-1\ty\nD-1\t-1\tx\n", "3 translations of 3 lines; leave --nbest out"),
+        (
+            "D-0\t-1\tx\nD-2\t-1\ty\n",
+            "2 translations of 3 lines: line 2 has none; if it is too long",
+        ),
+        ("D-0\t-1\tx\nD-0\t-1\ty\nD-1\t-1\tx\nD-2\t-1\tx\n", "4 translations of 3 lines; generate"),
+        ("D-0\t-1\tx\nD-0\t-1\ty\nD-1\t-1\tx\n", "3 translations of 3 lines; generate them"),
     ],
 )
 def test_no_line_is_lost(folder, log, message):
@@ -160,5 +163,5 @@ def test_translations_are_scored_as_by_sacrebleu(folder, capsys):
     assert cells(table[2]) == ["news", "3", bleu.split()[0], chrf.split()[0]]
     assert table[3:] == ["", f"beam 4; {name.strip()} {other.strip()}"]
     (folder / "hyp").write_text("x\n")
-    with pytest.raises(UserError, match="hyp has 1 lines, ref 3"):
+    with pytest.raises(UserError, match="hyp has 1 lines, ref has 3"):
         run_verb(["score-translation", "--set", "news", "hyp", "ref"])

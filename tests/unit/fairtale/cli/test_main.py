@@ -30,7 +30,7 @@ def test_what_only_resembles_an_old_name_is_accepted(words):
 
 @pytest.fixture
 def verb(monkeypatch):
-    """A verb that has renamed an option, and returns what it was given as its status."""
+    """A verb with a renamed option, whose value it returns as its status."""
     module = ModuleType("fairtale.cli.example")
     module.add_arguments = lambda parser: parser.add_argument("--output", type=int, default=0)
     module.run = lambda args: args.output

@@ -1,4 +1,4 @@
-"""`fairtale prepare ...` in process: what is asked of the other verbs, settings, sources.
+"""`fairtale prepare ...` in process: calls of the other verbs, settings, sources.
 
 fairseq-preprocess is pretended here; the real one runs in tests/cli, through the scripts.
 """
@@ -104,8 +104,8 @@ def test_stories(folder, capsys):
 @pytest.mark.parametrize(
     ("lost", "message"),
     [
-        ("-1", "lost lines of test.txt, which has"),
-        ("sys.exit('disk full')", "failed, see above"),
+        ("-1", r"has not read all \d+ lines of test.txt"),
+        ("sys.exit('disk full')", "failed; its last lines are shown above"),
     ],
 )
 def test_a_failing_preprocess(folder, caplog, lost, message):
@@ -184,12 +184,13 @@ def test_dialogs(folder):
     ("words", "message"),
     [
         (["--source", "in.tsv", "--corpus", "opensubtitles", "--answers", "one"],
-         "--answers: of --corpus amazon_qa only"),
-        (["--source", "in.tsv", "--lines", "5"], "--lines: of --corpus opensubtitles only"),
-        ([], "--source is missing: name your dialogs, or --corpus opensubtitles or amazon_qa"),
+         "--answers: only allowed with --corpus amazon_qa"),
+        (["--source", "in.tsv", "--lines", "5"],
+         "--lines: only allowed with --corpus opensubtitles"),
+        ([], "--source is missing: give your dialogs, or --corpus opensubtitles or amazon_qa"),
         (["--source", "nowhere"], "--source nowhere: no such file"),
         (["--corpus", "amazon_qa", "--categories", "Babies"],
-         "--categories Babies: not one of Appliances Arts_Crafts"),
+         "--categories Babies: must be one of Appliances Arts_Crafts"),
         (["--corpus", "amazon_qa", "--categories", "Software", "--answers", "many"],
          "--categories 'Software' --answers many: there is no such file"),
     ],
@@ -209,7 +210,7 @@ def test_a_shop_without_a_file_of_many_answers(caplog):
         "qa_Software.json.gz",
         "icdm/QA_Baby.json.gz",
     ]
-    assert "Appliances: there is no file with many answers" in caplog.text
+    assert "Appliances has no file with many answers" in caplog.text
 
 
 def test_all_files():
@@ -307,7 +308,7 @@ def test_an_archive_without_the_files(folder, monkeypatch):
         fetch("http://there/dev.tgz", "kept", ["x.en", "x.ru"])
     assert (folder / "kept" / "x.en").read_text() == "x\n"
     fetch("http://there/dev.tgz", "kept", ["x.en"])
-    with pytest.raises(UserError, match="kept/bad.tgz: not a whole archive"):
+    with pytest.raises(UserError, match="kept/bad.tgz: damaged or incomplete archive"):
         fetch("http://there/bad.tgz", "kept", ["y.en"])
-    with pytest.raises(UserError, match="-s en -t de: only the English-Russian corpora"):
+    with pytest.raises(UserError, match="-s en -t de: only English-Russian corpora"):
         run_verb(["prepare", "bitext", "-t", "de"])

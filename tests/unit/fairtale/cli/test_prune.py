@@ -1,4 +1,4 @@
-"""What `fairtale prune` refuses, and what it warns of."""
+"""Errors and warnings of `fairtale prune`."""
 
 import argparse
 import logging
@@ -36,9 +36,9 @@ def chosen(model, *words):
 
 @pytest.mark.parametrize("words", [("--heads", 3), ("--heads", 3, "--by", "gates")])
 def test_a_model_without_gates_is_not_judged_by_them(words):
-    with pytest.raises(UserError, match="model.pt: has no gates to judge heads by; say --by conf"):
+    with pytest.raises(UserError, match="model.pt: the model has no gates; give --by conf"):
         asked_of(plain_model(), options(*words))
-    with pytest.raises(UserError, match="has no gates to judge"):
+    with pytest.raises(UserError, match="the model has no gates; give --by"):
         asked_of(plain_model(), options("--by", "gates"))
 
 
@@ -52,7 +52,7 @@ def test_a_model_without_gates_is_not_judged_by_them(words):
 )
 def test_no_score_is_above_one(words, fine):
     model = gated_model(gated_attention="encoder")
-    with pytest.raises(UserError, match="--threshold .*: no head would stay, .* at most 1"):
+    with pytest.raises(UserError, match="--threshold .*: no head would be kept, .* at most 1"):
         asked_of(model, options(*words))
     words = ("--threshold", fine, *words[2:])
     assert asked_of(model, options(*words))[1]

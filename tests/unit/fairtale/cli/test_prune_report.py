@@ -12,10 +12,14 @@ from fairtale.pruning.comparison import Entrant
 @pytest.mark.parametrize(
     "out, figure, message",
     [
-        ("rep.png", None, "--output rep.png: the figure would go there too; .* say --figure"),
-        ("rep.md", "./rep.md", "--output rep.md: the figure would go there too"),
-        ("full.pt", None, "--output full.pt: would replace a file that is read"),
-        ("rep.md", "refs.ru", "--figure refs.ru: would replace a file that is read"),
+        (
+            "rep.png",
+            None,
+            "rep.png: the figure would have the same name; .* give --figure",
+        ),
+        ("rep.md", "./rep.md", "--output rep.md: the figure would have the same name"),
+        ("full.pt", None, "--output full.pt: would replace an input file"),
+        ("rep.md", "refs.ru", "--figure refs.ru: would replace an input file"),
     ],
 )
 def test_no_file_replaces_another(out, figure, message):

@@ -57,7 +57,7 @@ def test_the_signature_names_all_settings(scorer):
 
 
 def test_an_unknown_tokenizer():
-    with pytest.raises(UserError, match="--tokenize 14a: one of .*13a"):
+    with pytest.raises(UserError, match="--tokenize 14a: must be one of .*13a"):
         DialogScorer("14a")
 
 
@@ -99,16 +99,16 @@ def test_plain_lines(tmp_path):
     path = write(tmp_path / "hyp", "a\n\nc\nd\n")
     assert read_candidates(path, None) == [["a"], [""], ["c"], ["d"]]
     assert read_candidates(path, 2) == [["a", ""], ["c", "d"]]
-    with pytest.raises(UserError, match="4 lines are no multiple of --nbest 3"):
+    with pytest.raises(UserError, match="4 lines are not a multiple of --nbest 3"):
         read_candidates(path, 3)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no reply in it"),
+        ("", "holds no reply"),
         ("S-0\ta\nT-0\tb\n", "without H- or D- lines"),
-        ("H-0\t-1\ta\nH-2\t-1\tb\n", "no reply to dialog 1, but to 2"),
+        ("H-0\t-1\ta\nH-2\t-1\tb\n", "no reply to dialog 1 of 3"),
         ("H-0\t-1\ta\nH-1\t-1\tb\nH-1\t-1\tc\n", "dialog 1 has 2 candidates, not 1"),
     ],
 )

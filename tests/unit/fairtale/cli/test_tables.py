@@ -1,4 +1,4 @@
-"""Tables of ready cells."""
+"""Tables of formatted cells."""
 
 from fairtale.cli.tables import table
 

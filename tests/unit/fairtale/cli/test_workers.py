@@ -50,7 +50,7 @@ def test_tasks_are_read_as_they_are_needed(num_workers):
 
 def test_a_killed_worker_is_an_error():
     with (
-        pytest.raises(UserError, match="a worker process died.*--workers 2"),
+        pytest.raises(UserError, match="a worker process was killed.*--workers 2"),
         worker_pool(2, start, 3) as pool,
     ):
         list(pool.map(die, range(9)))

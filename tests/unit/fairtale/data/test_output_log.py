@@ -1,4 +1,4 @@
-"""Texts are read out of what fairseq-generate and fairseq-interactive print."""
+"""Texts are read from the output of fairseq-generate and fairseq-interactive."""
 
 import pytest
 

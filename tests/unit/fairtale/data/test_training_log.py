@@ -57,7 +57,7 @@ def test_a_resumed_run_is_one_curve(tmp_path):
 
 
 def test_a_log_without_numbers_is_an_error(tmp_path):
-    with pytest.raises(UserError, match="train.log: no training numbers"):
+    with pytest.raises(UserError, match="train.log: no training statistics"):
         curves(tmp_path, f"{STAMP} fairseq_cli.train | hello\n{{}}\n")
     with pytest.raises(UserError, match="nowhere: no such log file"):
         read_log(str(tmp_path / "nowhere"))

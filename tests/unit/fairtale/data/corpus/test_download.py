@@ -1,4 +1,4 @@
-"""Downloads go on where they stopped, and what has arrived is checked."""
+"""Downloads are resumed, and the result is verified."""
 
 import gzip
 import hashlib
@@ -17,7 +17,7 @@ SHA256 = hashlib.sha256(DATA).hexdigest()
 
 
 class Site:
-    """What the server below does with each request, and what it was asked for."""
+    """The behaviour of the server below, and a record of the requests."""
 
     def __init__(self):
         self.ranges = True
@@ -82,7 +82,7 @@ def test_what_is_there_is_not_fetched_again(site, tmp_path):
 
 @pytest.mark.parametrize("ranges", [True, False])
 def test_it_goes_on_where_it_stopped(site, tmp_path, ranges):
-    """From a server that cannot send a part it begins anew."""
+    """A download restarts if the server cannot send a part of the file."""
     site.ranges = ranges
     (tmp_path / "here.gz.part").write_bytes(DATA[:100_000] if ranges else b"something else")
     download(site.url, str(tmp_path / "here.gz"), SHA256)

@@ -142,7 +142,7 @@ def test_several_values_and_unknown_fields():
         example(a=b"text")[:-1],
         b"\x0a\xff",  # a length that is cut off
         b"\xff" * 11,  # a number without end
-        b"\x0b\x01",  # a wire type that protobuf has given up
+        b"\x0b\x01",  # a deprecated wire type of protobuf
         b"\x02\x01a",  # field number 0
         field(1, field(1, field(1, b"\xff"))),  # a name that is not UTF-8
     ],

@@ -46,7 +46,7 @@ def test_bytes_of_tokens_are_the_bytes_of_the_text(tokenizer, dictionary, text):
     assert dictionary.unk() not in tokens
     # the space that SentencePiece puts before a text stands for the end of the line
     assert token_bytes(dictionary)[tokens].sum() == len((text + "\n").encode())
-    # a story that is cut counts what is left of it, also within a character
+    # a truncated story counts its remaining bytes, also within a character
     for n in range(1, len(pieces)):
         left = tokens[:n]
         size = sum(

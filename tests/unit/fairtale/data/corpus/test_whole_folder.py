@@ -1,4 +1,4 @@
-"""Folders appear whole or not at all, and are known by the settings they were made with."""
+"""Folders appear complete or not at all, and record the settings they were made with."""
 
 import os
 import socket
@@ -28,7 +28,7 @@ def test_cksum_is_that_of_posix(data):
 
 
 def test_the_fingerprint_is_that_of_names_and_sizes(tmp_path):
-    """As the shell made it, so that folders made before are known."""
+    """Equal to that of the former shell script, so that older folders are recognised."""
     (tmp_path / "sub" / ".git").mkdir(parents=True)
     (tmp_path / "b").write_text("12345")
     (tmp_path / "sub" / "ä c").write_text("1")
@@ -82,7 +82,7 @@ def test_what_something_else_has_made_stays(tmp_path):
     (tmp_path / "mine" / "thesis").touch()
     (tmp_path / "file").touch()
     for name in ("mine", "file"):
-        with pytest.raises(UserError, match=f"{name} is there, but this command did not make it"):
+        with pytest.raises(UserError, match=f"{name} exists, but this command did not make it"):
             is_ready(str(tmp_path / name), SETTINGS)
     assert (tmp_path / "mine" / "thesis").exists()
 

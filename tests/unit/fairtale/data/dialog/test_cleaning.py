@@ -1,4 +1,4 @@
-"""What cleaning does to a turn, and which dialogs it leaves out."""
+"""Cleaning of turns, and which dialogs are left out."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Where dialogs are cut: whole turns first, the query last."""
+"""Truncation of dialogs: whole turns first, the query last."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ C, S = 90, 91  # ids of the marks
 
 
 def cut_plainly(prefix, ctx, limits):
-    """The rule said turn by turn, to compare with."""
-    room = limits.max_source_positions - 1  # the begin mark takes one
+    """A plain implementation of the rule, turn by turn, for comparison."""
+    room = limits.max_source_positions - 1  # <s> takes one
     starts = np.concatenate([[0], np.flatnonzero(prefix == ctx) + 1])  # of each turn
     first = max(0, len(starts) - 1 - limits.max_context_turns)
     while first < len(starts) - 1 and len(prefix) - starts[first] > room:
@@ -43,7 +43,7 @@ def test_whole_turns_are_cut_from_the_far_end_first():
     assert cut(10, 6) == [13, 14, 15, S]
     assert cut(1, 10) == [12, C, 13, 14, 15, S]
     assert cut(0, 10) == [13, 14, 15, S]
-    # a query that does not fit alone keeps its end, and its mark
+    # of a query that is too long by itself, the end and the mark are kept
     assert cut(10, 4) == [14, 15, S]
 
 

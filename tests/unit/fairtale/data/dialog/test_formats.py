@@ -1,4 +1,4 @@
-"""Readers of dialog corpora: what they yield, and what bad input costs."""
+"""Readers of dialog corpora: their dialogs, and what is left out of bad input."""
 
 import builtins
 import gzip
@@ -325,7 +325,7 @@ def test_formats_are_recognised(tmp_path, name, data, expected):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ('{"story": "a"}\n', "JSON of no known kind"),
+        ('{"story": "a"}\n', "unknown JSON"),
         ("a\n".encode("utf-16"), "UTF-16"),
         (b"a\0b", "null bytes"),
         (gzip.compress(b"a\nb\n" * 9999)[:-9], "damaged or incomplete gzip"),

@@ -1,4 +1,4 @@
-"""The account of reading dialogs."""
+"""The report of reading dialogs."""
 
 import pytest
 

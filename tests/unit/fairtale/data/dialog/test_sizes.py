@@ -19,7 +19,7 @@ LIMITS = [DialogLimits(10, 14, 6), DialogLimits(2, 9, 4), DialogLimits(0, 3, 2)]
 
 
 def random_lines(count, seed):
-    """Dialogs, whole and damaged in every way: marks anywhere, empty sides, no end, no token."""
+    """Intact and damaged dialogs: marks anywhere, empty sides, no end, no token."""
     rng = np.random.default_rng(seed)
 
     def words(least):
@@ -42,7 +42,7 @@ def random_lines(count, seed):
 
 
 def one_by_one(lines, limits, reverse):
-    """The plain way to say what is measured: ``(prefix sizes, response sizes, faults, cut)``."""
+    """A plain implementation: ``(prefix sizes, response sizes, faults, cut)``."""
     prefix_sizes, response_sizes, num_cut = [], [], 0
     faults = {"without <SEP>": 0, "with several <SEP>": 0, "with an empty side": 0}
     for line in map(np.array, lines):
@@ -100,7 +100,7 @@ def test_blocks_measure_what_lines_have(kind, limits, reverse, tmp_path, monkeyp
     lines = random_lines(700, seed=4)
     tokens = stored(kind, lines, tmp_path)
     prefix, response, faults, num_cut = one_by_one(lines, limits, reverse)
-    assert min(faults.values()) > 5 and num_cut > 20  # or nothing is tried
+    assert min(faults.values()) > 5 and num_cut > 20  # otherwise the test would be empty
     measured = dialog_sizes.measure_dialogs(tokens, CTX_ID, SEP_ID, limits, reverse)
     assert measured.prefix.tolist() == prefix
     assert measured.response.tolist() == response

@@ -1,4 +1,4 @@
-"""Which pairs are kept, and that nothing held out is trained on."""
+"""Filtering of pairs, and removal of held-out pairs from the training data."""
 
 import numpy as np
 import pytest

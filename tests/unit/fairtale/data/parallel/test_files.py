@@ -1,4 +1,4 @@
-"""Finding the two sides of parallel text, and saying where they part."""
+"""Finding the two sides of parallel text, and locating missing lines."""
 
 import pytest
 
@@ -97,7 +97,7 @@ def test_different_lengths(tmp_path):
     write(tmp_path / "x.ru", RUSSIAN[:2] + RUSSIAN[3:])
     files = find_parallel(str(tmp_path / "x"), "en", "ru", "--source")
     message = (
-        r"x.en has 6 lines and \S+x.ru 5; they seem to part at line 3 "
+        r"x.en has 6 lines and \S+x.ru 5; they seem to diverge at line 3 "
         r"\(x.en: 'In 1812 .*'; x.ru: 'Нет.'\)"
     )
     with pytest.raises(UserError, match=message):

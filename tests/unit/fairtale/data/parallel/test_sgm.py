@@ -1,4 +1,4 @@
-"""WMT's SGML: what is read, and what is wrong with a file."""
+"""WMT's SGML: reading, and errors in a file."""
 
 import pytest
 

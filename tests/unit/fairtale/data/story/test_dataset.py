@@ -1,4 +1,4 @@
-"""Stories and prompts as batches: nothing lost, nothing twice, everything counted."""
+"""Batches of stories and prompts: no story is lost or repeated, and all are counted."""
 
 import logging
 
@@ -59,7 +59,7 @@ def test_long_stories_are_cut_and_counted():
     assert dataset[0]["source"].tolist() == [BEGIN, *range(4, 19)]
     assert dataset[0]["target"].tolist() == [*range(4, 20)]
     assert dataset[1]["target"].tolist() == [*range(4, 19), END]  # just fits
-    assert dataset[2]["target"].tolist() == [*range(4, 20)]  # for the end there is no place
+    assert dataset[2]["target"].tolist() == [*range(4, 20)]  # there is no room for </s>
     assert dataset.ordered_indices().tolist().count(3) == 0
 
 
@@ -231,7 +231,7 @@ def test_a_story_larger_than_the_budget_is_refused(pack):
     dataset = dataset_of([range(4, 14), [5], [6]], pack=pack, shuffle=False)
     order = dataset.ordered_indices()
     assert [b.tolist() for b in dataset.batch_by_size(order, max_tokens=11)] == [[1, 2], [0]]
-    with pytest.raises(UserError, match="--max-tokens 10: one story alone has 11 tokens"):
+    with pytest.raises(UserError, match="--max-tokens 10: the longest story has 11 tokens"):
         dataset.batch_by_size(order, max_tokens=10)
     assert len(dataset.batch_by_size(order[:0], max_tokens=10)) == 0
 

@@ -1,4 +1,4 @@
-"""TinyStories shards, whole, cut and malformed."""
+"""TinyStories shards: intact, truncated and malformed."""
 
 import json
 import random
