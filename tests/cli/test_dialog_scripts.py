@@ -161,7 +161,11 @@ def test_replies_are_re_ranked(folder, experiment):
         ("generate.sh", ["--checkpoint", "none.pt"], "none.pt: no such checkpoint"),
         ("rerank.sh", ["--reverse", "none.pt"], "none.pt: no such checkpoint"),
         ("generate.sh", ["--data-bin", "none"], "none: no such data; make it with prepare.sh"),
-        ("evaluate.sh", ["--subset", "x"], "db/text/x.tsv: no such file, so there are no references"),
+        (
+            "evaluate.sh",
+            ["--subset", "x"],
+            "db/text/x.tsv: no such file, so there are no references",
+        ),
         ("train.sh", ["--model", "bert"], "--model bert: gpt, unilm, mixture, reverse or nat"),
         ("train.sh", ["--model", "gpt"], "db holds no training data"),
     ],
