@@ -63,7 +63,7 @@ def test_stories(run):
     assert "--source a.txt --source books" in prepare and "--valid 0.02" in prepare
     assert launch.startswith("fairtale launch --max-tokens 4096 --update-tokens 4096 ")
     assert "--decoder-embed-dim 256" in launch and "--max-update 900" in launch
-    log, validate = sorted(last)  # both ends of a pipe start at once
+    validate, log = sorted(last)  # both ends of a pipe start at once
     assert "runs/story_cpu/checkpoint_best.pt" in validate and log == "fairtale log validation"
 
 
