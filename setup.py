@@ -25,7 +25,7 @@ EXTRAS["dev"] = [
 setup(
     name="fairtale",
     version="0.1.0",
-    description="A fairseq plug-in that trains, prunes, decodes and serves text generators",
+    description="A fairseq plug-in that trains, prunes and decodes text generators",
     author="The fairtale authors",
     license="MIT",
     license_files=["LICENSE"],

@@ -1,4 +1,4 @@
-"""fairtale: train, prune, fine-tune, decode and serve text generators inside fairseq.
+"""fairtale: train, prune and decode text generators inside fairseq.
 
 This package is the library; what fairseq registers (tasks, models, criterions, schedules) lies
 beside it in ``user_dir``, the folder that ``--user-dir`` names. Importing ``fairtale`` imports

@@ -1,6 +1,6 @@
-"""The error that people see, and how they see it.
+"""Define the error for mistakes of the user, and report it in one line.
 
-Imports neither torch nor fairseq, so that the ``fairtale`` command starts fast.
+This module imports neither torch nor fairseq, so that the ``fairtale`` command starts fast.
 """
 
 import os
@@ -19,19 +19,20 @@ _FILE_ERRORS = (
 
 
 class UserError(ValueError):
-    """A mistake in an option, a file or a text that a person can mend.
+    """A mistake in an option, a file or a text that the user can correct.
 
-    The message is one line: option, value received, rule, remedy. Commands print it
-    without a traceback (see :func:`install_error_hook`) and exit with a status that is not 0.
+    The message is one line: option, given value, rule, remedy. Commands print it without a
+    traceback (see :func:`install_error_hook`) and exit with a nonzero status.
     """
 
 
 def install_error_hook() -> None:
-    """Show people's mistakes as one line; ``FAIRTALE_TRACEBACK=1`` shows everything.
+    """Print errors that the user can correct in one line instead of a traceback.
 
-    Shown as one line are :class:`UserError` (also where fairseq has wrapped it in an exception of
-    its own), missing files, and what fairseq raises on purpose, with a text. The exit status is 1,
-    as for any error.
+    These errors are :class:`UserError` (also if fairseq has wrapped it in another exception),
+    missing or inaccessible files, input that is not UTF-8, and the exceptions that fairseq itself
+    raises with a message. The exit status is 1, as for any error. With ``FAIRTALE_TRACEBACK=1`` in
+    the environment, the traceback is printed as usual.
     """
     original = sys.excepthook
 
@@ -47,7 +48,7 @@ def install_error_hook() -> None:
 
 
 def _in_one_line(error: BaseException, trace: TracebackType | None) -> str | None:
-    """Return what to tell a person about ``error``, or None if it is a bug."""
+    """Return the one-line message for ``error``, or None if it needs a traceback."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, UserError):

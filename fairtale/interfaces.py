@@ -1,12 +1,12 @@
-"""What travels between the rooms: batches, and what rooms ask of models, tasks and criterions.
+"""Declare the types of batches, and the protocols of models, tasks and criterions.
 
-fairseq passes batches as plain dicts and finds abilities by ``hasattr``. Here both are declared,
-so that a misspelt key or method is an error: in ``make lint`` by the type checker, and at run
-time because no ``forward`` of ours swallows unknown arguments.
+fairseq passes batches as plain dicts and detects optional methods by ``hasattr``. This module
+declares both, so that a misspelt key or method is an error: the type checker reports it in
+``make lint``, and at run time every ``forward`` of this project refuses unknown arguments.
 
-Batches stay dicts, since fairseq moves them between devices and would turn a named tuple into a
-plain one. For the letters of the shapes see :mod:`fairtale`. Nothing here imports torch or fairseq
-when the program runs.
+Batches stay dicts, because fairseq would turn named tuples into plain tuples when it moves them
+between devices. See :mod:`fairtale` for the letters of the shapes. This module imports torch and
+fairseq for type checking only.
 """
 
 from __future__ import annotations
@@ -25,25 +25,28 @@ if TYPE_CHECKING:
 
 
 class Packing(TypedDict):
-    """Where the sequences of one row without padding stand; see ``modules/attention_masks.py``."""
+    """Indices that convert M sequences between one packed row and padded rows.
 
-    pad_index: Tensor  # int64 [M, T]: for each cell of M padded rows the token copied there
-    unpad_index: Tensor  # int64 [N]: for each token its cell in the flattened [M * T]
+    See ``modules/attention_masks.py``.
+    """
+
+    pad_index: Tensor  # int64 [M, T]: for each cell of M padded rows, the packed token it copies
+    unpad_index: Tensor  # int64 [N]: for each packed token, its cell in the flattened [M * T]
 
 
 class DialogSides(TypedDict):
-    """Lengths of the two sides of the M dialogs of a packed row."""
+    """Prefix and response lengths of the M dialogs in a packed row."""
 
-    prefix_lengths: Tensor  # int64 [M], with the begin mark and <SEP>
+    prefix_lengths: Tensor  # int64 [M], with the BOS token and <SEP>
     response_lengths: Tensor  # int64 [M]
-    longest: tuple[int, int]  # the longest prefix and the longest response
+    longest: tuple[int, int]  # lengths of the longest prefix and of the longest response
 
 
 class RowInput(TypedDict, total=False):
-    """What a prefix language model reads to predict each next token (training, scoring)."""
+    """Input of a prefix language model in training and scoring, which predict every next token."""
 
-    src_tokens: Required[Tensor]  # int64 [B, T], padding at the right; packed [1, N]
-    src_lengths: Required[Tensor]  # int64 [B]; packed [1]
+    src_tokens: Required[Tensor]  # int64 [B, T], padded at the right; packed rows: [1, N]
+    src_lengths: Required[Tensor]  # int64 [B]; packed rows: [1]
     positions: Tensor  # int64 [1, N]; packed rows only
     segments: Tensor  # int64 [1, N]; dialogs only
     packing: Packing  # packed rows only
@@ -52,42 +55,42 @@ class RowInput(TypedDict, total=False):
 
 
 class PrefixInput(TypedDict, total=False):
-    """What the encoder of a prefix language model reads to continue prefixes (generation)."""
+    """Input of the encoder of a prefix language model in generation, which continues prefixes."""
 
-    src_tokens: Required[Tensor]  # int64 [B, S], padding at the right
+    src_tokens: Required[Tensor]  # int64 [B, S], padded at the right
     src_lengths: Required[Tensor]  # int64 [B], each at least 1
     positions: Tensor  # int64 [B, S]; default 0 to S - 1
     segments: Tensor  # int64 [B, S]; dialogs only
     next_positions: Tensor  # int64 [B]: position of the first new token; default src_lengths
     next_segments: Tensor  # int64 [B]; dialogs only
-    bidirectional: bool  # read prefixes in both directions; default as the model was built
+    bidirectional: bool  # read prefixes in both directions; the default depends on the model
 
 
 class Batch(TypedDict, total=False):
-    """What a dataset makes of samples, and a task hands to a criterion.
+    """A batch that a dataset collates and that a task passes to a criterion.
 
-    The first five are fairseq's own. The others are read by ``label_smoothed_kl`` and the
-    criterions built on it, where present.
+    The first five keys are fairseq's. The criterion ``label_smoothed_kl`` and the criterions
+    derived from it also read the other keys, if they are present.
     """
 
     id: Tensor  # int64 [B]
     nsentences: int
-    ntokens: int  # tokens that are predicted
-    net_input: Required[Any]  # RowInput, PrefixInput, or what another model of fairseq reads
+    ntokens: int  # number of predicted tokens
+    net_input: Required[Any]  # RowInput, PrefixInput, or the input of another fairseq model
     target: Tensor | None  # int64 [B, T]; padding is not predicted
 
-    loss_mask: Tensor  # bool [B, T], True = in the loss
-    sample_index: Tensor  # int64 [B, T]: which sample a token is of; default its row
-    nbytes: int  # UTF-8 bytes of the text that the targets stand for
-    padded_tokens: int  # cells of the padded batch
-    real_tokens: int  # tokens among them, where these are more than ``ntokens``
-    update_num: int  # the update that a training batch belongs to
+    loss_mask: Tensor  # bool [B, T], True for a token in the loss
+    sample_index: Tensor  # int64 [B, T]: the sample that a token belongs to; default: its row
+    nbytes: int  # UTF-8 bytes of the target text
+    padded_tokens: int  # number of cells of the padded batch, padding included
+    real_tokens: int  # number of cells without padding, if it differs from ``ntokens``
+    update_num: int  # number of the update that the training batch belongs to
 
 
 class DialogBatch(Batch, total=False):
     """A batch of packed dialogs."""
 
-    response_mask: Tensor  # bool [1, N], True where a response token or its end is predicted
+    response_mask: Tensor  # bool [1, N], True where a response token or its EOS is predicted
     response_ntokens: int
     response_nbytes: int
 
@@ -98,15 +101,18 @@ class ParallelBatch(Batch, total=False):
     scored: Tensor  # bool [B], True for a pair whose translation is scored
 
 
-# --------------------------------------------------------- what is asked of a model
+# --------------------------------------------------------------- protocols of models
 
 
 @runtime_checkable
 class ShowsOutputWeight(Protocol):
-    """A model whose logits are ``features @ output_weight().T``: the loss projects in chunks."""
+    """A model whose logits are ``features @ output_weight().T``.
+
+    The loss can then compute the projection to the vocabulary in chunks.
+    """
 
     def output_weight(self) -> Tensor:
-        """Return the projection to the vocabulary [V, C]."""
+        """Return the weight of the projection to the vocabulary, [V, C]."""
         ...
 
 
@@ -115,26 +121,26 @@ class HasGates(Protocol):
     """A model whose attention heads have gates."""
 
     def gates(self) -> dict[str, HardConcreteGate]:
-        """Return the gates by attention: ``encoder.0``, ``decoder.3``, ``cross.1``."""
+        """Return the gates by the name of their attention, such as ``encoder.0`` or ``cross.1``."""
         ...
 
 
-# ---------------------------------------------------------- what is asked of a task
+# ---------------------------------------------------------------- protocols of tasks
 
 
 class PrefixTask(Protocol):
-    """What a prefix language model needs to know of its task when it is built."""
+    """A task for which a prefix language model can be built."""
 
     dictionary: Dictionary
 
     @property
     def needed_positions(self) -> int:
-        """How many positions the task's rows need."""
+        """The number of positions that the task's rows need."""
         ...
 
     @property
     def num_segments(self) -> int:
-        """How many segments tokens have; 0 for none."""
+        """The number of segments; 0 for a model without segment embeddings."""
         ...
 
 
@@ -143,78 +149,78 @@ class ChecksCheckpoint(Protocol):
     """A task that can refuse a checkpoint before its weights are loaded."""
 
     def check_checkpoint(self, state_dict: dict[str, Any]) -> None:
-        """Raise ``UserError`` for the task state of a checkpoint made on other data."""
+        """Raise ``UserError`` if the checkpoint's task state belongs to other data."""
         ...
 
 
 @runtime_checkable
 class ChecksResumed(Protocol):
-    """A task that can refuse to go on otherwise than training began."""
+    """A task that can refuse to resume a training with different options."""
 
     def check_resumed(self, state_dict: dict[str, Any]) -> None:
-        """Raise ``UserError`` for the task state of a training begun with other options."""
+        """Raise ``UserError`` if the checkpoint's training began with other options."""
         ...
 
 
 @runtime_checkable
 class KnowsDirection(Protocol):
-    """A translation task whose checkpoints say from which language into which they translate."""
+    """A translation task whose checkpoints contain their source and target language."""
 
     @staticmethod
     def direction_of(state_dict: dict[str, Any]) -> Sequence[str] | None:
-        """Return the source and target language of a checkpoint's task state, or None."""
+        """Return the source and target language in a checkpoint's task state, or None."""
         ...
 
 
 @runtime_checkable
 class ChoosesFastProducts(Protocol):
-    """A task that says how its models compute, so that all its architectures stay comparable."""
+    """A task that selects the library for fp32 matrix products, for all of its architectures."""
 
-    fast_fp32_products: bool  # run fp32 products through oneDNN where MKL is slow
+    fast_fp32_products: bool  # use oneDNN for fp32 matrix products where MKL is slow
 
 
 @runtime_checkable
 class WritesReplies(Protocol):
-    """A task whose model can answer its own training prefixes (sequence-level unlikelihood)."""
+    """A task whose model can reply to training prefixes (for sequence-level unlikelihood)."""
 
     def write_replies(self, model: nn.Module, sample: Batch, max_len: int) -> DialogBatch:
-        """Return a batch of the same prefixes with greedy replies of at most ``max_len``."""
+        """Return a batch of the same prefixes with greedy replies of at most ``max_len`` tokens."""
         ...
 
 
 @runtime_checkable
 class AnswersDialogs(Protocol):
-    """A task that can turn a dialog's turns into what the encoder reads."""
+    """A task that can convert the turns of a dialog into input of the encoder."""
 
     def reply_input(self, turns: list[str], device: Any) -> tuple[PrefixInput, int, Sequence[int]]:
-        """Return the prefix [1, S], the end mark, and the tokens that no reply holds."""
+        """Return the prefix [1, S], the EOS token, and the tokens that replies must not contain."""
         ...
 
 
 @runtime_checkable
 class HasPlainText(Protocol):
-    """A task that can turn tokens back into text as people write it."""
+    """A task that can convert tokens into detokenised text."""
 
     def plain_text(self, tokens: Tensor, unknown: str = "<unk>", source: bool = False) -> str:
         """Return the text of ``tokens``, detokenised."""
         ...
 
 
-# ----------------------------------------- what is asked of criterions and schedules
+# ---------------------------------------------- protocols of criterions and schedules
 
 
 @runtime_checkable
 class FollowsUpdates(Protocol):
-    """A criterion that acts when an update has ended, before anything is saved or validated."""
+    """A criterion with a step at the end of each update, before validation and saving."""
 
     def end_update(self, model: nn.Module, num_updates: int) -> None:
-        """Act after the optimizer's step; ``num_updates`` counts the updates done."""
+        """Run after the optimizer's step; ``num_updates`` is the number of finished updates."""
         ...
 
 
 @runtime_checkable
 class StepsOnValidation(Protocol):
-    """A learning-rate schedule that follows every validation, not only those of epochs' ends."""
+    """A learning-rate schedule that is updated by every validation, not only once per epoch."""
 
     def step_validation(self, value: float) -> None:
         """Update the schedule from a validation result."""

@@ -1,10 +1,9 @@
-"""fairseq's command lines, read in one place.
+"""Process the command lines of fairseq's commands.
 
-:func:`install` puts :func:`_reading` around fairseq's option parser, and everything that this
-plug-in does with a command line happens there, in order: mistakes become one line, what is left
-out is taken from the checkpoint, faults of the parser are cured, and options that contradict each
-other or the machine are refused. It also chooses the arithmetic of a command when its task is set
-up.
+:func:`install` wraps fairseq's option parser. The wrapper does the following, in this order: it
+reports mistakes in one line, takes missing options from the checkpoint, works around faults of the
+parser, and refuses options that contradict each other or that the machine does not support.
+:func:`install` also wraps fairseq's ``setup_task``, to choose the library for fp32 matrix products.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _installed = False
 
 
 def install() -> None:
-    """Let every fairseq command read its command line as this module says, once per process."""
+    """Install this module's changes in fairseq; a second call does nothing."""
     global _installed
     if _installed:
         return
@@ -44,7 +43,7 @@ def install() -> None:
 
 
 def _reading(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return fairseq's ``parse_args_and_arch`` with all that this module adds to it."""
+    """Wrap fairseq's ``parse_args_and_arch`` with the steps that the module's docstring lists."""
 
     @functools.wraps(original)
     def parse_args_and_arch(
@@ -64,13 +63,18 @@ def _reading(original: Callable[..., Any]) -> Callable[..., Any]:
     return parse_args_and_arch
 
 
-# ------------------------------------------------------------------ words that are missing
+# ------------------------------------------------------------------ before parsing
 
 
 def short_usage_error(parser: ArgumentParser, message: str) -> NoReturn:
-    """End a command with one line, where argparse writes two hundred before it.
+    """Report a usage error in one line, without the usage text, and exit with status 2.
 
-    A long list of choices is replaced by those that resemble what was given.
+    fairseq's usage text has about two hundred lines. A long list of valid choices is reduced to
+    those that resemble the given value.
+
+    Args:
+        parser: parser of a fairseq command.
+        message: argparse's error message.
     """
     known, start = [], re.search(r" \(choose from (.*)\)", message, re.DOTALL)
     wrong = re.search(r"(?:invalid choice: '?|unrecognized arguments: )([^' ]+)", message)
@@ -81,15 +85,15 @@ def short_usage_error(parser: ArgumentParser, message: str) -> NoReturn:
         known = list(parser._option_string_actions)
     near = difflib.get_close_matches(wrong[1], known) if wrong else []
     remedy = f"did you mean {' or '.join(near)}? " if near else ""
-    parser.exit(2, f"error: {message} ({remedy}--help lists what there is)\n")
+    parser.exit(2, f"error: {message} ({remedy}--help lists all options)\n")
 
 
 def check_words(parser: ArgumentParser, words: list[str]) -> None:
-    """Refuse a command line on which an architecture or a checkpoint is missing.
+    """Refuse a command line that lacks a required architecture or checkpoint.
 
     Args:
-        parser: of a fairseq command.
-        words: its command line.
+        parser: parser of a fairseq command.
+        words: words of the command line.
 
     Raises:
         UserError: ``--arch`` or ``--path`` is missing.
@@ -108,17 +112,20 @@ def check_words(parser: ArgumentParser, words: list[str]) -> None:
 
 
 def words_of_checkpoint(words: list[str]) -> list[str]:
-    """Return what a command line leaves to the checkpoint: ``--task``, ``-s`` and ``-t``.
+    """Return the missing options ``--task``, ``-s`` and ``-t``, taken from the checkpoint.
 
-    Without ``--task`` fairseq's commands assume translation, or fail. The checkpoint knows its
-    task, and the task state of one that is :class:`~fairtale.interfaces.KnowsDirection` says
-    which languages it translates.
+    Without ``--task`` fairseq's commands assume translation, or fail. The checkpoint contains the
+    name of its task. If that task is :class:`~fairtale.interfaces.KnowsDirection`, the task state
+    in the checkpoint also contains the languages.
 
     Args:
-        words: the command line.
+        words: words of the command line.
+
+    Returns:
+        Words to append to the command line.
 
     Raises:
-        UserError: ``--path`` names no file, or one that is no checkpoint.
+        UserError: ``--path`` names a file that is missing or is not a checkpoint.
     """
     finder = ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--path")
@@ -130,7 +137,7 @@ def words_of_checkpoint(words: list[str]) -> list[str]:
     if path is None or "--arch" in words or "://" in path or "--checkpoint-shard-count" in words:
         return []
     if name is not None and not isinstance(_task_class(name), KnowsDirection):
-        return []  # nothing that the checkpoint could add
+        return []  # the checkpoint has no option to add
     path = path.split(os.pathsep)[0]
     if not os.path.isfile(path):
         raise UserError(f"--path {path}: no such file; name the checkpoint of a trained model")
@@ -155,29 +162,31 @@ def _task_of_checkpoint(state: dict[str, Any]) -> str | None:
 
 
 def _task_class(name: str | None) -> Any:
-    """Return the registered task of that name, or None."""
+    """Return the class of the task registered under ``name``, or None."""
     from fairseq.tasks import TASK_REGISTRY
 
     return TASK_REGISTRY.get(name)
 
 
-# ------------------------------------------------------------------------ what was parsed
+# ------------------------------------------------------------------------ after parsing
 
 
 def check_options(args: Namespace, cuda: bool) -> None:
-    """Refuse options that fairseq would fail on later, or would take for something else.
+    """Refuse options that fairseq would ignore, or that would make it fail later.
 
     Args:
-        args: the parsed options of a fairseq command; some lack most of them.
-        cuda: whether there is a GPU.
+        args: parsed options of a fairseq command; not every command has every option.
+        cuda: whether a GPU is available.
 
     Raises:
-        UserError: names the option and the remedy.
+        UserError: an option is refused; the message contains the option and the remedy.
     """
     restore = getattr(args, "restore_file", None)
     if restore not in (None, "checkpoint_last.pt") and "://" not in restore:
         if not os.path.exists(restore) and not getattr(args, "checkpoint_suffix", ""):
-            raise UserError(f"--restore-file {restore}: no such file, it would train from scratch")
+            raise UserError(
+                f"--restore-file {restore}: no such file; fairseq would train from scratch"
+            )
     if getattr(args, "write_checkpoints_asynchronously", False) and not find_spec("iopath"):
         raise UserError(
             "--write-checkpoints-asynchronously needs the package iopath: pip install iopath, or "
@@ -190,10 +199,10 @@ def check_options(args: Namespace, cuda: bool) -> None:
 
 
 def _choosing_arithmetic(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return fairseq's ``setup_task`` with a call of :func:`choose_arithmetic` behind it.
+    """Wrap fairseq's ``setup_task`` so that it calls :func:`choose_arithmetic` at its end.
 
-    Every command sets up its task before it builds a model: those with a command line of fairseq's,
-    ``fairseq-hydra-train``, and verbs that load a checkpoint.
+    Every program sets up its task before it builds a model. This holds for fairseq's commands, for
+    ``fairseq-hydra-train``, and for verbs of ``fairtale`` that load a checkpoint.
     """
 
     @functools.wraps(original)
@@ -206,12 +215,13 @@ def _choosing_arithmetic(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def choose_arithmetic(task: object) -> None:
-    """Run all fp32 products of this process through the faster library, if the task asks for it.
+    """Select the faster library for the fp32 products of this process if the task requests it.
 
-    For the setting itself see :mod:`fairtale.modules.fast_gemm`.
+    See :mod:`fairtale.modules.fast_gemm` for the setting itself.
 
     Args:
-        task: a registered task, or its class; tasks that say nothing leave torch as it is.
+        task: a registered task, or its class. A task that is not
+            :class:`~fairtale.interfaces.ChoosesFastProducts` leaves torch unchanged.
     """
     if isinstance(task, ChoosesFastProducts) and task.fast_fp32_products:
         choose_fast_fp32_products()

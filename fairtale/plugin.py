@@ -7,7 +7,7 @@ from .errors import UserError
 
 
 def user_dir() -> Path:
-    """Return the folder that ``--user-dir`` names; it lies beside this package.
+    """Return the folder to pass to ``--user-dir``; it lies beside this package.
 
     Raises:
         UserError: the folder is missing, so the installation is incomplete.
@@ -15,8 +15,8 @@ def user_dir() -> Path:
     folder = Path(__file__).resolve().parent.parent / "user_dir"
     if not (folder / "__init__.py").is_file():
         raise UserError(
-            f"{folder} is missing, so fairtale is not installed completely; "
-            "reinstall it, or use a whole checkout"
+            f"{folder} is missing, so the installation of fairtale is incomplete; "
+            "reinstall it, or use a complete checkout"
         )
     return folder
 

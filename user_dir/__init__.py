@@ -1,14 +1,14 @@
-"""The plug-in: importing this package registers what ``--user-dir user_dir`` adds to fairseq."""
+"""Register the tasks, models, criterions and schedules of ``--user-dir user_dir`` on import."""
 
 # isort: off
 from fairtale import compat, options
 
-# Nothing of fairseq may be used before its faults are cured.
+# The work-arounds for faults of fairseq must be installed before fairseq is used.
 compat.install()
 options.install()
 
-# fairseq imports tasks/ and models/ by itself, but not when the package was imported
-# before (a test, a notebook), and never the other registries: so all are named here.
+# fairseq itself imports tasks/ and models/ only, and not if the package has already been imported
+# (in a test or a notebook), so all modules are imported here.
 from .criterions import l0_gated, label_smoothed_kl, unlikelihood  # noqa: E402
 from .models import gpt, transformer_hcg, unilm_seq2seq  # noqa: E402
 from .optim.lr_scheduler import reduce_lr_on_validation  # noqa: E402

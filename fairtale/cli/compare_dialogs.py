@@ -9,12 +9,10 @@ score-dialog` for the first reply to each dialog: BLEU, chrF, distinct-1/2, leng
 import argparse
 
 from ..data.corpus.text_lines import read_text_lines
+from ..data.dialog.reply_metrics import HEADS, DialogScorer, read_candidates
 from ..data.training_log import last_validation
 from ..errors import UserError
-from .score_dialog import DialogScorer, Scores, read_candidates
 from .tables import table
-
-_HEADS = ("BLEU", "chrF", "distinct-1", "distinct-2", "length", "F1")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     """Run the verb."""
     references = [line.split("\t")[-1] for line in read_text_lines(args.references)]
     scorer = DialogScorer("13a")
-    rows = []
+    rows, num_empty = [], []
     for name, path, log in args.model:
         candidates = read_candidates(path, None)
         if len(candidates) != len(references):
@@ -47,9 +45,9 @@ def run(args: argparse.Namespace) -> None:
             )
         replies = [group[0] for group in candidates]
         bits = "-" if log == "-" else f"{last_validation(log, args.subset)['nll_loss']:g}"
-        scores: Scores = scorer.score(replies, references)
+        scores = scorer.score(replies, references)
+        num_empty.append(f"{name} {sum(not reply.strip() for reply in replies)}")
         rows.append((name, bits, *(f"{value:.2f}" for value in scores)))
-    print(table(("model", "bits/token", *_HEADS), rows, as_markdown=True))
-    num_empty = sum(not reply.strip() for reply in replies)
-    print(f"{len(references)} dialogs, {num_empty} empty replies")
+    print(table(("model", "bits/token", *HEADS), rows, as_markdown=True))
+    print(f"{len(references)} dialogs, empty replies: {', '.join(num_empty)}")
     print(scorer.signature(len(candidates[0])))

@@ -1,11 +1,12 @@
-"""The one place for work-arounds of fairseq, NumPy and torch.
+"""Work around faults of fairseq, NumPy and torch.
 
-Each cure says which fault it answers and what makes it needless. Importing this package changes
-nothing; :func:`install` applies every cure, and ``user_dir`` calls it before it registers
-anything. With ``--user-dir`` that is before fairseq parses its options. The cures of command
-lines amend what the option parser has read, so :mod:`fairtale.options` applies those. Every cure
-is a small override of one function; nothing on disk is changed. The faults are those of
-fairseq-fixed 0.12.3.1 (upstream's last main branch).
+The docstring of each work-around (a function ``cure_...``) describes the fault and when the
+work-around can be removed. Importing this package changes nothing; :func:`install` applies the
+work-arounds, and ``user_dir`` calls it before it registers anything. With ``--user-dir`` this
+happens before fairseq parses its options. The work-arounds for command lines change parsed
+options, so :mod:`fairtale.options` applies them. Each work-around replaces one function in memory;
+no installed file is changed. The faults are those of fairseq-fixed 0.12.3.1 (the last main branch
+of fairseq).
 """
 
 from ..errors import install_error_hook
@@ -17,12 +18,12 @@ _installed = False
 
 
 def install() -> None:
-    """Apply every cure, once per process."""
+    """Apply all work-arounds; a second call does nothing."""
     global _installed
     if _installed:
         return
     _installed = True
-    # fairseq takes seconds to import, so it is loaded here and not with this package
+    # these modules import fairseq, which takes seconds, so they are not imported with the package
     from . import (
         batches,
         checkpoint_checks,

@@ -1,4 +1,4 @@
-"""Cure of the samples that fairseq drops when it makes batches."""
+"""Work around the samples that fairseq drops when it makes batches."""
 
 import functools
 from typing import Any
@@ -10,9 +10,9 @@ from fairseq.data import data_utils
 def cure_lost_batches() -> None:
     """Keep the last batch of a split, whatever its size.
 
-    ``data_utils.batch_by_size`` ends with ``b = b[:-1]`` where the size is no multiple of 8: of
-    100 sentences 96 are trained, validated or generated, without a word. The other batches are
-    the original ones. Needless once fairseq drops those two lines.
+    ``data_utils.batch_by_size`` ends with ``b = b[:-1]`` if the size is not a multiple of 8. Of 100
+    sentences, only 96 are then used in training, validation or generation, without a warning. The
+    other batches stay as they are. Remove this work-around once fairseq drops those two lines.
     """
     original = data_utils.batch_by_size
 

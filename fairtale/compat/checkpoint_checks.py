@@ -1,4 +1,4 @@
-"""Cures of loading a checkpoint that does not fit the model or the data, without a word."""
+"""Refuse checkpoints that do not match the model or the data, which fairseq loads silently."""
 
 import functools
 import os
@@ -13,10 +13,10 @@ from .checkpoint_loading import read_checkpoint
 
 
 def cure_lost_gates() -> None:
-    """Refuse to load a gated model's checkpoint as a model without gates.
+    """Refuse to load the checkpoint of a gated model into a model without gates.
 
-    Loaded strictly, it ends in a list of unexpected keys; otherwise closed heads would open.
-    Needless once every model names keys that it does not know in one line.
+    Strict loading fails with a long list of unexpected keys, and other loading silently opens the
+    closed heads. Remove this work-around once every model reports unexpected keys in one line.
     """
     original = BaseFairseqModel.upgrade_state_dict
 
@@ -26,7 +26,7 @@ def cure_lost_gates() -> None:
         if gated and not isinstance(self, HasGates):
             raise UserError(
                 f"the checkpoint has gates and {type(self).__name__} has none, so closed heads "
-                "would open: use --arch transformer_hcg, or remove the heads by fairtale prune"
+                "would open: use --arch transformer_hcg, or remove the heads with fairtale prune"
             )
         original(self, state_dict)
 
@@ -34,12 +34,13 @@ def cure_lost_gates() -> None:
 
 
 def cure_foreign_dictionaries() -> None:
-    """Ask the task before training goes on from a checkpoint.
+    """Let the task check a checkpoint before training loads it.
 
-    fairseq loads the weights of another dictionary if that has the same size. A task that is
-    :class:`~fairtale.interfaces.ChecksCheckpoint` sees the checkpoint's task state before; where
-    training goes on with the old optimizer, one that is
-    :class:`~fairtale.interfaces.ChecksResumed` sees it too. Needless once fairseq asks its tasks.
+    fairseq loads weights that were trained with another dictionary if it has the same size. A task
+    that is :class:`~fairtale.interfaces.ChecksCheckpoint` checks the task state of the checkpoint
+    first. If training also resumes the optimizer, a task that is
+    :class:`~fairtale.interfaces.ChecksResumed` checks it as well. Remove this work-around once
+    fairseq lets tasks check checkpoints.
     """
     original = checkpoint_utils.load_checkpoint
 

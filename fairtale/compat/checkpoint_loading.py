@@ -1,4 +1,4 @@
-"""Cures of loading checkpoints: weights and plain settings only, errors in one line."""
+"""Load checkpoints that hold only weights and plain settings, and report errors in one line."""
 
 import argparse
 import errno
@@ -21,10 +21,10 @@ from ..errors import UserError
 
 
 def _declare_harmless_types() -> None:
-    """Declare safe what fairseq's checkpoints hold besides weights: options, NumPy's numbers.
+    """Declare the harmless types in fairseq's checkpoints (options, NumPy numbers) safe for torch.
 
-    A second call does nothing. torch's ``safe_globals`` would take the declaration back at its
-    end, also where :func:`cure_checkpoint_loading` has made it for good.
+    A second call does nothing. torch's context manager ``safe_globals`` is not used, because at its
+    end it would also remove the types that :func:`cure_checkpoint_loading` has added.
     """
     dtypes = [type(np.dtype(code)) for code in "?bBhHiIlLqQefd"]
     builders = [multiarray.scalar, multiarray._reconstruct]
@@ -34,11 +34,11 @@ def _declare_harmless_types() -> None:
 
 
 def cure_checkpoint_loading() -> None:
-    """Let torch >= 2.6, which loads weights only, read what fairseq's checkpoints hold.
+    """Let torch >= 2.6, which loads only weights by default, load fairseq's checkpoints.
 
-    Exactly the harmless types are declared safe. The protection itself stays on, also against
-    ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD``. Needless once fairseq's checkpoints hold plain weights
-    and settings.
+    Only the harmless types are declared safe. The protection stays on, even if
+    ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD`` is set. Remove this work-around once fairseq's checkpoints
+    hold nothing but weights and built-in types.
     """
     from fairseq import checkpoint_utils
 
@@ -56,10 +56,13 @@ def cure_checkpoint_loading() -> None:
 
 @contextmanager
 def explained_checkpoint_errors(path: str) -> Iterator[None]:
-    """Turn the many errors by which torch says that a file is no checkpoint into one line.
+    """Turn torch's various errors for an invalid checkpoint into a one-line error.
+
+    Args:
+        path: the checkpoint that is loaded inside the ``with`` block.
 
     Raises:
-        UserError: the file is damaged, cut short, or holds something else.
+        UserError: the file is damaged, cut short, or not a checkpoint.
     """
     try:
         yield
@@ -80,14 +83,14 @@ def _reason(error: Exception, path: str) -> str | None:
         found = re.search(r"GLOBAL (\S+)|Unsupported operand \d+", str(error))
         what = "unreadable" if found is None else found[1] or found[0]
         return (
-            "refused, for it is damaged or holds objects besides plain weights and settings, "
-            f"which could run code ({what})"
+            "refused, because it is damaged or holds objects other than weights and plain "
+            f"settings, which could run code ({what})"
         )
     cut_short = ended or (isinstance(error, RuntimeError) and "zip" in str(error))
     if cut_short or (isinstance(error, OSError) and error.errno == errno.EINVAL):
         return f"cut short or not a checkpoint ({os.path.getsize(path)} bytes); use an older one"
     if isinstance(error, KeyError):
-        return f"no fairseq model ({error} is missing)"
+        return f"not a fairseq model ({error} is missing)"
     return None
 
 
@@ -100,29 +103,29 @@ def _file_of_innermost_frame(trace: TracebackType | None) -> str:
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
-    """Return the raw content of a checkpoint, weights mapped and not copied.
+    """Return the content of a checkpoint, with weights mapped from the file instead of copied.
 
-    Works without :func:`fairtale.compat.install`, and without fairseq.
+    This function needs neither :func:`fairtale.compat.install` nor fairseq.
 
     Raises:
-        UserError: the file is no checkpoint, or holds more than weights and settings.
+        UserError: the file is not a checkpoint, or holds more than weights and plain settings.
     """
     _declare_harmless_types()
     with explained_checkpoint_errors(path):
-        mapped = zipfile.is_zipfile(path)  # what torch < 1.6 has written is no such file
+        mapped = zipfile.is_zipfile(path)  # checkpoints of torch < 1.6 are not, and not mappable
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     if not isinstance(state, dict) or not {"cfg", "args"} & state.keys():
-        raise UserError(f"checkpoint {path}: holds something else than a fairseq model")
+        raise UserError(f"checkpoint {path}: not a fairseq model")
     return state
 
 
 def cure_checkpoint_broadcast() -> None:
-    """Let several workers go on from a checkpoint that the first of them has read.
+    """Let several workers load a checkpoint that the first worker broadcasts.
 
-    The first worker sends the checkpoint to the others, and on torch >= 2.6 they refuse the
-    options in it. What arrives there is no file but a message of a worker of the same training,
-    which has read the file under the rules above; torch's own ``broadcast_object_list`` trusts
-    such messages too. Needless once fairseq says ``weights_only=False`` in that place.
+    With torch >= 2.6 the other workers refuse the options in the broadcast checkpoint. The message
+    comes from a worker of the same training, which has read the file under the rules above, so it
+    is loaded without restrictions; torch's own ``broadcast_object_list`` trusts such messages too.
+    Remove this work-around once fairseq passes ``weights_only=False`` there.
     """
     from fairseq.distributed import utils as distributed_utils
 

@@ -1,4 +1,4 @@
-"""Cures of writing checkpoints: whole files only, and none for a mistake in an option."""
+"""Save checkpoints atomically, and save no ``crash.pt`` for a mistake in an option."""
 
 import functools
 import glob
@@ -17,11 +17,11 @@ logger = logging.getLogger(__name__)
 
 
 def cure_checkpoint_copies() -> None:
-    """Rename copies of a checkpoint into place, and clear what a killed training has left.
+    """Copy checkpoints atomically, and remove temporary files that a killed training has left.
 
-    fairseq renames the first file of a save into place, but writes its copies in place: a kill
-    would leave half a file named ``checkpoint_last.pt``. Needless once ``PathManager`` renames
-    copies as well.
+    fairseq writes the first file of a save under a temporary name and renames it, but writes the
+    copies of it in place: a killed training could leave half a ``checkpoint_last.pt``. Remove this
+    work-around once ``PathManager`` renames copies as well.
     """
 
     def copy(src_path: str, dst_path: str, overwrite: bool = False) -> Any:
@@ -39,17 +39,17 @@ def cure_checkpoint_copies() -> None:
     def verify_checkpoint_directory(save_dir: str) -> None:
         original(save_dir)
         for stale in glob.glob(os.path.join(glob.escape(save_dir), "*.pt.tmp")):
-            logger.warning("removing %s, left by a training that was killed", stale)
+            logger.warning("removing %s, which a killed training has left", stale)
             os.remove(stale)
 
     checkpoint_utils.verify_checkpoint_directory = verify_checkpoint_directory
 
 
 def cure_crash_files() -> None:
-    """Write no ``crash.pt``, which is a whole checkpoint, for a mistake that a person can mend.
+    """Save no ``crash.pt``, which is a complete checkpoint, for a :class:`UserError`.
 
-    fairseq writes one for every error of an update, also for options that only the first update
-    can find wrong. Needless once fairseq distinguishes them.
+    fairseq saves one for every error in an update, even for mistakes in options that only the first
+    update can detect. Remove this work-around once fairseq distinguishes such errors.
     """
     original = Trainer.save_checkpoint
 

@@ -1,4 +1,4 @@
-"""Cures of threads and processes that read data and outlive their use."""
+"""Stop the threads and processes that load data in time."""
 
 import atexit
 import os
@@ -12,10 +12,11 @@ from torch.utils.data import dataloader
 
 
 def cure_buffer_thread() -> None:
-    """Stop the threads that read batches ahead before Python ends.
+    """Stop the threads that prefetch batches before the interpreter exits.
 
-    fairseq's are daemon threads. One that is inside C++ code when the interpreter goes away ends
-    a finished training with status 134. Needless once ``BackgroundConsumer`` can be stopped.
+    fairseq uses daemon threads. If one of them is inside C++ code when the interpreter exits, a
+    finished training ends with status 134. Remove this work-around once ``BackgroundConsumer`` can
+    be stopped.
     """
     consumers: weakref.WeakSet[Any] = weakref.WeakSet()
     closing = threading.Event()
@@ -52,12 +53,13 @@ def cure_buffer_thread() -> None:
 
 
 def cure_data_workers() -> None:
-    """Let the processes that read data leave by themselves, at once.
+    """Let data-loading processes exit by themselves as soon as their iterator is deleted.
 
-    fairseq's iterators end in reference cycles. The garbage collector closes the queue to a
-    worker before torch can dismiss the worker through it, so torch waits five seconds and kills
-    it; and a worker forked meanwhile inherits the garbage ("can only test a child process").
-    Needless once fairseq's iterators form no cycles.
+    fairseq's iterators are parts of reference cycles. The garbage collector may close the queue to
+    a worker before torch has sent the request to exit through it; torch then waits five seconds and
+    kills the worker. A worker that is forked before the collection inherits the cycle, and fails
+    with "can only test a child process" when it deletes it. Remove this work-around once fairseq's
+    iterators form no cycles.
     """
     cls: Any = dataloader._MultiProcessingDataLoaderIter
     start, dismiss = cls.__init__, cls._shutdown_workers
@@ -65,7 +67,7 @@ def cure_data_workers() -> None:
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         self._owner = os.getpid()
         start(self, *args, **kwargs)
-        # a reference from outside the cycle keeps the queues open longer than their iterator
+        # a reference from outside the cycle keeps the queues open until the iterator is deleted
         queues = (self._index_queues, self._worker_result_queue)
         weakref.finalize(self, lambda _: None, queues).atexit = False
 

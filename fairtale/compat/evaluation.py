@@ -1,4 +1,4 @@
-"""Cure of evaluations that score nothing and report a perfect result."""
+"""Refuse evaluations that score no sample, for which fairseq reports a perfect result."""
 
 import functools
 from typing import Any
@@ -9,10 +9,10 @@ from ..errors import UserError
 
 
 def cure_empty_evaluation() -> None:
-    """Refuse to evaluate a split of which no sample is left.
+    """Refuse to evaluate a split if no sample is left to score.
 
-    ``fairseq-eval-lm`` skips blocks that are longer than the model's positions and prints
-    "Perplexity: 1.00" where none remains. Needless once it fails there.
+    ``fairseq-eval-lm`` skips blocks that are longer than the model's positions, and prints
+    "Perplexity: 1.00" if no block remains. Remove this work-around once the command fails then.
     """
     original = LanguageModelingTask.eval_lm_dataloader
 
@@ -24,14 +24,14 @@ def cure_empty_evaluation() -> None:
 
 
 def refuse_empty_evaluation(batches: Any, num_samples: int) -> Any:
-    """Return ``batches`` unless there are none.
+    """Return ``batches``, or raise an error if there are none.
 
     Args:
-        batches: fairseq's iterator, which has a length.
-        num_samples: how many samples the split holds.
+        batches: fairseq's iterator of batches, which has a length.
+        num_samples: number of samples in the split.
 
     Raises:
-        UserError: no sample is left to be scored.
+        UserError: no sample is left to score.
     """
     if len(batches) == 0:
         raise UserError(

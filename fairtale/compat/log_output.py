@@ -1,4 +1,4 @@
-"""Cures of log lines and warnings that fairseq's users did not ask for."""
+"""Remove log lines and warnings that are of no use to users of fairseq."""
 
 import logging
 import os
@@ -7,14 +7,14 @@ import warnings
 
 
 def cure_import_logging() -> None:
-    """Log at INFO to stdout where importing fairseq has turned on DEBUG to stderr.
+    """Restore logging at INFO to stdout, because importing fairseq sets DEBUG and stderr.
 
     ``wav2vec2_classification.py`` calls ``basicConfig(level=DEBUG)`` when it is imported, before
     most commands set up their own logging. basicConfig does nothing once a handler exists, so
-    apply the level that ``LOGLEVEL`` requests here. Needless once that call is gone.
+    apply the level that ``LOGLEVEL`` requests here. Remove this work-around once that call is gone.
 
-    fairseq's tasks also log four lines for each prompt of ``fairseq-interactive``; they show at
-    ``LOGLEVEL=DEBUG`` only.
+    fairseq's tasks also log four lines for each prompt of ``fairseq-interactive``; these lines are
+    shown only with ``LOGLEVEL=DEBUG``.
     """
     if os.environ.get("LOGLEVEL", "").upper() != "DEBUG":
         logging.getLogger("fairseq.tasks.fairseq_task").setLevel(logging.WARNING)
@@ -23,7 +23,7 @@ def cure_import_logging() -> None:
     if root.level != logging.DEBUG or not isinstance(handler, logging.StreamHandler):
         return
     if handler.stream is not sys.stderr:
-        return  # logging was set up on purpose
+        return  # the program has set up logging itself
     root.setLevel(os.environ.get("LOGLEVEL", "INFO").upper())
     form = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
     handler.setFormatter(logging.Formatter(form, "%Y-%m-%d %H:%M:%S"))
@@ -31,9 +31,9 @@ def cure_import_logging() -> None:
 
 
 def cure_known_warnings() -> None:
-    """Hide warnings about fairseq's own code, which its users can do nothing about.
+    """Hide warnings about fairseq's own code, which its users cannot fix.
 
-    Each is needless once fairseq follows its libraries' newer interfaces.
+    Remove each filter once fairseq uses the newer interface of the library in question.
     """
     for text in (
         r"[\s\S]*version_base parameter is not specified",

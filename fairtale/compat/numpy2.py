@@ -1,4 +1,4 @@
-"""Cure of names that NumPy 2 has dropped and fairseq still uses."""
+"""Work around names that NumPy 2 has removed and fairseq still uses."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -8,10 +8,10 @@ from fairseq.data import data_utils
 
 
 def cure_numpy_names() -> None:
-    """Give back ``np.compat.long``, and compute buckets without ``interpolation=``.
+    """Restore ``np.compat.long``, and compute buckets without ``interpolation=``.
 
-    NumPy 2 has neither, so ``--sample-break-mode eos`` and ``--num-batch-buckets`` fail. Needless
-    once fairseq says ``np.int64`` and ``method=``.
+    NumPy 2 has neither, so ``--sample-break-mode eos`` and ``--num-batch-buckets`` fail. Remove
+    this work-around once fairseq uses ``np.int64`` and ``method=``.
     """
     if not hasattr(np, "compat"):
         setattr(np, "compat", SimpleNamespace(long=int))  # noqa: B010  (a name mypy does not know)

@@ -1,14 +1,14 @@
-"""Cure of torchaudio, whose newest wheel does not load beside a CPU build of torch."""
+"""Work around torchaudio, whose newest wheel does not load with a CPU build of torch."""
 
 import sys
 
 
 def hide_torchaudio() -> None:
-    """Let ``import torchaudio`` fail as if it were not installed, unless it is loaded already.
+    """Let ``import torchaudio`` fail as if it were not installed, unless it is already loaded.
 
-    fairseq-fixed requires torchaudio, and transformers imports it with every model if it is
-    installed, also for models of text, which need none of it. Needless once transformers tolerates
-    a torchaudio that does not load.
+    fairseq-fixed requires torchaudio, and transformers imports an installed torchaudio with every
+    model, even with text models, which do not need it. Remove this work-around once transformers
+    tolerates a torchaudio that does not load.
     """
-    # None is how Python marks a module that is not to be found
+    # an import of a module whose entry is None raises ModuleNotFoundError
     sys.modules.setdefault("torchaudio", None)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Cure of ``torchrun fairseq-train``, which trains independent copies into one folder."""
+"""Work around ``torchrun fairseq-train``, which trains independent copies into one folder."""
 
 import os
 from argparse import Namespace
@@ -9,17 +9,17 @@ _VARIABLES = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 def join_torchrun(args: Namespace, words: list[str]) -> None:
-    """Let a training that torchrun has launched join the other processes.
+    """Let a process that torchrun has launched join the process group of the training.
 
-    fairseq reads the world size from the environment only if several GPUs are visible to each
-    process, and divides by zero without any. Needless once ``infer_init_method`` looks at the
+    fairseq reads the world size from the environment only if each process sees several GPUs, and
+    divides by zero if there is no GPU. Remove this work-around once ``infer_init_method`` reads the
     environment first.
 
     Args:
-        args: parsed options, which are amended; those of a command that trains nothing, or that
-            say themselves how to meet, stay as they are.
-        words: the command line. Backends named there stay; on a CPU the others become ones that
-            work without device numbers.
+        args: parsed options, which are changed in place. They are left unchanged if the command
+            does not train, or if ``--distributed-init-method`` is given.
+        words: words of the command line. Backends given there are kept; on a CPU the others are
+            replaced by backends that need no device number.
     """
     if any(name not in os.environ for name in _VARIABLES):
         return
@@ -37,5 +37,5 @@ def join_torchrun(args: Namespace, words: list[str]) -> None:
     if not torch.cuda.is_available() or getattr(args, "cpu", False):
         if "--distributed-backend" not in words:
             args.distributed_backend = "gloo"
-        if "--ddp-backend" not in words:  # pytorch_ddp is given device ids, which a CPU lacks
+        if "--ddp-backend" not in words:  # fairseq passes device ids to pytorch_ddp; CPUs have none
             args.ddp_backend = "legacy_ddp"

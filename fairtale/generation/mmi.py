@@ -1,4 +1,4 @@
-"""Re-ranking of replies by how well they predict the query."""
+"""Re-rank replies by the probability of the query given the reply."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,26 +13,27 @@ from torch import Tensor
 from ..errors import UserError
 from ..modules.chunked_loss import chunk_rows
 
-MAX_TOKENS = 8192  # in a batch of pairs, each counted as long as the longest
-LOGITS_MIB = 64  # of fp32 logits at a time; their log-probabilities take as much again
-MIN_ROWS = 64  # projected at a time, even if their logits are larger than that
+MAX_TOKENS = 8192  # most tokens in a batch of pairs, padding included
+LOGITS_MIB = 64  # most MiB of fp32 logits at a time; the log-probabilities need the same again
+MIN_ROWS = 64  # least rows that are projected at a time, even if their logits exceed LOGITS_MIB
 
 
 class MMIReranker:
     """Re-rank n-best replies by (1 - W) log P(reply | context) + W log P(query | reply).
 
-    Source: Li et al. 2016, "A Diversity-Promoting Objective Function", MMI-bidi. Both parts
-    are as the generator scores: mean per token with the same length penalty, or sums with
-    ``--unnormalized``, so W = 0 keeps the generator's order.
+    Source: Li et al. 2016, "A Diversity-Promoting Objective Function", MMI-bidi. Both terms are
+    normalised like the generator's scores: means per token with the same length penalty, or sums
+    with ``--unnormalized``. W = 0 therefore keeps the generator's order.
 
     Args:
         path: checkpoint trained with ``--reverse``.
         weight: W, 0 to 1.
-        data: data folder, whose dictionary the reverse model must share.
+        data: data folder; the reverse model must have been trained with its dictionary.
         len_penalty: exponent of the length; None for sums.
 
     Raises:
-        UserError: not a reverse model, another dictionary, or W outside [0, 1].
+        UserError: the checkpoint is not a reverse model or has another dictionary, or W is outside
+            [0, 1].
     """
 
     def __init__(self, path: str, weight: float, data: str, len_penalty: float | None) -> None:
@@ -52,14 +53,14 @@ class MMIReranker:
 
     @torch.no_grad()
     def score(self, queries: Sequence[Tensor], replies: Sequence[Tensor]) -> Tensor:
-        """Return log P(query | reply) of pairs, fp32 [n].
+        """Return log P(query | reply) of n pairs, fp32 [n].
 
-        A query that the reverse model would cut is scored as it is cut: its first
-        ``max_target_positions`` tokens, and their mean is over those.
+        If a query is longer than the ``max_target_positions`` of the reverse model, only its first
+        ``max_target_positions`` tokens are scored and counted.
 
         Args:
-            queries: int64 tensors without end marks.
-            replies: one to each query, likewise.
+            queries: int64 tensors without EOS tokens.
+            replies: int64 tensors without EOS tokens, one for each query.
         """
         sep = self.task.sep
         prefixes = [torch.cat([reply, reply.new_tensor([sep])]) for reply in replies]
@@ -74,7 +75,7 @@ class MMIReranker:
         return totals if self.len_penalty is None else totals / lengths**self.len_penalty
 
     def _sums(self, batch: Any) -> Tensor:
-        """Return the sum of log P over the response of each pair, and its tokens, fp32 [2, n]."""
+        """Return the sum of log P over each pair's response, and its token count, fp32 [2, n]."""
         device = next(self.model.parameters()).device
         batch = utils.move_to_cuda(batch) if device.type == "cuda" else batch
         batch = self.task.response_view(batch)
@@ -97,11 +98,15 @@ class MMIReranker:
     def rerank(
         self, queries: Sequence[Tensor], hypos: Sequence[Sequence[dict[str, Any]]]
     ) -> list[list[dict[str, Any]]]:
-        """Sort each sentence's hypotheses; each gains ``forward_score`` and ``reverse_score``.
+        """Sort the hypotheses of each sentence by the combined score.
 
         Args:
             queries: int64 tensors, one for each sentence.
-            hypos: fairseq's lists of hypotheses, one for each sentence.
+            hypos: fairseq's lists of hypotheses, one for each sentence. Each hypothesis gets the
+                keys ``forward_score`` and ``reverse_score``, and its ``score`` is replaced.
+
+        Returns:
+            The sorted lists, the best hypothesis first.
         """
         eos = self.task.dictionary.eos()
         flat = [(q, h) for q, group in zip(queries, hypos) for h in group]
@@ -116,7 +121,7 @@ class MMIReranker:
 
 
 def _batches(pairs: Sequence[dict[str, Any]]) -> list[list[int]]:
-    """Cut pairs, ordered by length, into batches of at most ``MAX_TOKENS``, or of one."""
+    """Sort pairs by length and return the indices of batches of at most ``MAX_TOKENS`` tokens."""
     sizes = np.array([pair["prefix"] + pair["response"] for pair in pairs], dtype=np.int64)
     batches = data_utils.batch_by_size(
         np.argsort(sizes, kind="stable"),

@@ -1,8 +1,8 @@
-"""Decoding options: one table of rules, and the options of one sampled text.
+"""Define the rules for decoding options, and the options of one sampled text.
 
-The table serves everybody who decodes: fairseq's commands, ``fairtale chat``, samples in validation
-and the service. Options have fairseq's names and meanings. Imports neither torch nor fairseq, so
-that a mistake is reported before a model is loaded.
+The rules apply wherever text is generated: fairseq's commands, ``fairtale chat``, samples in
+validation and the HTTP service. Options have fairseq's names and meanings. This module imports
+neither torch nor fairseq, so that a mistake is reported before a model is loaded.
 """
 
 import math
@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from ..errors import UserError
 
-DEFAULT_TOPK = 10  # of a sampled text for which neither top-k nor top-p is given
-DEFAULT_MAX_LEN = 60  # most tokens of a sampled text
+DEFAULT_TOPK = 10  # top-k of a sampled text if neither top-k nor top-p is given
+DEFAULT_MAX_LEN = 60  # maximum length of a sampled text, in tokens
 
 # fairseq's own defaults, and those of the options that fairtale adds
 DEFAULTS: Mapping[str, Any] = {
@@ -40,11 +40,11 @@ DEFAULTS: Mapping[str, Any] = {
 
 
 class Rule(NamedTuple):
-    """What must hold between options."""
+    """A condition that the values of one or more options must satisfy."""
 
-    options: tuple[str, ...]  # whose values are given to ``holds``, in this order
+    options: tuple[str, ...]  # names of the options whose values are passed to ``holds``
     holds: Callable[..., bool]
-    message: str  # to be filled in with the values by name: option, value, rule, remedy
+    message: str  # error message; a format string whose fields are names of options
 
 
 def _not_negative(option: str) -> Rule:
@@ -56,7 +56,7 @@ RULES = (
     Rule(
         ("temperature",),
         lambda temperature: 0 < temperature < math.inf,
-        "--temperature {temperature}: must be > 0, and finite (--sampling-topk 1 is greedy)",
+        "--temperature {temperature}: must be > 0 and finite (--sampling-topk 1 is greedy)",
     ),
     Rule(
         ("sampling", "sampling_topk"),
@@ -71,12 +71,12 @@ RULES = (
     Rule(
         ("sampling_topk",),
         lambda topk: topk == -1 or topk >= 1,
-        "--sampling-topk {sampling_topk}: give at least 1, or -1 for no limit",
+        "--sampling-topk {sampling_topk}: must be at least 1, or -1 for no limit",
     ),
     Rule(
         ("sampling_topp",),
         lambda topp: topp == -1.0 or 0 < topp <= 1,
-        "--sampling-topp {sampling_topp}: a probability above 0 and at most 1, or -1 for no limit",
+        "--sampling-topp {sampling_topp}: must be above 0 and at most 1, or -1 for no limit",
     ),
     Rule(
         ("sampling_topk", "sampling_topp"),
@@ -109,7 +109,7 @@ RULES = (
     Rule(
         ("max_len_a",),
         lambda max_len_a: max_len_a >= 0,
-        "--max-len-a {max_len_a}: tokens for each of the prompt, not negative",
+        "--max-len-a {max_len_a}: must not be negative",
     ),
     Rule(
         ("constraints",),
@@ -119,18 +119,18 @@ RULES = (
     Rule(
         ("print_alignment",),
         lambda print_alignment: not print_alignment,
-        "--print-alignment: this model aligns nothing",
+        "--print-alignment: not supported by this task",
     ),
     _not_negative("block_context_ngram"),
     Rule(
         ("steer_weight", "steer_words"),
         lambda weight, words: weight is None or (math.isfinite(weight) and bool(words)),
-        "--steer-weight {steer_weight}: a finite number, together with --steer-words FILE",
+        "--steer-weight {steer_weight}: must be finite, and needs --steer-words FILE",
     ),
     Rule(
         ("seed",),
         lambda seed: seed is None or -(1 << 63) <= seed < 1 << 64,
-        "--seed {seed}: a number of 64 bits",
+        "--seed {seed}: must be a 64-bit integer",
     ),
 )
 
@@ -139,10 +139,11 @@ def check_decoding(given: Mapping[str, Any]) -> None:
     """Refuse decoding options that break a rule.
 
     Args:
-        given: values by fairseq's names; those that are absent or None have their defaults.
+        given: values by fairseq's names; options that are absent or None have their defaults.
 
     Raises:
-        UserError: names every rule that is broken, with the options, their values and the remedy.
+        UserError: a rule is broken; the message contains every broken rule, with its options,
+            their values and the remedy.
     """
     values = {
         name: default if given.get(name) is None else given[name]
@@ -158,13 +159,16 @@ def check_decoding(given: Mapping[str, Any]) -> None:
 
 
 def check_sampling(given: Mapping[str, Any]) -> None:
-    """Refuse options of a sampled text that break a rule; see :class:`DecodingOptions`.
+    """Refuse options of a sampled text that break a rule.
+
+    Args:
+        given: values by the names of the fields of :class:`DecodingOptions`.
 
     Raises:
-        UserError: as :func:`check_decoding`.
+        UserError: a rule is broken, as in :func:`check_decoding`.
     """
     max_len = given.get("max_len_b")
-    # a nucleus of the whole probability is no limit, and so does not contradict a top-k
+    # top-p 1 does not limit the choice, so it does not contradict a top-k
     topp = -1.0 if given.get("sampling_topp") == 1 else given.get("sampling_topp")
     settled = {
         "sampling": True,
@@ -176,23 +180,25 @@ def check_sampling(given: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class DecodingOptions:
-    """How one text is sampled: fairseq's options of that name, with ``--sampling`` implied.
+    """Options for sampling one text.
+
+    The fields have the names and meanings of fairseq's options; ``--sampling`` is implied.
 
     Args:
-        max_len_b: most tokens, without the end mark; None for ``DEFAULT_MAX_LEN``, or as many as
-            the model allows if those are fewer.
-        min_len: least tokens.
-        sampling_topk: choose from this many of the likeliest tokens; 1 is greedy, -1 no limit.
-            None for ``DEFAULT_TOPK``, or no limit with ``sampling_topp``.
-        sampling_topp: choose from the smallest set of at least this probability, in (0, 1];
-            -1 or 1 is no limit.
-        temperature: divides the logits, above 0.
-        no_repeat_ngram_size: no n-gram of the text is repeated; 0 is off.
-        block_context_ngram: no n-gram of what it continues is repeated; 0 is off.
-        seed: of the random numbers; None for others each time.
+        max_len_b: maximum number of tokens, without the EOS token; None for ``DEFAULT_MAX_LEN``, or
+            for the model's limit if that is smaller.
+        min_len: minimum number of tokens.
+        sampling_topk: number of the most probable tokens to choose from; 1 is greedy, -1 means no
+            limit. None for ``DEFAULT_TOPK``, or for no limit if ``sampling_topp`` is given.
+        sampling_topp: choose from the smallest set of tokens with at least this probability, in
+            (0, 1]; -1 or 1 means no limit.
+        temperature: divisor of the logits, above 0.
+        no_repeat_ngram_size: forbid repeated n-grams of this size in the text; 0 is off.
+        block_context_ngram: forbid n-grams of this size that occur in the context; 0 is off.
+        seed: random seed; None for a different text each time.
 
     Raises:
-        UserError: names every rule that is broken.
+        UserError: a rule is broken; the message contains every broken rule.
     """
 
     max_len_b: int | None = None
@@ -209,25 +215,25 @@ class DecodingOptions:
 
     @property
     def max_len(self) -> int:
-        """Return the most tokens of a text, the default settled."""
+        """Return the maximum number of tokens, with the default filled in."""
         return DEFAULT_MAX_LEN if self.max_len_b is None else self.max_len_b
 
     @property
     def topp(self) -> float:
-        """Return the probability of the nucleus; -1 for no limit, also where it is everything."""
+        """Return the probability of the nucleus; -1 for no limit, also if it was given as 1."""
         return -1.0 if self.sampling_topp == 1 else self.sampling_topp
 
     @property
     def topk(self) -> int:
-        """Return how many of the likeliest tokens are chosen from, -1 for all."""
+        """Return the number of the most probable tokens to choose from; -1 for all tokens."""
         if self.sampling_topk is not None:
             return self.sampling_topk
         return DEFAULT_TOPK if self.topp < 0 else -1
 
     def as_generation_args(self) -> Namespace:
-        """Return these options as fairseq's ``build_generator`` takes them.
+        """Return these options in the form that fairseq's ``build_generator`` takes.
 
-        ``seed`` and ``block_context_ngram`` are not among fairseq's; the caller sees to them.
+        fairseq has no ``seed`` and ``block_context_ngram`` here; the caller must apply them.
         """
         return Namespace(
             beam=1,

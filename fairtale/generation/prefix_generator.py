@@ -1,4 +1,4 @@
-"""fairseq's generator for prefixes: options are checked, and positions respected."""
+"""Adapt fairseq's generator to prefixes, with checked options and limits for each prefix."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,27 +18,28 @@ from .processors import Processor
 def check_generation_options(args: Any) -> None:
     """Refuse generation options that contradict each other.
 
-    fairseq checks some of them with bare assertions and takes others silently.
+    fairseq checks some of them with bare assertions and silently accepts others.
 
     Args:
-        args: fairseq's generation options; those that are missing or None have their defaults.
+        args: fairseq's generation options; options that are missing or None have their defaults.
 
     Raises:
-        UserError: names the options, their values, the rule and the remedy.
+        UserError: a rule is broken; the message contains the options, their values, the rule and
+            the remedy.
     """
     check_decoding({name: getattr(args, name, None) for name in DEFAULTS})
 
 
 class _PrefixEnsemble(EnsembleModel):
-    """Ensemble in which a hypothesis ends where its own prefix leaves no more room.
+    """Ensemble that limits the length of each hypothesis according to its own prefix.
 
     Args:
         models: prefix language models.
-        eos: the token that ends a text.
-        processors: change the log-probabilities of each token, in this order.
+        eos: the EOS token.
+        processors: functions that change the log-probabilities of the next tokens, in this order.
     """
 
-    rooms: Tensor  # int64 [B], of the prefixes still in the batch; set by each step
+    rooms: Tensor  # int64 [B]: limits of the prefixes that are still in the batch; set by each step
 
     def __init__(self, models: Any, eos: int, processors: Sequence[Processor]) -> None:
         super().__init__(models)
@@ -48,19 +49,19 @@ class _PrefixEnsemble(EnsembleModel):
         self.max_new: int | None = None  # the task's own limit
 
     def room(self, positions: Tensor, lengths: Tensor) -> Tensor:
-        """Return how many tokens may follow each prefix, without the end mark, int64 [B].
+        """Return how many tokens may follow each prefix, without the EOS token, int64 [B].
 
         Args:
-            positions: of the first token after each prefix, int64 [B].
-            lengths: of the prefixes, int64 [B].
+            positions: position of the first token after each prefix, int64 [B].
+            lengths: length of each prefix, int64 [B].
         """
-        # the end mark needs no position: it is never read
+        # the EOS token needs no position, because it is never an input
         room: Tensor = self.max_decoder_positions() - positions
         if self.max_new is not None:
             room = room.clamp(max=self.max_new)
         if self.max_len_a == 0:
-            return room  # --max-len-b is the same for all prefixes, and fairseq applies it
-        # fairseq would take the length of the batch's longest prefix for every row
+            return room  # --max-len-b is the same for all prefixes, so fairseq can apply it
+        # fairseq would use the length of the longest prefix in the batch for every row
         return room.minimum((lengths.double() * self.max_len_a + self.max_len_b).long())
 
     def forward_decoder(
@@ -85,14 +86,14 @@ class _PrefixEnsemble(EnsembleModel):
 
 
 class _Sampling(search.Sampling):
-    """fairseq's sampling, also where hardly any probability is left to draw from.
+    """fairseq's sampling, extended to rows whose allowed tokens have almost no probability.
 
-    At the greatest length only the end mark may follow, and before ``--min-len`` it may not. At a
-    low temperature the probabilities of all that is left may underflow to zero, and fairseq
-    fails. Other rows are drawn exactly as by fairseq.
+    At the maximum length only the EOS token is allowed, and before ``--min-len`` it is forbidden.
+    At a low temperature, the probabilities of all allowed tokens may then underflow to zero, and
+    fairseq fails. This class rescales such rows; other rows are sampled exactly as by fairseq.
     """
 
-    LEAST = -60.0  # log of the probability left: e**-60 is far from where fp32 ends, e**-87
+    LEAST = -60.0  # rescale rows below this log-probability; fp32 underflows near e**-87
 
     def step(
         self,
@@ -111,17 +112,17 @@ class _Sampling(search.Sampling):
 class PrefixGenerator(SequenceGenerator):
     """Beam search and sampling that continue prefixes of different lengths in one batch.
 
-    ``sample["net_input"]`` holds the prefixes ``src_tokens`` [B, S], padded at the right,
-    ``src_lengths`` [B] and what the encoder takes besides. The temperature divides the
-    logits: below 1 the distribution gets sharper. What is generated for a prefix does not
-    depend on the others in its batch.
+    ``sample["net_input"]`` holds the prefixes ``src_tokens`` [B, S], padded at the right, their
+    ``src_lengths`` [B] and the other inputs of the encoder. The temperature divides the logits, so
+    the distribution is sharper below 1. The output for a prefix does not depend on the other
+    prefixes in its batch.
 
     Args:
         models: an ensemble of prefix language models.
         tgt_dict: fairseq's dictionary.
-        processors: change the log-probabilities of each token, in this order.
-        max_new: most tokens that follow a prefix, without the end mark; None for as many as the
-            model has positions for.
+        processors: functions that change the log-probabilities of the next tokens, in this order.
+        max_new: maximum number of tokens after a prefix, without the EOS token; None for the limit
+            that the model's positions set.
         kwargs: fairseq's options.
     """
 
@@ -139,7 +140,7 @@ class PrefixGenerator(SequenceGenerator):
         ensemble = _PrefixEnsemble(models, tgt_dict.eos() if eos is None else eos, processors)
         strategy: Any = kwargs.get("search_strategy")
         if type(strategy) is search.Sampling:
-            # fairseq fails if the vocabulary is smaller than k
+            # limit k, because fairseq fails if the vocabulary is smaller than k
             topk = min(strategy.sampling_topk, len(tgt_dict))
             kwargs["search_strategy"] = _Sampling(tgt_dict, topk, strategy.sampling_topp)
         super().__init__(ensemble, tgt_dict, **kwargs)
@@ -166,29 +167,30 @@ class PrefixGenerator(SequenceGenerator):
         limit = self.model.max_new
         if limit is not None and limit < self.min_len:
             raise UserError(
-                f"--min-len {self.min_len}: a reply has at most {limit} tokens besides its end; "
-                "--max-target-positions says so"
+                f"--min-len {self.min_len}: a reply has at most {limit} tokens without its EOS "
+                "token, which is set by --max-target-positions"
             )
         if least < self.min_len:
             raise UserError(
-                f"a prompt of {int(lengths[room.argmin()])} tokens leaves {max(least, 0)} for its "
-                f"continuation, by the model's {self.model.max_decoder_positions()} positions, "
-                f"--max-len-a and --max-len-b; --min-len asks for {self.min_len}: shorten the "
-                "prompt, or lower --min-len"
+                f"a prompt of {int(lengths[room.argmin()])} tokens leaves room for "
+                f"{max(least, 0)} new tokens, given the model's "
+                f"{self.model.max_decoder_positions()} positions, --max-len-a and --max-len-b; "
+                f"--min-len requires {self.min_len}: shorten the prompt, or lower --min-len"
             )
         if prefix_tokens is not None:
-            # force nothing where there is no more room
+            # do not force tokens beyond the limit of a row
             place = torch.arange(prefix_tokens.size(1), device=prefix_tokens.device)
             prefix_tokens = prefix_tokens.masked_fill(place >= room.unsqueeze(1), self.pad)
         if isinstance(self.search, search.DiverseBeamSearch):
-            # it would use the samples' numbers in the data as numbers of rows in the batch
+            # this search would use the sample ids of the data set as row numbers of the batch
             sample = {key: value for key, value in sample.items() if key != "id"}
         return super()._generate(sample, prefix_tokens, constraints, bos_token)
 
     def is_finished(
         self, step: int, unfin_idx: int, max_len: int, finalized_sent_len: int, beam_size: int
     ) -> bool:
-        # fewer hypotheses than beams may have come this far, where --prefix-size forced one
+        """Return whether a sentence is finished; also at the limit of its prefix."""
+        # a row with forced tokens (--prefix-size) may end with fewer hypotheses than beams
         return super().is_finished(
             step, unfin_idx, max_len, finalized_sent_len, beam_size
         ) or step >= int(self.model.rooms[unfin_idx])

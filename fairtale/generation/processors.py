@@ -1,4 +1,4 @@
-"""Processors, which change the next token's probabilities while a text is written."""
+"""Define processors, which change the log-probabilities of the next token during generation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..modules.ngram_blocking import block_ngrams_of
 
-if TYPE_CHECKING:  # fairseq is imported after ``plugin.register`` has cured it
+if TYPE_CHECKING:  # this import loads fairseq, which must follow ``plugin.register``
     from ..modules.prefix_encoder_decoder import PrefixEncoderOut
 
 logger = logging.getLogger(__name__)
@@ -25,15 +25,15 @@ class Processor(Protocol):
         """Return the changed log-probabilities [R, V].
 
         Args:
-            lprobs: of the tokens that may follow, fp32 [R, V].
-            tokens: what is written, after the end mark it begins with, int64 [R, 1 + t].
-            prefix: what the encoder has read.
+            lprobs: log-probabilities of the next token, fp32 [R, V].
+            tokens: the initial EOS token and the t generated tokens, int64 [R, 1 + t].
+            prefix: output of the encoder for the prefixes.
         """
         ...
 
 
 class ContextNgramBlock:
-    """Let a text repeat no n-gram of its context (``--block-context-ngram``).
+    """Forbid n-grams that occur in the context (``--block-context-ngram``).
 
     Args:
         size: n, at least 1.
@@ -49,18 +49,19 @@ class ContextNgramBlock:
 
 
 class WordSteering:
-    """Raise the probability of a topic's words (``--steer-words``, ``--steer-weight``).
+    """Raise the probability of the words of a topic (``--steer-words``, ``--steer-weight``).
 
-    The weight is added to the logit of every token that begins a word of the bag or continues
-    one that the reply has begun, and the distribution is renormalised: p'(w) is
-    proportional to p(w) * exp(weight). A word is no longer raised once the reply contains it.
+    The weight is added to the logit of every token that begins a word of the list, or continues a
+    word that the text has begun. The distribution is then renormalised, so p'(w) is proportional to
+    p(w) * exp(weight). The probability of a word is no longer raised once the text contains it.
 
-    Source: weighted decoding (Ghazvininejad et al. 2017; See et al. 2019). PPLM's bag of words
-    (Dathathri et al. 2020) moves the hidden states by gradients instead: ten times slower, and
-    its strength depends on the model; this one is exact, batched and works with beams.
+    Source: weighted decoding (Ghazvininejad et al. 2017; See et al. 2019). The bag-of-words variant
+    of PPLM (Dathathri et al. 2020) changes the hidden states by gradients instead. It is ten times
+    slower, and its effect depends on the model. Weighted decoding is exact, batched and compatible
+    with beam search.
 
     Args:
-        words: tokens of each word, none empty.
+        words: tokens of each word; no word is empty.
         weight: added to the logits; 0 changes nothing.
     """
 
@@ -96,17 +97,18 @@ class WordSteering:
 def read_word_bag(
     path: str, encode: Callable[[str], Iterable[int]], unknown: int
 ) -> list[list[int]]:
-    """Read the words of a topic, one a line, and return the tokens of each.
+    """Read the words of a topic from a file, and return the tokens of each word.
 
-    Words that the dictionary cannot spell are left out, with a warning.
+    Words with unknown tokens are left out, with a warning.
 
     Args:
-        path: a file in UTF-8.
-        encode: turns a word into tokens.
-        unknown: the token of what the dictionary lacks.
+        path: text file in UTF-8, one word on each line.
+        encode: function that encodes a word as tokens.
+        unknown: the unknown token of the dictionary.
 
     Raises:
-        UserError: the file is missing, is not text or contains no word that can be spelled.
+        UserError: the file is missing, is not valid UTF-8, or contains no word that can be encoded
+            without unknown tokens.
     """
     try:
         with open(path, encoding="utf-8") as lines:
@@ -115,12 +117,12 @@ def read_word_bag(
         raise UserError(f"--steer-words {path}: {error}") from None
     tokens = {word: list(encode(word)) for word in words if word}
     if not any(tokens.values()):
-        raise UserError(f"--steer-words {path}: no word in it; write one a line")
+        raise UserError(f"--steer-words {path}: contains no words; write one word on each line")
     strange = [word for word, spelled in tokens.items() if unknown in spelled]
     if strange:
         shown = ", ".join(strange[:5])
         logger.warning("--steer-words %s: not in the dictionary, left out: %s", path, shown)
     bag = [spelled for word, spelled in tokens.items() if spelled and word not in strange]
     if not bag:
-        raise UserError(f"--steer-words {path}: the dictionary can spell none of its words")
+        raise UserError(f"--steer-words {path}: all of its words have unknown tokens")
     return bag

@@ -1,4 +1,4 @@
-"""Continuations written to the log while a model trains."""
+"""Write sampled continuations to the log during training."""
 
 import logging
 from collections.abc import Sequence
@@ -21,17 +21,17 @@ def sample_continuations(
 ) -> Continuations:
     """Continue ``prompts`` by top-k sampling, the same way at every validation.
 
-    The random state and the model's mode are put back afterwards, so training goes on as if
-    nothing had been sampled.
+    The random state and the mode of the model are restored afterwards, so that sampling does not
+    affect training.
 
     Args:
-        task: of a prefix language model.
-        model: of the task, in any mode.
-        prompts: texts.
-        max_len: most tokens of a continuation.
-        topk: choose from this many of the likeliest tokens.
-        temperature: divides the logits, above 0.
-        seed: random seed for the choice.
+        task: task of a prefix language model.
+        model: model of the task, in training or evaluation mode.
+        prompts: texts to continue.
+        max_len: maximum number of tokens in a continuation.
+        topk: number of the most probable tokens to choose from.
+        temperature: divisor of the logits, above 0.
+        seed: random seed for sampling.
 
     Returns:
         The continuations as text, and the speed in generated tokens/s.
@@ -49,12 +49,12 @@ class SampleWriter:
     """Write continuations to the log and, with a folder, to TensorBoard as text.
 
     Args:
-        tensorboard_logdir: folder of TensorBoard's files; None for none.
+        tensorboard_logdir: folder for the TensorBoard files; None to write no such files.
     """
 
     def __init__(self, tensorboard_logdir: str | None = None) -> None:
         self.writer: Any = None
-        # a config that no command has composed still holds the reference to the option
+        # a config that Hydra has not composed holds the unresolved reference "${...}"
         if tensorboard_logdir and not tensorboard_logdir.startswith("${"):
             from tensorboardX import SummaryWriter
 
@@ -66,10 +66,10 @@ class SampleWriter:
         """Write the continuations of one validation.
 
         Args:
-            prompts: texts.
-            continuations: one of each.
-            step: updates done.
-            speed: in generated tokens/s.
+            prompts: texts that were continued.
+            continuations: one continuation of each prompt.
+            step: number of finished updates.
+            speed: generation speed in tokens/s.
         """
         for i, (prompt, text) in enumerate(zip(prompts, continuations)):
             logger.info("sample %d @ %d updates: %s|%s", i, step, prompt, text)

@@ -1,12 +1,13 @@
-"""Sessions: a loaded model that answers dialogs or continues stories, request after request.
+"""Generate text with a loaded model: reply to dialogs, or continue stories.
 
-``fairtale chat``, samples in validation and the service decode through a session, which knows
-neither terminals nor HTTP. Importing this file does not import fairseq; loading a checkpoint does,
-after :func:`fairtale.plugin.register` has cured it.
+``fairtale chat``, samples in validation and the HTTP service generate text through a
+:class:`Session`, which is independent of terminals and HTTP. Importing this module does not import
+fairseq. Loading a checkpoint does, after :func:`fairtale.plugin.register` has installed the
+work-arounds.
 
-A session serves one thread at a time: hold a lock from the call of :meth:`Session.stream` until its
-last part. Within a thread several streams may be open and advance in turns, since each has its own
-cache and, with a seed or a generator given, its own random numbers.
+Only one thread at a time may use a session: hold a lock from the call of :meth:`Session.stream`
+until its last part. Within a thread, several streams may be open and advance alternately, because
+each stream has its own cache and, if a seed or a generator is given, its own random numbers.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from .processors import ContextNgramBlock, Processor
 from .streaming import stream_tokens, text_as_it_grows
 from .writers import Kind, Limits, batch_of, writer_of
 
-# what a training was told of generation does not count in a session
+# reset the generation options that the checkpoint contains from its training
 _TASK_DEFAULTS: Mapping[str, Any] = {
     "block_context_ngram": 0,
     "steer_words": None,
@@ -36,18 +37,18 @@ _TASK_DEFAULTS: Mapping[str, Any] = {
 
 
 class Continuations(NamedTuple):
-    """What :meth:`Session.continue_batch` has written."""
+    """Result of :meth:`Session.continue_batch`."""
 
     texts: list[str]
-    tokens_per_second: float  # end marks included, reading the prompts included
+    tokens_per_second: float  # counts EOS tokens; the time includes encoding the prompts
 
 
 class Session:
-    """A model and its task, ready to write.
+    """A model and its task, ready to generate text.
 
     Args:
         task: ``dialog_lm``, ``story_lm`` or another task of prefix language models.
-        model: its model; to :meth:`stream`, it must be in evaluation mode.
+        model: model of the task; :meth:`stream` requires evaluation mode.
     """
 
     def __init__(self, task: Any, model: Any) -> None:
@@ -68,16 +69,17 @@ class Session:
 
         Args:
             path: checkpoint of ``dialog_lm`` or ``story_lm``.
-            data: folder with its ``dict.txt`` and tokenizer; None for where it was trained.
-            cpu: use no GPU, even if there is one.
-            overrides: options of the task that replace those of the training; with ``steer_words``
-                and ``steer_weight`` every reply is steered.
-            kinds: refuse a model that is of none of these.
+            data: folder with ``dict.txt`` and the tokenizer; None for the folder that the model was
+                trained on.
+            cpu: use no GPU, even if one is available.
+            overrides: task options that replace those of the training; ``steer_words`` and
+                ``steer_weight`` apply to every reply.
+            kinds: accepted kinds of models.
 
         Raises:
-            UserError: the checkpoint is of another task, damaged, or of another dictionary; or an
-                override is out of its range.
-            OSError: there is no such file.
+            UserError: the checkpoint is damaged, or belongs to another task or dictionary; or an
+                override is out of range.
+            OSError: the file does not exist.
         """
         register()
         from fairseq import checkpoint_utils
@@ -96,23 +98,23 @@ class Session:
             raise UserError(f"{path}: trained with {type(task).__name__}, not {names}")
         if torch.cuda.is_available() and not cpu:
             model.cuda()
-        _ = session._processors  # reads their files now, so that a request cannot fail for them
+        _ = session._processors  # read their files now, so that errors do not occur in a request
         return session
 
     @property
     def kind(self) -> Kind:
-        """Return what the model writes."""
+        """Return the kind of text that the model generates."""
         return self._writer.kind
 
     @property
     def device(self) -> torch.device:
-        """Return where the model is."""
+        """Return the device of the model."""
         device: torch.device = next(self.model.parameters()).device
         return device
 
     @property
     def limits(self) -> Limits:
-        """Return how much the model can read and write."""
+        """Return the limits on prompts and generated texts."""
         return self._writer.limits
 
     @cached_property
@@ -123,15 +125,15 @@ class Session:
         """Refuse options that the model cannot satisfy for any request.
 
         Raises:
-            UserError: a reply is to be longer than those that were learned.
+            UserError: a length option exceeds the length of the replies in training.
         """
         self._writer.check(options)
 
     def new_generator(self, seed: int | None = None) -> torch.Generator:
-        """Return a source of random numbers on the model's device.
+        """Return a random number generator on the model's device.
 
         Args:
-            seed: None for other numbers each time.
+            seed: random seed; None for a different seed each time.
         """
         generator = torch.Generator(self.device)
         if seed is None:
@@ -146,19 +148,20 @@ class Session:
         options: DecodingOptions,
         generator: torch.Generator | None = None,
     ) -> Iterator[str]:
-        """Return the parts of a text, each as soon as it is written; joined they are the text.
+        """Return an iterator over the parts of a generated text, each as soon as it is available.
 
-        The request and its options are checked at once, not when the first part is asked for.
+        The concatenation of the parts is the text. The request and its options are checked at once,
+        not when the first part is requested.
 
         Args:
             request: the turns of a dialog, the newest last, or the beginning of a story, which may
                 be empty.
-            options: of this request alone.
-            generator: source of random numbers that several requests draw from in turn; None for
-                one of its own, seeded by ``options.seed``.
+            options: decoding options of this request.
+            generator: random number generator, which several requests may share; None for a new
+                one, seeded with ``options.seed``.
 
         Raises:
-            UserError: nothing can be written for this request, or not with these options.
+            UserError: the model cannot generate a text for this request with these options.
         """
         self.check(options)
         prefix = self._writer.prefix(request, options, self.device)
@@ -183,7 +186,7 @@ class Session:
     def continue_text(
         self, prompt: str, options: DecodingOptions, generator: torch.Generator | None = None
     ) -> str:
-        """Return what follows the beginning of a story, with the space before its first word.
+        """Return the continuation of a story, with the space before its first word.
 
         See :meth:`stream`.
         """
@@ -192,16 +195,16 @@ class Session:
     def continue_batch(self, prompts: Sequence[str], options: DecodingOptions) -> Continuations:
         """Continue several prompts in one batch, with the generator of fairseq's commands.
 
-        The model may be in training mode, and is so afterwards. Random numbers come from torch's
-        global generator; with a seed, its state is put back afterwards. Contexts are blocked by the
-        task's own option, not by ``options.block_context_ngram``.
+        The model may be in training mode; its mode is restored afterwards. Random numbers come from
+        torch's global generator; if a seed is given, the state of that generator is restored
+        afterwards. ``options.block_context_ngram`` is ignored in favour of the task's own option.
 
         Args:
-            prompts: texts, the turns of a dialog separated by tabs.
-            options: of all prompts.
+            prompts: texts; the turns of a dialog are separated by tabs.
+            options: decoding options of all prompts.
 
         Raises:
-            UserError: a prompt leaves no room for what is asked for.
+            UserError: a prompt leaves no room for the required number of tokens.
         """
         from fairseq import utils
 

@@ -1,4 +1,4 @@
-"""Sample one text token by token, and show it as it grows."""
+"""Sample one text token by token, and decode it incrementally."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..modules.ngram_blocking import block_repeated_ngrams
 from .options import DecodingOptions
 from .processors import Processor
 
-if TYPE_CHECKING:  # fairseq is imported after ``plugin.register`` has cured it
+if TYPE_CHECKING:  # this import loads fairseq, which must follow ``plugin.register``
     from ..modules.prefix_encoder_decoder import PrefixDecoder, PrefixEncoder
 
-_COLDEST = 1e-30  # as good as 0, and its inverse still is an fp32 number
+_COLDEST = 1e-30  # least temperature: practically 0, but its inverse is finite in fp32
 
 
 class PrefixModel(Protocol):
@@ -26,31 +26,33 @@ class PrefixModel(Protocol):
     decoder: PrefixDecoder
 
     def max_decoder_positions(self) -> int:
-        """Return how many positions there are."""
+        """Return the number of positions, those of the prefix included."""
         ...
 
 
 class Prefix(NamedTuple):
-    """What one text continues."""
+    """A prefix, and the special tokens of its continuation."""
 
-    net_input: PrefixInput  # of one row [1, S]
+    net_input: PrefixInput  # one row, [1, S]
     eos: int  # the token that ends the text
-    forbidden: Sequence[int]  # tokens that the text never holds
+    forbidden: Sequence[int]  # tokens that the text must not contain
 
 
 def choose_token(
     lprobs: Tensor, topk: int, topp: float, generator: torch.Generator | None = None
 ) -> int:
-    """Draw a token from log-probabilities [V]: from the k best, or from the nucleus.
+    """Sample a token from the k most probable tokens, or from the nucleus.
 
-    They are normalised to sum to 1 first, since masks may have left less than the smallest float.
+    The probabilities are normalised first, because masking may have left a total that underflows.
+
+    Source: the nucleus is from Holtzman et al. 2020.
 
     Args:
         lprobs: log-probabilities [V].
-        topk: how many of the best; 1 is greedy, 0 or less is all.
-        topp: smallest set of at least this probability (Holtzman et al. 2020); 1 or more, or
-            0 or less, is all.
-        generator: source of random numbers; None for torch's global one.
+        topk: number of the most probable tokens to choose from; 1 is greedy, 0 or less means all.
+        topp: choose from the smallest set of tokens with at least this probability; 1 or more, and
+            0 or less, mean all tokens.
+        generator: random number generator; None for torch's global one.
     """
     probs = lprobs.float().softmax(-1)
     if topk > 0:
@@ -71,17 +73,17 @@ def stream_tokens(
     processors: Sequence[Processor] = (),
     generator: torch.Generator | None = None,
 ) -> Iterator[int]:
-    """Yield the tokens of one text as they are drawn, without the end mark.
+    """Yield the tokens of one text as they are sampled, without the EOS token.
 
-    The text ends at ``options.max_len`` tokens, or earlier where the model's positions end.
+    The text has at most ``options.max_len`` tokens, or fewer if the model has no more positions.
 
     Args:
-        model: in evaluation mode.
-        prefix: on the model's device.
-        options: ``block_context_ngram`` and ``seed`` are left to the caller, who passes them as
-            ``processors`` and ``generator``.
-        processors: change the log-probabilities of each token, in this order.
-        generator: source of random numbers; None for torch's global one.
+        model: prefix language model in evaluation mode.
+        prefix: prefix to continue, on the model's device.
+        options: decoding options. ``block_context_ngram`` and ``seed`` are ignored; the caller
+            passes a processor and a generator for them.
+        processors: functions that change the log-probabilities of the next tokens, in this order.
+        generator: random number generator; None for torch's global one.
     """
     temperature = max(options.temperature, _COLDEST)
     out = model.encoder(**prefix.net_input)
@@ -90,8 +92,9 @@ def stream_tokens(
     room = model.max_decoder_positions() - int(out.next_positions[0])
     for step in range(min(options.max_len, room)):
         logits = model.decoder(tokens, out, state)[0][:, -1].float()
-        # before anything else, so that a token remains: processors and the blocking of n-grams
-        # leave one that they find, and the likeliest has log-probability 0 at any temperature
+        # mask first, so that at least one token stays possible: processors and the n-gram blocking
+        # keep one of the tokens that they receive, and subtracting the maximum before dividing
+        # by the temperature keeps the most probable token finite
         masked = [*prefix.forbidden, prefix.eos] if step < options.min_len else [*prefix.forbidden]
         logits = logits.index_fill(1, tokens.new_tensor(masked), -torch.inf)
         lprobs = ((logits - logits.amax(1, keepdim=True)) / temperature).log_softmax(-1)
@@ -107,13 +110,13 @@ def stream_tokens(
 
 
 def text_as_it_grows(tokens: Iterable[int], decode: Callable[[list[int]], str]) -> Iterator[str]:
-    """Yield what each token adds to the text, whole characters only.
+    """Yield the text that each token adds, in complete characters.
 
-    Bytes that are not a character yet are held back until they are, or until the end.
+    Bytes of an incomplete character are held back until it is complete, or until the last token.
 
     Args:
         tokens: token ids.
-        decode: turns a list of token ids into text.
+        decode: function that decodes a list of token ids to text.
     """
     seen: list[int] = []
     shown = ""

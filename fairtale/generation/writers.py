@@ -1,8 +1,8 @@
-"""Writers: what a session does differently for each kind of task.
+"""Define writers, which implement the parts of a session that depend on the kind of task.
 
-A writer knows a task, not a checkpoint: how a request becomes what the encoder reads, how much may
-be read and written, and which options cannot be satisfied. To add a kind (a translation, say),
-add a :class:`Kind` and a :class:`Writer`, and choose it in :func:`writer_of`.
+A writer converts a request into input of the encoder, and defines the limits on prompts and texts
+and the options that the task cannot satisfy. To add a kind (for example translation), add a
+:class:`Kind` and a :class:`Writer`, and select it in :func:`writer_of`.
 """
 
 from __future__ import annotations
@@ -21,50 +21,50 @@ from .options import DecodingOptions
 from .processors import Processor
 from .streaming import Prefix, PrefixModel
 
-if TYPE_CHECKING:  # fairseq is imported after ``plugin.register`` has cured it
+if TYPE_CHECKING:  # fairseq must be imported after ``plugin.register``
     from fairseq.data import Dictionary
 
 
 class Kind(enum.StrEnum):
-    """What a model writes; the value is the task that trains it."""
+    """Kind of text that a model generates; the value is the name of its task."""
 
     DIALOG = "dialog_lm"
     STORY = "story_lm"
 
 
 class Limits(NamedTuple):
-    """How much a model can read and write, in tokens without begin and end marks."""
+    """Limits on prompts and generated texts, in tokens without BOS and EOS tokens."""
 
-    max_prompt_tokens: int  # the older turns of a longer dialog are cut, a longer story is refused
-    max_new_tokens: int  # after the shortest prompt
+    max_prompt_tokens: int  # longer dialogs lose their oldest turns, longer stories are refused
+    max_new_tokens: int  # limit after the shortest prompt
 
 
-# ---------------------------------------------------------- what is asked of a task
+# ---------------------------------------------------------------- protocols of tasks
 
 
 class WritesText(Protocol):
-    """A task whose model continues prompts, as those of prefix language models do."""
+    """A task whose model continues prompts, such as a task of prefix language models."""
 
     dictionary: Dictionary
 
     def encode_prompt(self, text: str) -> Tensor:
-        """Return the tokens of a prompt with the end mark, int64 [n + 1]."""
+        """Return the tokens of a prompt with the EOS token, int64 [n + 1]."""
         ...
 
     def decode_ids(self, ids: list[int]) -> str:
-        """Return the text of token ids."""
+        """Decode a list of token ids to text."""
         ...
 
     def decode_tokens(self, tokens: Tensor) -> str:
-        """Return the text of generated tokens."""
+        """Decode generated tokens to text."""
         ...
 
     def build_dataset_for_inference(self, src_tokens: list[Tensor], src_lengths: list[int]) -> Any:
-        """Return fairseq's dataset of prompts."""
+        """Return a fairseq dataset of prompts."""
         ...
 
     def build_generator(self, models: list[Any], args: Any) -> Any:
-        """Return fairseq's generator."""
+        """Return a fairseq generator."""
         ...
 
     def inference_step(self, generator: Any, models: list[Any], sample: Any) -> list[list[Any]]:
@@ -73,13 +73,17 @@ class WritesText(Protocol):
 
 
 class HasPositions(Protocol):
-    """How much of a dialog a task reads and writes, in tokens with begin and end marks."""
+    """Limits of a dialog task, in tokens with BOS and EOS tokens."""
 
     @property
-    def max_source_positions(self) -> int: ...
+    def max_source_positions(self) -> int:
+        """Return the maximum length of a prefix."""
+        ...
 
     @property
-    def max_target_positions(self) -> int: ...
+    def max_target_positions(self) -> int:
+        """Return the maximum length of a reply."""
+        ...
 
 
 class DialogTask(WritesText, AnswersDialogs, Protocol):
@@ -87,16 +91,16 @@ class DialogTask(WritesText, AnswersDialogs, Protocol):
 
     @property
     def limits(self) -> HasPositions:
-        """Return how much is read and written."""
+        """Return the limits on prefixes and replies."""
         ...
 
     def reply_processors(self) -> list[Processor]:
-        """Return the processors that the task's own options ask for."""
+        """Return the processors that the task's own options select."""
         ...
 
 
 def batch_of(task: WritesText, prompts: Iterable[str]) -> Any:
-    """Return fairseq's batch of prompts."""
+    """Return a fairseq batch of prompts."""
     tokens = [task.encode_prompt(prompt) for prompt in prompts]
     dataset = task.build_dataset_for_inference(tokens, [len(t) for t in tokens])
     return dataset.collater([dataset[i] for i in range(len(dataset))])
@@ -106,43 +110,43 @@ def batch_of(task: WritesText, prompts: Iterable[str]) -> Any:
 
 
 class Writer(ABC):
-    """What a session asks of a kind of task."""
+    """The parts of a session that depend on the kind of task."""
 
     kind: Kind
 
     @property
     @abstractmethod
     def limits(self) -> Limits:
-        """Return how much the model can read and write."""
+        """Return the limits on prompts and generated texts."""
 
     def processors(self) -> list[Processor]:
-        """Return the processors of every request."""
+        """Return the processors that apply to every request."""
         return []
 
-    def check(self, options: DecodingOptions) -> None:  # noqa: B027  (nothing is refused here)
+    def check(self, options: DecodingOptions) -> None:  # noqa: B027  (the default accepts all)
         """Refuse options that the model cannot satisfy for any request.
 
         Raises:
-            UserError: names the option, its value and the rule.
+            UserError: an option is refused; the message contains its value and the rule.
         """
 
     @abstractmethod
     def prefix(
         self, request: str | Sequence[str], options: DecodingOptions, device: torch.device
     ) -> Prefix:
-        """Return what the model continues for a request.
+        """Return the prefix that the model continues for a request.
 
         Raises:
-            UserError: nothing can be written for it.
+            UserError: the model cannot generate a text for the request.
         """
 
     def trim(self, parts: Iterator[str]) -> Iterator[str]:
-        """Return the parts of a text without what does not belong to it."""
+        """Remove text that is not part of the answer; the default removes nothing."""
         return parts
 
 
 class DialogWriter(Writer):
-    """Answer the turns of a dialog, the newest of which comes last."""
+    """Reply to the turns of a dialog, the newest of which comes last."""
 
     kind = Kind.DIALOG
 
@@ -162,8 +166,8 @@ class DialogWriter(Writer):
         for name, value in (("max-len-b", options.max_len_b), ("min-len", options.min_len)):
             if value is not None and value > limit:
                 raise UserError(
-                    f"--{name} {value}: replies of at most {limit} tokens were learned "
-                    "(--max-target-positions)"
+                    f"--{name} {value}: the model was trained on replies of at most {limit} "
+                    "tokens (--max-target-positions)"
                 )
 
     def prefix(
@@ -173,7 +177,7 @@ class DialogWriter(Writer):
         return Prefix(*self.task.reply_input(turns, device))
 
     def trim(self, parts: Iterator[str]) -> Iterator[str]:
-        """Leave out the space before the first word of a reply."""
+        """Remove the space before the first word of a reply."""
         begun = False
         for part in parts:
             part = part if begun else part.lstrip()
@@ -185,7 +189,7 @@ class DialogWriter(Writer):
 class StoryWriter(Writer):
     """Continue the beginning of a story, which may be empty.
 
-    A story ends where its prompt leaves no more positions, even if more tokens are allowed.
+    A story ends when the model has no more positions, even if the options allow more tokens.
     """
 
     kind = Kind.STORY
@@ -196,22 +200,22 @@ class StoryWriter(Writer):
 
     @property
     def limits(self) -> Limits:
-        positions = self.model.max_decoder_positions()  # the begin mark takes one
+        positions = self.model.max_decoder_positions()  # the BOS token needs one of them
         return Limits(max_prompt_tokens=positions - 2, max_new_tokens=positions - 1)
 
     def prefix(
         self, request: str | Sequence[str], options: DecodingOptions, device: torch.device
     ) -> Prefix:
         if not isinstance(request, str):
-            raise TypeError(f"a story continues one text, not a {type(request).__name__}")
+            raise TypeError(f"a story continues a str, not a {type(request).__name__}")
         net_input = batch_of(self.task, [request])["net_input"]
-        length = int(net_input["src_lengths"][0]) - 1  # the begin mark
+        length = int(net_input["src_lengths"][0]) - 1  # without the BOS token
         room, least = self.limits.max_new_tokens - length, max(options.min_len, 1)
         if room < least:
             raise UserError(
-                f"a prompt of {length} tokens leaves {max(room, 0)} for its continuation, by the "
-                f"model's {self.model.max_decoder_positions()} positions, one of which is the "
-                f"begin mark's; --min-len asks for {least}: shorten the prompt, or lower --min-len"
+                f"a prompt of {length} tokens leaves room for {max(room, 0)} new tokens, given the "
+                f"model's {self.model.max_decoder_positions()} positions, one of which the BOS "
+                f"token needs; --min-len requires {least}: shorten the prompt, or lower --min-len"
             )
         dictionary = self.task.dictionary
         moved = {name: value.to(device) for name, value in net_input.items()}
@@ -220,7 +224,7 @@ class StoryWriter(Writer):
 
 
 def writer_of(task: Any, model: Any) -> Writer:
-    """Return the writer for a task of prefix language models and its model."""
+    """Return the writer for a task of prefix language models and for its model."""
     if isinstance(task, AnswersDialogs):
         return DialogWriter(cast(DialogTask, task))
     return StoryWriter(task, model)

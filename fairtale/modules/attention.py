@@ -1,7 +1,8 @@
 """Multi-head self-attention of a decoder-only transformer.
 
-It runs in three ways: over whole rows, over prefixes that are read once, and from new tokens to
-what came before. Which token may see which is said in :mod:`~fairtale.modules.attention_masks`.
+It has three modes: attention within whole rows, attention within prefixes, which are read once,
+and attention from new tokens to all earlier tokens. The masks are defined in
+:mod:`~fairtale.modules.attention_masks`.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from .attention_masks import PackedRows, PrefixLayout
 
 
 class LayerCache(NamedTuple):
-    """Keys and values that one layer keeps of tokens it has read."""
+    """Cached keys and values of one layer."""
 
-    keys: Tensor  # [B, H, S, D] of prefixes, [R, H, P, D] of generated tokens
+    keys: Tensor  # prefixes: [B, H, S, D]; generated tokens: [R, H, P, D]
     values: Tensor  # the same shape
 
 
 class SelfAttention(nn.Module):
-    """Attend with one projection for queries, keys and values.
+    """Self-attention with one projection for queries, keys and values.
 
     Args:
         embed_dim: C, a multiple of ``num_heads``.
@@ -42,8 +43,8 @@ class SelfAttention(nn.Module):
     def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Split [B, T, 3C] into queries, keys and values [B, H, T, D], each contiguous.
 
-        One copy makes all three contiguous, on which scaled_dot_product_attention is 1.3 times
-        faster on a CPU.
+        One copy makes all three contiguous. On a CPU, scaled_dot_product_attention is 1.3 times
+        faster on contiguous tensors.
         """
         b, t, _ = qkv.shape
         qkv = qkv.view(b, t, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
@@ -58,15 +59,15 @@ class SelfAttention(nn.Module):
         return y.transpose(1, 2).reshape(y.size(0), y.size(2), -1)
 
     def forward(self, x: Tensor, packed: PackedRows | None = None) -> Tensor:
-        """Attend causally within each row, or as the mask of packed rows allows.
+        """Attend causally within each row, or within packed sequences according to their mask.
 
         Args:
-            x: [B, T, C]; padding stands at the right ends, so causality hides it.
-                With ``packed``: [1, N, C].
-            packed: how the sequences of ``x`` lie, and their mask.
+            x: [B, T, C], padded at the right, so that the causal mask excludes the padding; with
+                ``packed``, [1, N, C].
+            packed: positions of the sequences in ``x``, and their mask.
 
         Returns:
-            the shape of ``x``.
+            A tensor of the shape of ``x``.
         """
         qkv = self.qkv_proj(x)
         y = self.attend_causally(qkv) if packed is None else packed.attend(self, qkv)
@@ -78,20 +79,22 @@ class SelfAttention(nn.Module):
         """Attend within the prefixes, and return also their keys and values.
 
         Args:
-            x: [B, S, C], or [1, N, C] where the layout has ``rows``.
-            only_last: attend from each prefix's last token only.
+            x: [B, S, C], or [1, N, C] if the layout has ``rows``.
+            layout: positions of the prefixes in ``x``, and their mask.
+            only_last: compute the output for the last token of each prefix only.
 
         Returns:
-            The shape of ``x``, or [B, 1, C] of the last tokens; keys and values [B, H, S, D].
+            The output, of the shape of ``x`` or, with ``only_last``, [B, 1, C]; and the keys and
+            values, [B, H, S, D].
         """
         b, _, _, s = layout.real.shape
         qkv = self.qkv_proj(x)
         if layout.rows is not None:
-            # padding cells repeat their row's first token; no real token looks at them
+            # padding cells repeat the first token of their row; no real token attends to them
             qkv = qkv[0].index_select(0, layout.rows.pad_index.view(-1)).view(b, s, -1)
         q, k, v = self.split(qkv)
         mask = layout.mask
-        if only_last:  # a last token sees all of its prefix, causally too
+        if only_last:  # the last token attends to its whole prefix, with a causal mask too
             q = q[torch.arange(b, device=q.device), :, layout.ends].unsqueeze(2)
             mask = layout.real
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
@@ -108,20 +111,20 @@ class SelfAttention(nn.Module):
         generated: LayerCache,
         num_generated: int,
     ) -> Tensor:
-        """Attend from new tokens to the prefixes and to what was generated so far.
+        """Attend from new tokens to the prefixes and to the generated tokens.
 
-        The prefix of a sentence is not copied for its K beams: they are K x T queries of the
-        same keys. Both parts share one softmax.
+        The prefix of a sentence is not copied for its K beams. Instead, the beams are treated as
+        K x T queries of the same keys. One softmax covers the prefix and the generated tokens.
 
         Args:
-            x: the new tokens [R, T, C], R = B * K, the beams of a sentence together.
-            prefix: of B sentences.
+            x: the new tokens [R, T, C], R = B * K; the beams of a sentence are consecutive rows.
+            prefix: keys and values of the prefixes of B sentences.
             prefix_bias: [B, 1, 1, S], 0 on real tokens and -inf on padding.
-            generated: [R, H, P, D]; keys and values of the new tokens are written into it.
-            num_generated: how many tokens it holds before, at most P - T.
+            generated: keys and values [R, H, P, D]; those of the new tokens are written into it.
+            num_generated: number of tokens already in ``generated``, at most P - T.
 
         Returns:
-            [R, T, C].
+            The output [R, T, C].
         """
         r, t, _ = x.shape
         b, h, s, d = prefix.keys.shape
@@ -137,7 +140,7 @@ class SelfAttention(nn.Module):
         if t > 1:
             later = torch.ones(t, end, dtype=torch.bool, device=x.device).triu_(num_generated + 1)
             own = own.masked_fill(later, -torch.inf)
-        # [B, H, K * T, .]: the beams of a sentence become rows of one product
+        # [B, H, K * T, .]: the beams of a sentence become rows of one matrix product
         grouped = q.view(b, k, h, t, d).transpose(1, 2).reshape(b, h, k * t, d)
         own = own.view(b, k, h, t, end).transpose(1, 2).reshape(b, h, k * t, end)
         shared = grouped @ prefix.keys.transpose(2, 3) + prefix_bias

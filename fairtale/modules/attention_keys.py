@@ -1,4 +1,4 @@
-"""Keys of an attention: how the beams of a sentence share them, and their padding."""
+"""Share the keys of an attention among the beams of a sentence, and handle their padding."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 def share_beams(
     key: Tensor, value: Tensor, key_padding_mask: Tensor | None, beams: int
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Keep one of each K rows in turn, if those are equal, as the beams of a sentence are.
+    """Keep one of every K consecutive rows if the K rows are equal, as for beams of a sentence.
 
     Args:
         key, value: [S, B * K, any]. The values of equal keys must be equal.
@@ -17,7 +17,7 @@ def share_beams(
         beams: K, at least 1.
 
     Returns:
-        key, value [S, B, any] and mask [B, S]; what was given if some of K rows differ.
+        key, value [S, B, any] and mask [B, S]; or the arguments, if any of the K rows differ.
     """
     given = key, value, key_padding_mask
     if beams == 1 or key.size(1) % beams:
@@ -36,7 +36,18 @@ def share_beams(
 def append_padding(
     old: Tensor | None, new: Tensor | None, rows: int, past: int, count: int
 ) -> Tensor | None:
-    """Return the padding [B, past + count] of old and new keys; None is no padding."""
+    """Concatenate the padding masks of old and new keys.
+
+    Args:
+        old: mask of the old keys [B, past], or None without padding.
+        new: mask of the new keys [B, count], or of the last of them, or None without padding.
+        rows: B.
+        past: number of old keys.
+        count: number of new keys.
+
+    Returns:
+        bool [B, past + count], or None without padding.
+    """
     like = new if old is None else old
     if like is None:
         return None
@@ -51,7 +62,16 @@ def append_padding(
 def as_bias(
     key_padding_mask: Tensor | None, attn_mask: Tensor | None, dtype: torch.dtype
 ) -> Tensor | None:
-    """Return what is added to scores [B, H, T, S]: [B, 1, 1 or T, S] or [1, 1, T, S], or None."""
+    """Combine masks into a bias for the scores [B, H, T, S].
+
+    Args:
+        key_padding_mask: [B, S], True (or 1) on padding, or None.
+        attn_mask: [T, S], a bias, or bool with True on forbidden keys, or None.
+        dtype: dtype of the bias.
+
+    Returns:
+        [B, 1, 1 or T, S] or [1, 1, T, S], or None without masks.
+    """
 
     def to_bias(mask: Tensor) -> Tensor:
         if mask.dtype not in (torch.bool, torch.uint8):

@@ -1,16 +1,16 @@
-"""UniLM's mask and the causal mask: how sequences lie in rows, and which token sees which.
+"""Define the causal mask and UniLM's mask, and the layout of sequences in rows.
 
-To change who sees whom, change this file:
+This file alone determines which tokens a token attends to:
 
-- :class:`CausalRows` (training of ``gpt``): a token sees the tokens before it;
-- :class:`UniLMRows` (training of ``unilm_seq2seq``): the tokens of a prefix see the whole prefix,
-  those of a response see the prefix and the response so far;
-- :class:`PrefixLayout` (generation, both models): prefixes are read before anything follows them,
-  causally or in both directions.
+- :class:`CausalRows` (training of ``gpt``): a token attends to itself and to earlier tokens;
+- :class:`UniLMRows` (training of ``unilm_seq2seq``): the tokens of a prefix attend to the whole
+  prefix, those of a response attend to the prefix and to the response up to themselves;
+- :class:`PrefixLayout` (generation, both models): prefixes are read first, with causal attention or
+  in both directions.
 
-Sequences of different lengths stand one after another in a single row without padding wherever
-tokens do not look at each other. Only attention needs a row for each sequence, so the classes
-copy tokens there and back. None of them builds a mask over whole sequences, T x T.
+Outside attention, sequences of different lengths are stored one after another in a single row
+without padding. Attention needs one row for each sequence, so the classes copy tokens into such
+rows and back. None of them builds a T x T mask over whole sequences.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from torch import Tensor
 if TYPE_CHECKING:
     from .attention import SelfAttention
 
-# Prefixes with a greater share of real tokens are read with their padding: leaving out the few
-# padding cells would save less than the two copies cost.
+# If the share of real tokens in a batch of prefixes is greater, the prefixes are read with their
+# padding: omitting the few padding cells would save less time than the two copies take.
 _FULL = 0.9
 
 
 class PackedRows(Protocol):
-    """Sequences that stand in one row without padding, and the mask of their attention."""
+    """Sequences in one row without padding, and their attention mask."""
 
     def attend(self, attention: SelfAttention, qkv: Tensor) -> Tensor:
-        """Let the tokens of each sequence attend as the mask allows.
+        """Compute the masked attention within each sequence.
 
         Args:
-            attention: gives the number of heads, and dropout in training.
+            attention: module that defines the number of heads and the dropout.
             qkv: projected queries, keys and values [1, N, 3C].
 
         Returns:
-            [1, N, C], before the output projection.
+            The output [1, N, C], before the output projection.
         """
         ...
 
@@ -49,14 +49,14 @@ class PackedRows(Protocol):
 
 
 class CausalRows(NamedTuple):
-    """Sequences whose tokens see the tokens before them, as :class:`PackedRows`.
+    """:class:`PackedRows` with causal attention.
 
-    The N tokens are copied into M rows of the longest sequence's length. The padding of those
-    rows holds copies of other tokens; it stands at the right, where causality hides it.
+    The N tokens are copied into M rows of the length of the longest sequence. The padding of these
+    rows holds copies of other tokens. It is at the right, so the causal mask excludes it.
     """
 
-    pad_index: Tensor  # [M, T] int64: for each cell the token that is copied there
-    unpad_index: Tensor  # [N] int64: for each token its cell in the flattened [M * T]
+    pad_index: Tensor  # [M, T] int64: for each cell, the token that is copied there
+    unpad_index: Tensor  # [N] int64: for each token, its cell in the flattened [M * T]
 
     def attend(self, attention: SelfAttention, qkv: Tensor) -> Tensor:
         """Attend causally within each sequence, [1, N, 3C] -> [1, N, C]."""
@@ -68,11 +68,11 @@ class CausalRows(NamedTuple):
 
 
 def packing_index(lengths: Tensor | list[int], width: int | None = None) -> CausalRows:
-    """Build the index of a row that holds sequences of these ``lengths``, one after another.
+    """Build the indices for a packed row of sequences of the given ``lengths``.
 
     Args:
-        lengths: int64 [M].
-        width: T of the rows for attention; default the greatest length.
+        lengths: lengths of the sequences, int64 [M].
+        width: T, the width of the rows for attention; default: the greatest length.
     """
     lengths = torch.as_tensor(lengths, dtype=torch.long)
     width = int(lengths.max()) if width is None else width
@@ -87,22 +87,22 @@ def packing_index(lengths: Tensor | list[int], width: int | None = None) -> Caus
 
 
 class UniLMRows(NamedTuple):
-    """Dialogs with UniLM's sequence-to-sequence mask, as :class:`PackedRows`.
+    """:class:`PackedRows` of dialogs with UniLM's sequence-to-sequence mask.
 
     Source: Dong et al. 2019, figure 1. The N tokens are copied into M rows: the prefixes into
     cells 0 to S - 1, the responses into cells S to S + T - 1. Built by :func:`unilm_rows`.
     """
 
-    cells: Tensor  # [M * (S + T)] int64: for each cell the token that is copied there
-    unpad_index: Tensor  # [N] int64: for each token its cell
+    cells: Tensor  # [M * (S + T)] int64: for each cell, the token that is copied there
+    unpad_index: Tensor  # [N] int64: for each token, its cell
     prefix_mask: Tensor  # bool [M, 1, 1, S], True on real tokens
-    response_mask: Tensor  # bool [M, 1, T, S + T], True where a response token may look
+    response_mask: Tensor  # bool [M, 1, T, S + T], True where a response token may attend
 
     def attend(self, attention: SelfAttention, qkv: Tensor) -> Tensor:
         """Attend within each dialog, [1, N, 3C] -> [1, N, C].
 
-        Two calls of scaled_dot_product_attention compute just the two blocks of the mask that
-        hold something: prefix by prefix, S x S, and response by both, T x (S + T).
+        Two calls of scaled_dot_product_attention compute only the two nonzero blocks of the mask:
+        prefix to prefix, S x S, and response to prefix and response, T x (S + T).
         """
         m, s = self.prefix_mask.size(0), self.prefix_mask.size(3)
         rows = repack(qkv[0], self.cells, self.unpad_index).view(m, -1, qkv.size(-1))
@@ -120,11 +120,12 @@ class UniLMRows(NamedTuple):
 
 
 def unilm_rows(prefix_lengths: Tensor, response_lengths: Tensor, s: int, t: int) -> UniLMRows:
-    """Build the index of a row that holds dialogs of these two lengths, one after another.
+    """Build the indices and masks for a packed row of dialogs of the given lengths.
 
     Args:
         prefix_lengths, response_lengths: int64 [M]; a prefix has at least one token.
-        s, t: the longest of each, known to the caller without waiting for the device.
+        s, t: lengths of the longest prefix and response. The caller passes them because reading
+            them from the tensors would wait for the device.
     """
     device = prefix_lengths.device
     total = prefix_lengths + response_lengths
@@ -135,7 +136,7 @@ def unilm_rows(prefix_lengths: Tensor, response_lengths: Tensor, s: int, t: int)
     real = torch.cat([real_prefix, real_response], 1)
     begins = starts + prefix_lengths.unsqueeze(1)
     cells = torch.cat([starts + in_prefix, begins + in_response], 1)
-    # padding cells repeat the dialog's first token; no real token looks at them
+    # padding cells repeat the first token of their dialog; no real token attends to them
     cells = torch.where(real, cells, starts)
     m = len(total)
     causal = torch.ones(t, t, dtype=torch.bool, device=device).tril()
@@ -152,22 +153,22 @@ def unilm_rows(prefix_lengths: Tensor, response_lengths: Tensor, s: int, t: int)
 
 
 class PrefixLayout(NamedTuple):
-    """How prefixes of different lengths lie while they are read, and who sees whom."""
+    """Layout and mask of prefixes of different lengths while they are read."""
 
     real: Tensor  # bool [B, 1, 1, S], True on real tokens
-    mask: Tensor | None  # True where a token may look: `real`; None for causal attention
-    rows: CausalRows | None  # tokens stand in one row [1, N, C]; None: as [B, S, C]
-    ends: Tensor  # int64 [B]: place of each prefix's last token in its row
-    last: Tensor  # int64 [B]: the same among all tokens, flattened
+    mask: Tensor | None  # `real` for attention in both directions, None for causal attention
+    rows: CausalRows | None  # indices if the tokens are packed as [1, N, C]; None for [B, S, C]
+    ends: Tensor  # int64 [B]: index of each prefix's last token in its own row
+    last: Tensor  # int64 [B]: index of the same token in the flattened input
 
 
 def lay_out_prefixes(width: int, lengths: Tensor, bidirectional: bool) -> PrefixLayout:
-    """Choose how prefixes of these ``lengths``, padded at the right to ``width``, are read.
+    """Choose the layout for prefixes of the given ``lengths``, padded at the right to ``width``.
 
     Args:
         width: S.
         lengths: int64 [B], each at least 1.
-        bidirectional: the tokens of a prefix see all of it (UniLM); else those before them.
+        bidirectional: attend in both directions within a prefix (UniLM) instead of causally.
     """
     real = torch.arange(width, device=lengths.device) < lengths.unsqueeze(1)  # [B, S]
     ends = lengths - 1
@@ -177,7 +178,7 @@ def lay_out_prefixes(width: int, lengths: Tensor, bidirectional: bool) -> Prefix
     else:
         rows, last = packing_index(lengths, width), lengths.cumsum(0) - 1
     real = real[:, None, None, :]
-    # causality already hides the padding, which stands at the right
+    # the causal mask already excludes the padding, which is at the right
     return PrefixLayout(real, real if bidirectional else None, rows, ends, last)
 
 
@@ -185,20 +186,20 @@ def lay_out_prefixes(width: int, lengths: Tensor, bidirectional: bool) -> Prefix
 
 
 def repack(x: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
-    """Return ``x[index]`` along the first dimension, with a cheap gradient.
+    """Return ``x[index]`` along the first dimension, with an efficient gradient.
 
     Args:
         x: [A, ...].
-        index: int64 [B'], the row of ``x`` that each new row copies. Rows copied more than
-            once are padding: their gradient must be zero.
-        inverse: int64 [A], where each row of ``x`` (or, if there are fewer rows than
-            that, each row kept) stands among the new ones.
+        index: int64 [B'], the row of ``x`` that each output row copies. Additional copies of a
+            row must be padding, with a gradient of zero.
+        inverse: int64 [A], the output row that copies each row of ``x``. If the output has fewer
+            rows than ``x``, only the length of ``inverse`` is used.
     """
     return _Repack.apply(x, index, inverse)  # type: ignore[no-untyped-call]  # torch's own
 
 
 class _Repack(torch.autograd.Function):
-    """Select rows where the gradient is a selection too, not a scatter with additions."""
+    """Selection of rows whose gradient is a selection too, instead of a scatter-add."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, index: Tensor, inverse: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Vocabulary projection and label-smoothed cross-entropy in one step, chunk by chunk."""
+"""Compute vocabulary projection and label-smoothed cross-entropy together, in chunks of tokens."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ __all__ = [
     "whole_cross_entropy",
 ]
 
-# Measured (benchmarks/loss_memory.py): on a CPU larger chunks fall out of the cache and
-# of the allocator's heap; on a GPU small ones starve the matrix product.
+# Measured with benchmarks/loss_memory.py. On a CPU, larger chunks exceed the cache and the
+# allocator's heap. On a GPU, the matrix product is slow for small chunks.
 CPU_CHUNK_MIB = 32
 GPU_CHUNK_MIB = 256
 MIN_AUTO_ROWS = 512
 MIN_CHUNK_ROWS = 128
-# Matrix kernels work in tiles of rows; a chunk that ends inside one wastes up to a third.
+# Matrix kernels process tiles of rows; a chunk with an incomplete tile is up to a third slower.
 ROW_TILE = 64
 
 
 class LossSums(NamedTuple):
-    """Sums over the tokens of a batch in nats, 0-dimensional, on the features' device."""
+    """Sums over the tokens of a batch, 0-dimensional, in nats, on the device of the features."""
 
-    loss: Tensor  # weight * H(q, p), fp32 (fp64 for fp64 features); alone has a gradient
+    loss: Tensor  # weight * H(q, p), fp32 (fp64 for fp64 features); the only one with a gradient
     weighted_nll: Tensor  # weight * nll, fp64
-    nll: Tensor  # each token counted once and unsmoothed, fp64
-    cross_entropy: Tensor  # H(q, p), each token counted once, fp64
-    num_correct: Tensor | None  # int64: target has the largest logit; None if not asked
+    nll: Tensor  # negative log-likelihood without smoothing and weights, fp64
+    cross_entropy: Tensor  # H(q, p) without weights, fp64
+    num_correct: Tensor | None  # int64: tokens whose target has the largest logit, if counted
 
 
 def chunk_rows(num_rows: int, row_bytes: int, chunk_mib: int, min_rows: int) -> int:
-    """Choose how many tokens are projected at a time.
+    """Choose the number of tokens that are projected at a time.
 
     Args:
         num_rows: N.
-        row_bytes: bytes of one token's logits.
-        chunk_mib: most MiB of logits, at least 1.
-        min_rows: tokens of a chunk, even if they are larger than that.
+        row_bytes: bytes of the logits of one token.
+        chunk_mib: maximum MiB of logits, at least 1.
+        min_rows: minimum number of tokens in a chunk; it overrides ``chunk_mib``.
 
     Returns:
-        A multiple of ``ROW_TILE``, such that all chunks are about equally long, or N.
+        A multiple of ``ROW_TILE`` that makes all chunks about equally long, or N.
     """
     most = max(chunk_mib * 2**20 // row_bytes // ROW_TILE * ROW_TILE, min_rows)
     if num_rows <= most:
@@ -73,10 +73,10 @@ def _project_plainly(
     settings: ProjectionSettings,
     wanted: tuple[bool, bool],
 ) -> Projected:
-    """Call ``project`` in exactly the precision of ``settings``, regardless of autocast.
+    """Call ``project`` in the precision of ``settings``, regardless of autocast.
 
     Args:
-        wanted: whether a gradient by the features and one by the weight are asked for.
+        wanted: whether to compute the gradients by the features and by the weight.
     """
     device = features.device.type
     with torch.no_grad(), torch.autocast(device, enabled=False), fast_fp32_products():
@@ -101,7 +101,7 @@ def _sums(
 
 
 class _ChunkedCrossEntropy(Function):
-    """Compute the gradients together with the loss, and hand them out in the backward pass."""
+    """Compute the gradients in the forward pass, and return them in the backward pass."""
 
     @staticmethod
     def forward(
@@ -131,18 +131,18 @@ class _ChunkedCrossEntropy(Function):
         if grad_loss is None:
             return (None,) * 6
         if torch.is_grad_enabled():
-            # the gradient is a constant here: a second derivative would be silently zero
+            # the gradient is a constant here, so a second derivative would silently be zero
             raise RuntimeError(
                 "chunked_cross_entropy has no second derivative: leave create_graph out, or use "
                 "whole_cross_entropy"
             )
         grads, ctx.grads = ctx.grads, None
         if grads is None:
-            # the first backward through a retained graph has scaled and given away the tensors
+            # an earlier backward pass through a retained graph has already returned the tensors
             saved: tuple[Tensor, Tensor, Tensor, Tensor | None] = ctx.saved_tensors
             projected = _project_plainly(*saved, settings=ctx.settings, wanted=ctx.wanted)
             grads = projected.grad_features, projected.grad_weight
-        # scaled in place while still in fp32: fp16's loss scale may be large
+        # scale before the conversion to fp16, because the loss scale may be large
         results = [
             None if grad is None else grad.mul_(grad_loss).to(like.dtype)
             for grad, like in zip(grads, ctx.saved_tensors[:2], strict=True)
@@ -155,10 +155,10 @@ def _operand_dtype(features: Tensor, weight: Tensor) -> torch.dtype:
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
     elif features.dtype != weight.dtype:
-        raise ValueError(f"features are {features.dtype}, weight is {weight.dtype}: give both one")
+        raise ValueError(f"features are {features.dtype}, weight is {weight.dtype}: must be equal")
     else:
         dtype = features.dtype
-    # no processor here multiplies fp16 natively; fp32 is faster as well as exact
+    # CPUs do not multiply fp16 natively, so fp32 is both faster and more exact
     return torch.float32 if dtype == torch.float16 and device == "cpu" else dtype
 
 
@@ -173,35 +173,34 @@ def chunked_cross_entropy(
     chunk_mib: int = 0,
     count_correct: bool = False,
 ) -> LossSums:
-    """Sum the label-smoothed cross-entropy of ``features @ weight.T`` without holding it.
+    """Sum the label-smoothed cross-entropy of ``features @ weight.T`` without storing all logits.
 
-    The logits of a few rows at a time are turned into the gradient at once, in the forward
-    pass, so memory is one chunk instead of several N x V matrices; the backward pass only
-    multiplies by the gradient of the loss.
+    The forward pass computes the logits of a few rows at a time and converts them to the gradient
+    immediately. It therefore needs memory for one chunk instead of several N x V matrices. The
+    backward pass only multiplies by the gradient of the loss.
 
-    Source: the idea of computing this gradient in the forward pass is Liger Kernel's
-    ("fused linear cross entropy", Hsu et al. 2024, section 3.2). Deviations: the smoothing
-    is exact and of rank one (``project``), token weights, plain torch operations.
-    Smoothing: Szegedy et al. 2016, section 7, with padding outside the symbols: with V'
-    real symbols, q is 1 - eps on the target, eps / (V' - 1) on the others, 0 on padding.
-    p is the softmax over all V.
+    Source: Liger Kernel computes this gradient in the forward pass ("fused linear cross entropy",
+    Hsu et al. 2024, section 3.2). Deviations: exact smoothing by a rank-one term (``project``),
+    token weights, and plain torch operations. Smoothing follows Szegedy et al. 2016, section 7, but
+    excludes padding: with V' real symbols, q is 1 - eps on the target, eps / (V' - 1) on the other
+    symbols and 0 on padding. p is the softmax over all V symbols.
 
     Args:
         features: last hidden states [N, C], fp64, fp32, bf16 or fp16.
-        weight: output embedding [V, C], of the same dtype unless under autocast.
-        target: int64 [N]; never ``padding_idx``: drop those rows first.
-        token_weight: factor of each token's loss, fp32 [N], or None for 1; constant.
+        weight: output embedding [V, C], of the same dtype except under autocast.
+        target: int64 [N]; must not contain ``padding_idx``.
+        token_weight: factor of each token's loss, fp32 [N] without gradient, or None for 1.
         eps: label smoothing, in [0, 1).
-        padding_idx: the symbol outside q, or None.
-        chunk_mib: most MiB of fp32 logits at a time; 0 chooses by the device. A chunk has
-            at least 128 tokens, so that the matrix product keeps its speed.
+        padding_idx: the padding symbol, which q excludes, or None.
+        chunk_mib: maximum MiB of fp32 logits at a time; 0 selects a value for the device. A chunk
+            has at least 128 tokens, because the matrix product is slow for fewer.
         count_correct: also count the targets with the largest logit.
 
     Returns:
-        Sums in nats, fp32 (fp64 for fp64 features); nothing waits for the device.
+        Sums in nats, fp32 (fp64 for fp64 features). The function does not wait for the device.
 
     Raises:
-        ValueError: shapes, dtypes or ``eps`` do not fit.
+        ValueError: shapes, dtypes or ``eps`` are invalid.
     """
     if features.dim() != 2 or weight.dim() != 2 or features.size(1) != weight.size(1):
         raise ValueError(
@@ -215,7 +214,7 @@ def chunked_cross_entropy(
     if token_weight is not None and (
         token_weight.shape != target.shape or token_weight.requires_grad
     ):
-        raise ValueError("token_weight must be a constant with one factor for each target")
+        raise ValueError("token_weight must have one factor for each target, and no gradient")
     if not 0.0 <= eps < 1.0:
         raise ValueError(f"eps must be in [0, 1), got {eps}")
 
@@ -251,8 +250,8 @@ def whole_cross_entropy(
 ) -> LossSums:
     """Compute the sums of ``chunked_cross_entropy`` from log-probabilities [N, V].
 
-    It is for models that do not show their output embedding. The other arguments are those of
-    :func:`chunked_cross_entropy`.
+    It is meant for models whose output embedding is not accessible. The other arguments are those
+    of :func:`chunked_cross_entropy`.
     """
     pad = padding_idx
     on_target, elsewhere, _ = smoothed_target_entropy(eps, lprobs.size(1) - (pad is not None))

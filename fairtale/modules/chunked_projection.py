@@ -1,6 +1,6 @@
-"""Losses and gradients of a projection to the vocabulary, a few tokens' logits at a time.
+"""Compute losses and gradients of the vocabulary projection for a few tokens at a time.
 
-This is the arithmetic of :mod:`~fairtale.modules.chunked_loss`, which gives it to autograd.
+:mod:`~fairtale.modules.chunked_loss` makes this computation available to autograd.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# fp16 holds p - q down to 4e-12 after this scaling and overflows at 4 (|p - q| <= 1).
+# With this scale, fp16 represents p - q down to 4e-12 and overflows only at 4 (|p - q| <= 1).
 FP16_SCALE = 2.0**14
 
 
 class ProjectionSettings(NamedTuple):
-    """What is computed, and how; see ``chunked_cross_entropy``."""
+    """Settings of the projection; see ``chunked_cross_entropy``."""
 
     eps: float
     padding_idx: int | None
-    chunk_rows: int  # tokens whose logits are held at a time
-    operand_dtype: torch.dtype  # of what is multiplied
-    sum_dtype: torch.dtype  # of logits, losses and gradients
+    chunk_rows: int  # number of tokens whose logits are computed at a time
+    operand_dtype: torch.dtype  # dtype of the operands of matrix products
+    sum_dtype: torch.dtype  # dtype of logits, losses and gradients
     count_correct: bool
 
 
 class Projected(NamedTuple):
-    """Losses of N tokens, and gradients of their weighted sum where these are asked for."""
+    """Losses of N tokens, and the requested gradients of their weighted sum."""
 
     nll: Tensor  # [N]
     cross_entropy: Tensor  # H(q, p) [N]; the same tensor as nll without smoothing
@@ -36,14 +36,16 @@ class Projected(NamedTuple):
 
 
 def smoothed_target_entropy(eps: float, num_symbols: int) -> tuple[float, float, float]:
-    """Describe the smoothed target q of ``chunked_cross_entropy``.
+    """Compute the probabilities and the entropy of the smoothed target q.
+
+    See ``chunked_cross_entropy`` for q.
 
     Args:
-        eps: probability taken from the target, in [0, 1).
-        num_symbols: V without padding, at least 2.
+        eps: label smoothing, in [0, 1).
+        num_symbols: number of symbols without padding, at least 2.
 
     Returns:
-        q on the target, q on every other real symbol, and the entropy H(q) in nats.
+        q of the target, q of every other real symbol, and the entropy H(q) in nats.
     """
     on_target, elsewhere = 1.0 - eps, eps / (num_symbols - 1)
     q = torch.tensor([on_target, elsewhere], dtype=torch.float64)
@@ -60,12 +62,17 @@ def project(
     features_grad: bool,
     weight_grad: bool,
 ) -> Projected:
-    """Project features [N, C] by weight [V, C]; return losses and the gradients asked for.
+    """Project features [N, C] by weight [V, C]; return losses and the requested gradients.
 
-    With e = q elsewhere and w the token weights, the gradient by the logits is
-    w (p - e + e [pad] - (1 - eps - e) [target]). Only p and the target's entry touch the
-    N x V matrix; the constant e is a product of rank one, added to the results, and w
-    scales rows of the narrow matrices. So smoothing costs no pass over the logits.
+    With e = q of the other symbols and w the token weights, the gradient by the logits is
+    w (p - e + e [pad] - (1 - eps - e) [target]). Only p and the entry of the target are computed in
+    the N x V matrix. The constant e contributes a term of rank one to the results, and w scales
+    rows of [N, C] matrices. Smoothing and weights thus need no pass over the logits.
+
+    Args:
+        target: int64 [N].
+        token_weight: fp32 [N], or None for 1.
+        features_grad, weight_grad: compute the gradient by the features, by the weight.
     """
     num_rows, num_symbols = features.size(0), weight.size(0)
     dtype, pad = settings.sum_dtype, settings.padding_idx
@@ -98,7 +105,7 @@ def project(
         if num_correct is not None and correct is not None:
             num_correct += correct
         if weight_sum is not None:
-            total = h.to(dtype) @ weight_sum  # of all real logits
+            total = h.to(dtype) @ weight_sum  # sum of all real logits
             cross_entropy[chunk] = (on_target - elsewhere) * nll[chunk] + elsewhere * (
                 num_real * log_z - total
             )
@@ -112,7 +119,7 @@ def project(
             _product(p, w_all, grad_features[chunk], alpha=1.0 / scale)
         if grad_weight is not None:
             if token_weight is not None:
-                # rounded once, after the product: a rounded weight would be a bias
+                # round once, after the product, because rounding the token weight causes a bias
                 h = (h * token_weight[chunk].unsqueeze(1).to(dtype)).to(h.dtype)
             started = elsewhere > 0 or start > 0
             _product(p.t(), h, grad_weight, started, alpha=1.0 / scale, scratch=weight_scratch)
@@ -133,17 +140,17 @@ def _product(
     alpha: float = 1.0,
     scratch: Tensor | None = None,
 ) -> None:
-    """Set ``out`` to alpha * a b (+ out), for operands of ``out``'s or of half precision.
+    """Set ``out`` to alpha * a b (+ out), for operands of ``out``'s dtype or of half precision.
 
-    A GPU sums and stores half operands in fp32. A CPU sums in fp32 and rounds the product
-    once (into ``scratch``, if given), before it is converted or added.
+    For half-precision operands, a GPU sums and stores in fp32. A CPU sums in fp32 and rounds the
+    product once (into ``scratch``, if given), before it is converted or added.
     """
     if a.dtype == out.dtype:
         torch.addmm(out, a, b, beta=float(accumulate), alpha=alpha, out=out)
     elif a.is_cuda:
         torch.addmm(out, a, b, out_dtype=out.dtype, beta=float(accumulate), alpha=alpha, out=out)
     else:
-        assert alpha == 1.0  # only fp16 is scaled, and a CPU never multiplies fp16
+        assert alpha == 1.0  # only fp16 is scaled, and fp16 is not used on a CPU
         rounded = torch.mm(a, b, out=scratch)
         if accumulate:
             out.add_(rounded)
@@ -152,7 +159,7 @@ def _product(
 
 
 def _sum_of_real_symbols(weight: Tensor, pad: int | None, dtype: torch.dtype) -> Tensor:
-    """Return the sum [C] of the rows of ``weight`` [V, C] without padding."""
+    """Return the sum [C] of the rows of ``weight`` [V, C] without the padding's row."""
     if pad is None:
         return weight.sum(0, dtype=dtype)
     return weight[:pad].sum(0, dtype=dtype) + weight[pad + 1 :].sum(0, dtype=dtype)
@@ -161,9 +168,9 @@ def _sum_of_real_symbols(weight: Tensor, pad: int | None, dtype: torch.dtype) ->
 def _start_weight_gradient(
     grad: Tensor, features: Tensor, token_weight: Tensor | None, elsewhere: float, pad: int | None
 ) -> None:
-    """Set ``grad`` [V, C] to the part of rank one, if there is one; chunks add the rest.
+    """Initialise ``grad`` [V, C] with the rank-one term of smoothing; the chunks add the rest.
 
-    Without that part the first chunk writes to ``grad``, so only an empty batch needs zeros.
+    Without smoothing, the first chunk overwrites ``grad``, so only an empty batch needs zeros.
     """
     if features.size(0) == 0:
         grad.zero_()
@@ -180,23 +187,27 @@ def _start_weight_gradient(
 def _softmax_in_place(
     logits: Tensor, t: Tensor, count_correct: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Turn logits [n, V] into probabilities; return nll [n], logsumexp [n], the number correct.
+    """Turn logits [n, V] into probabilities, in place.
 
     Args:
+        logits: [n, V].
         t: targets, int64 [n, 1].
+        count_correct: count the targets with the largest logit.
+
+    Returns:
+        The negative log-likelihoods [n], the logsumexp [n], and the count or None.
     """
     at_target = logits.gather(1, t)
     guess = None
     if count_correct or logits.is_cuda:
         peak, guess = logits.max(1, keepdim=True)
     else:
-        # on a CPU two maxima cost less than one with its index
+        # on a CPU, computing two maxima is faster than computing one with its index
         peak = logits.amax(1, keepdim=True)
     correct = (guess == t).sum() if guess is not None and count_correct else None
-    # in place: the kernels read a whole row before they write it
+    # this is safe in place, because the kernels read a whole row before they write it
     p = torch.softmax(logits, 1, out=logits)
     p_peak = p.amax(1, keepdim=True) if guess is None else p.gather(1, guess)
-    # p at the peak is at least 1 / V, so its logarithm is exact where p's at the
-    # target may have underflowed
+    # the largest p is at least 1 / V, so its logarithm is accurate; p of the target may underflow
     log_z = p_peak.log().neg_()  # logsumexp - peak
     return (peak - at_target + log_z).squeeze(1), (log_z + peak).squeeze(1), correct

@@ -1,4 +1,4 @@
-"""Dropout that is not slower than the matrix products around it on a CPU."""
+"""Fast dropout on a CPU."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,16 @@ _LEVELS = 1 << 16
 def dropout_scale(shape: Sequence[int], p: float, dtype: torch.dtype) -> Tensor:
     """Return a CPU tensor that is 0 with probability ``p`` and 1 / (1 - p) elsewhere.
 
-    torch draws its CPU masks one after the other from a Mersenne twister: 5 ns a number,
-    more than a third of a small model's training step. Here one 64-bit draw of SFC64 gives
-    four numbers of 16 bits, so ``p`` is rounded to a multiple of 2**-16; the scale is
-    that of the rounded ``p``, so the mean stays exact. torch's own generator gives the seed:
-    ``torch.manual_seed`` repeats the mask, and so does activation checkpointing.
+    torch generates its CPU masks sequentially with a Mersenne twister, at 5 ns per number; this
+    takes more than a third of the time of a small model's training step. Here one 64-bit number of
+    SFC64 gives four 16-bit numbers, so ``p`` is rounded to a multiple of 2**-16. The scale uses the
+    rounded ``p``, so the mean is exact. The seed comes from torch's generator, so that
+    ``torch.manual_seed`` and activation checkpointing reproduce the mask.
+
+    Args:
+        shape: shape of the result.
+        p: probability of 0, at least 0 and below 1.
+        dtype: dtype of the result.
     """
     threshold = min(round(p * _LEVELS), _LEVELS - 1)
     count = 1
@@ -30,7 +35,7 @@ def dropout_scale(shape: Sequence[int], p: float, dtype: torch.dtype) -> Tensor:
 
 
 def _is_for_torch(x: Tensor, p: float) -> bool:
-    """Return whether to use torch's own dropout, as under a compiler, which cannot trace ours."""
+    """Return whether to use torch's own dropout: on a GPU, and under a compiler."""
     return x.device.type != "cpu" or p >= 1.0 or torch.compiler.is_compiling()
 
 
@@ -44,7 +49,7 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
 
 
 def dropout_add(residual: Tensor, x: Tensor, p: float, training: bool) -> Tensor:
-    """Return ``residual + dropout(x)``, in one pass on a CPU."""
+    """Return ``residual + dropout(x)``, computed in one pass on a CPU."""
     if not training or p == 0.0:
         return residual + x
     if _is_for_torch(x, p):

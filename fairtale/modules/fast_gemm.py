@@ -1,4 +1,4 @@
-"""Exact fp32 matrix products through oneDNN, where torch's default library is slow."""
+"""Compute exact fp32 matrix products with oneDNN where torch's default library is slow."""
 
 import functools
 import logging
@@ -17,14 +17,14 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def is_slow_mkl_processor(cpuinfo: str) -> bool:
-    """Return whether MKL is slow, and oneDNN both fast and exact, on the processor described.
+    """Return whether MKL is slow, and oneDNN both fast and exact, on the given processor.
 
-    MKL picks its AVX-512 kernels on Intel's processors only; elsewhere its fp32 products
-    run at less than half the rate of oneDNN's. Where the processor has AMX, the setting
-    used below would make oneDNN round to bf16, so such a processor is left out.
+    MKL uses its AVX-512 kernels on Intel processors only; on others its fp32 products run at less
+    than half the speed of oneDNN's. On a processor with AMX, the setting used below would make
+    oneDNN round to bf16, so such a processor is excluded.
 
     Args:
-        cpuinfo: text of Linux's ``/proc/cpuinfo``.
+        cpuinfo: content of Linux's ``/proc/cpuinfo``.
     """
     vendors = {line.split(":")[1].strip() for line in cpuinfo.splitlines() if "vendor_id" in line}
     flags = {
@@ -38,7 +38,7 @@ def is_slow_mkl_processor(cpuinfo: str) -> bool:
 
 
 def _set_precision(value: str) -> str:
-    """Set what oneDNN may do to the operands of fp32 products; return what it might before."""
+    """Set the precision that oneDNN may use for fp32 products; return the previous setting."""
     settings: Any = mkldnn.matmul  # type: ignore[attr-defined]  # torch adds it when it starts
     before: str = settings.fp32_precision
     settings.fp32_precision = value
@@ -47,10 +47,10 @@ def _set_precision(value: str) -> str:
 
 @contextmanager
 def _through_onednn() -> Iterator[None]:
-    """Send fp32 products to oneDNN.
+    """Within this block, compute fp32 products with oneDNN.
 
-    "bf16" only *allows* oneDNN to round its operands; without AMX it has no such kernel
-    and computes in fp32 (its log says ``brg_matmul:avx512_core, src:f32 wei:f32``).
+    The setting "bf16" only *allows* oneDNN to round its operands. Without AMX it has no such kernel
+    and computes in fp32 (its log shows ``brg_matmul:avx512_core, src:f32 wei:f32``).
     """
     before = _set_precision("bf16")
     try:
@@ -60,12 +60,12 @@ def _through_onednn() -> Iterator[None]:
 
 
 def _product_is_exact() -> bool:
-    """Return whether integers that fp32 holds, and bf16 does not, are multiplied exactly."""
-    # "cpu" by name, since the caller may have set another default device
+    """Return whether oneDNN multiplies integers exactly that fp32 represents, but bf16 does not."""
+    # name the device, because the caller may have set another default device
     generator = torch.Generator("cpu").manual_seed(0)
     wide = torch.randint(-4095, 4096, (128, 256), generator=generator, device="cpu")
     narrow = torch.randint(-3, 4, (256, 512), generator=generator, device="cpu")
-    # sums stay below 4095 * 3 * 256 < 2^24: exact in fp32 in every order of summation
+    # sums are at most 4095 * 3 * 256 < 2^24, hence exact in fp32 in every order of summation
     with _through_onednn():
         left = wide.float() @ narrow.float()
         right = narrow.t().float() @ wide.t().float()
@@ -79,7 +79,7 @@ def _has_onednn() -> bool:
 
 @functools.cache
 def use_onednn() -> bool:
-    """Return whether fp32 products of this process are to go through oneDNN (decided once)."""
+    """Return whether this process should compute fp32 products with oneDNN; decided once."""
     if platform.system() != "Linux" or not _has_onednn() or not CPUINFO.exists():
         return False
     if not is_slow_mkl_processor(CPUINFO.read_text()):
@@ -91,10 +91,11 @@ def use_onednn() -> bool:
 
 @contextmanager
 def fast_fp32_products() -> Iterator[None]:
-    """Within this block, run fp32 products on the CPU through oneDNN where that is faster.
+    """Within this block, compute fp32 products on the CPU with oneDNN where that is faster.
 
-    The arithmetic stays fp32; only the order of summation differs from MKL's. Nothing
-    changes on Intel's processors, without AVX-512, off Linux, or on a GPU.
+    The arithmetic stays fp32; only the order of summation differs from MKL's. The block has no
+    effect on Intel processors, on processors without AVX-512, on other systems than Linux, and on a
+    GPU.
     """
     if not use_onednn():
         yield
@@ -104,11 +105,11 @@ def fast_fp32_products() -> Iterator[None]:
 
 
 def choose_fast_fp32_products() -> None:
-    """Compute all fp32 products of this process, gradients included, as the block above does.
+    """Compute all fp32 products of this process as in a block of :func:`fast_fp32_products`.
 
-    It changes a setting of the whole process, so a command that trains or decodes calls it
-    once, at its start; building a model does not. On AMD's processors with AVX-512, where MKL is
-    slow, every linear layer then runs at twice the rate. Elsewhere nothing changes.
+    This includes the products of gradients. The setting affects the whole process, so it is chosen
+    once, when the task is set up, and not when a model is built. On AMD processors with AVX-512,
+    where MKL is slow, linear layers then run at twice the speed. Elsewhere nothing changes.
     """
     if use_onednn():
         _set_precision("bf16")

@@ -1,4 +1,4 @@
-"""fairseq's attention with a gate for each head."""
+"""Add a gate for each head to fairseq's attention."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ from .narrow_attention import NarrowAttention
 
 @contextlib.contextmanager
 def scaled_heads(projection: nn.Linear, gates: Tensor) -> Iterator[None]:
-    """Within this block, multiply what each head gives to an output projection by its gate.
+    """Within this block, multiply the input of an output projection from each head by its gate.
 
-    The gates go into the weight, since fairseq gives ``out_proj.weight`` to torch's
-    ``F.multi_head_attention_forward`` in one of its ways, and calls ``out_proj`` in the other. The
-    attribute ``weight`` of the instance is the scaled weight for the length of the block, and
-    hides the parameter of the same name; gradients flow to that parameter and to the gates. With
-    gates of exactly 1 it is the same weight, bit for bit.
+    The gates scale the weight, because fairseq either passes ``out_proj.weight`` to torch's
+    ``F.multi_head_attention_forward`` or calls ``out_proj``. Within the block, the instance
+    attribute ``weight`` is the scaled weight and hides the parameter of the same name. Gradients
+    flow to the parameter and to the gates. With gates of exactly 1, the weight is bitwise the same.
 
     Args:
-        projection: of the heads' outputs one after another, weight [C, H * D].
+        projection: projection of the concatenated outputs of the heads, weight [C, H * D].
         gates: [H].
     """
     columns = gates.repeat_interleave(projection.in_features // gates.numel())
-    # vars, since torch lets nothing but a parameter be assigned to the name of a parameter
+    # use vars, because torch allows only parameters to be assigned to the name of a parameter
     vars(projection)["weight"] = projection.weight * columns.to(projection.weight.dtype)
     try:
         yield
@@ -37,17 +36,20 @@ def scaled_heads(projection: nn.Linear, gates: Tensor) -> Iterator[None]:
 
 
 class _Gated(nn.Module):
-    """An attention that multiplies each head's output by its gate, drawn once a call."""
+    """Mixin for attentions that multiplies the output of each head by its gate.
+
+    In training, the gates are sampled once for each call.
+    """
 
     gate: HardConcreteGate
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        """Attend with gates drawn or fixed; arguments and results are the parent's."""
+        """Attend with gates; arguments and results are those of the attention."""
         with scaled_heads(cast(nn.Linear, self.out_proj), self.gate()):
             return super().forward(*args, **kwargs)
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> None:
-        """Add gates, open, to a state dict that has none."""
+        """Add open gates to a state dict without gates."""
         parent = super()
         if hasattr(parent, "upgrade_state_dict_named"):
             parent.upgrade_state_dict_named(state_dict, name)
@@ -61,14 +63,14 @@ class _Gated(nn.Module):
 class GatedAttention(_Gated, MultiheadAttention):
     """fairseq's multi-head attention with a gate for each head.
 
-    Source: Voita et al. 2019, section 5.1. It computes as fairseq does, in each of its ways
-    (full and incremental, with weights and without).
+    Source: Voita et al. 2019, section 5.1. The computation is fairseq's in each of its modes (full
+    and incremental, with and without attention weights).
 
     Args:
         embed_dim: C.
         num_heads: H.
-        gate: the gates, H of them.
-        options: those of :class:`~fairseq.modules.MultiheadAttention`, without quantisation
+        gate: module of the H gates.
+        options: options of :class:`~fairseq.modules.MultiheadAttention`, except quantisation
             noise.
     """
 
@@ -80,14 +82,14 @@ class GatedAttention(_Gated, MultiheadAttention):
 
 
 class GatedNarrowAttention(_Gated, NarrowAttention):
-    """The attention of a pruned layer, gated again, to be pruned further.
+    """Attention of a pruned layer with a gate for each remaining head, for further pruning.
 
     Args:
         embed_dim: C.
         num_heads: H, at least 1.
         head_dim: D.
-        gate: the gates, H of them.
-        options: those of :class:`~fairtale.modules.narrow_attention.NarrowAttention`.
+        gate: module of the H gates.
+        options: options of :class:`~fairtale.modules.narrow_attention.NarrowAttention`.
     """
 
     def __init__(

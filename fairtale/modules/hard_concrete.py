@@ -1,4 +1,4 @@
-"""Hard concrete gates: one for each attention head, to be learned, fixed or left open."""
+"""Hard concrete gates for attention heads, which are learned, fixed or left open."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEARNED, CLOSED, OPEN, UNTOUCHED = -1, 0, 1, 2
 
 
 class KeepsFP32(nn.Module):
-    """A module whose numbers stay in fp32 where ``--fp16`` and ``--bf16`` halve the others."""
+    """A module whose parameters and buffers stay in fp32 with ``--fp16`` and ``--bf16``."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         def keep_fp32(x: Tensor) -> Tensor:
@@ -28,29 +28,33 @@ class KeepsFP32(nn.Module):
 
 
 class HardConcreteGate(KeepsFP32):
-    """Gates in [0, 1], one a head, that are exactly 0 or 1 with positive probability.
+    """Gates in [0, 1], one for each head, that are exactly 0 or 1 with positive probability.
 
-    In training a gate is ``min(1, max(0, s * (high - low) + low))`` with
-    ``s = sigmoid((log u - log(1 - u) + log_alpha) / temperature)`` and u uniform in (0, 1),
-    drawn once a head and call; in evaluation ``sigmoid(log_alpha)`` takes the place of s.
-    Source: Louizos et al. 2018, equations 10 to 13; for heads Voita et al. 2019.
+    In training, a gate is ``min(1, max(0, s * (high - low) + low))`` with
+    ``s = sigmoid((log u - log(1 - u) + log_alpha) / temperature)``, where u is uniform in (0, 1)
+    and sampled for each head in each call. In evaluation, s is ``sigmoid(log_alpha)``.
+    Source: Louizos et al. 2018, equations 10 to 13; for heads, Voita et al. 2019.
 
-    A gate is in one of three states, which checkpoints keep (buffer ``fixed``, int8 [H]):
-    *learned* as above; *fixed* to 0 or 1, see :meth:`fix`; or *untouched*, exactly 1 also in
-    training, until :meth:`learn` is called. A new gate is learned.
+    Gates have one of three states, which checkpoints store (buffer ``fixed``, int8 [H]):
+    *learned*, as above; *fixed* to 0 or 1, see :meth:`fix`; or *untouched*, which means exactly 1
+    also in training, until :meth:`learn` is called. New gates are learned.
 
-    ``log_alpha`` [H] is a parameter times ``lr_scale``: with Adam, whose steps do not
-    depend on the size of gradients, gates so move ``lr_scale`` times faster than weights.
-    Checkpoints hold ``log_alpha`` itself. Gates are computed in fp32 where weights are in half
-    precision, too.
+    ``log_alpha`` [H] is a parameter multiplied by ``lr_scale``. With Adam, whose step size does not
+    depend on the size of gradients, gates thus change ``lr_scale`` times faster than weights.
+    Checkpoints store ``log_alpha`` itself. Gates are computed in fp32 even if weights are in half
+    precision.
 
     Args:
         num_heads: H, at least 0.
-        temperature: above 0; the smaller, the more often a gate is exactly 0 or 1.
+        temperature: above 0; with smaller values, gates are exactly 0 or 1 more often.
         low: lower end of the stretched s, below 0.
-        high: its upper end, above 1.
-        init_log_alpha: of every head; from 2.4 on a gate is exactly 1 in evaluation.
-        lr_scale: above 0; a power of two keeps checkpoints exact.
+        high: upper end of the stretched s, above 1.
+        init_log_alpha: initial ``log_alpha`` of every head; from 2.4 on, a gate is exactly 1 in
+            evaluation.
+        lr_scale: above 0; checkpoints are exact if it is a power of two.
+
+    Raises:
+        UserError: an argument is out of range.
     """
 
     fixed: Tensor
@@ -69,20 +73,20 @@ class HardConcreteGate(KeepsFP32):
             raise UserError(f"--gate-temperature {temperature}: must be above 0; 0.33 is usual")
         if not (low < 0 and high > 1):
             raise UserError(
-                f"--gate-low {low} --gate-high {high}: low must be below 0 and high above 1, or "
-                "no gate could close or open; -0.1 and 1.1 are usual"
+                f"--gate-low {low} --gate-high {high}: low must be below 0 and high above 1, so "
+                "that gates can close and open; -0.1 and 1.1 are usual"
             )
         if not (lr_scale > 0 and math.isfinite(init_log_alpha)):
             raise UserError(
-                f"--gate-lr-scale {lr_scale} --gate-init-log-alpha {init_log_alpha}: must be "
-                "above 0, and a finite number"
+                f"--gate-lr-scale {lr_scale} --gate-init-log-alpha {init_log_alpha}: the scale "
+                "must be above 0, and log-alpha must be finite"
             )
         self.num_heads = num_heads
         self.temperature, self.low, self.high = temperature, low, high
         self.init_log_alpha, self.lr_scale = init_log_alpha, lr_scale
         self.scaled_log_alpha = nn.Parameter(torch.full((num_heads,), init_log_alpha / lr_scale))
         self.register_buffer("fixed", torch.full((num_heads,), LEARNED, dtype=torch.int8))
-        self._state = "learned"  # what the buffer says, known without waiting for a GPU
+        self._state = "learned"  # same as the buffer, but readable without waiting for a GPU
         self.pull: Tensor | None = None  # see fairtale.modules.gate_budget.competing
 
     def extra_repr(self) -> str:
@@ -95,7 +99,7 @@ class HardConcreteGate(KeepsFP32):
 
     @torch.no_grad()
     def set_log_alpha(self, value: float | Tensor) -> None:
-        """Set ``log_alpha`` to a number, or to one for each head [H]."""
+        """Set ``log_alpha`` to one value for all heads, or to a value for each head [H]."""
         own = self.scaled_log_alpha
         value = torch.as_tensor(value, dtype=own.dtype, device=own.device)
         self.scaled_log_alpha.copy_(value / self.lr_scale)
@@ -114,43 +118,47 @@ class HardConcreteGate(KeepsFP32):
 
     @torch.no_grad()
     def fix(self, mask: Tensor | list[bool]) -> None:
-        """Fix the gates: ``mask`` bool [H], True = open."""
+        """Fix each gate to 0 or 1.
+
+        Args:
+            mask: bool [H], True for an open gate.
+        """
         mask = torch.as_tensor(mask, device=self.fixed.device)
         self.fixed.copy_(mask.bool().to(torch.int8))
         self._state = "fixed"
 
     def learn(self) -> None:
-        """Learn the gates, from the ``log_alpha`` that they have."""
+        """Make the gates learned, starting from their current ``log_alpha``."""
         self.fixed.fill_(LEARNED)
         self._state = "learned"
 
     def leave_open(self) -> None:
-        """Make the gates untouched: 1, as if there were none."""
+        """Make the gates untouched, that is 1, as in a model without gates."""
         self.fixed.fill_(UNTOUCHED)
         self._state = "untouched"
 
     # ------------------------------------------------------------------------ values
 
     def forward(self) -> Tensor:
-        """Return the gates [H] in fp32: drawn in training, always the same in evaluation."""
+        """Return the gates [H] in fp32, sampled in training and deterministic in evaluation."""
         if self._state != "learned":
-            # the zero gives the parameter a gradient, which DistributedDataParallel waits for
+            # the zero term gives the parameter a gradient, as DistributedDataParallel requires
             return self.value() + 0 * self.scaled_log_alpha
         if not self.training:
             return self.value()
-        # u may be 0: then s and its gradient are 0 as well
+        # u may be 0; s and its gradient are then 0 as well
         noise = torch.logit(torch.rand_like(self.scaled_log_alpha))
         log_alpha = self.log_alpha if self.pull is None else self.log_alpha - self.pull
         return self._stretch(torch.sigmoid((noise + log_alpha) / self.temperature))
 
     def value(self) -> Tensor:
-        """Return the gates [H] of evaluation."""
+        """Return the gates [H] as used in evaluation."""
         if self._state != "learned":
             return (self.fixed > 0).to(self.scaled_log_alpha.dtype)
         return self._stretch(torch.sigmoid(self.log_alpha))
 
     def open_probability(self) -> Tensor:
-        """Return the probability [H] that a gate is not 0; 0 or 1 unless gates are learned."""
+        """Return the probability [H] that each gate is not 0; it is 0 or 1 unless learned."""
         if self._state != "learned":
             return self.value()
         return torch.sigmoid(self.log_alpha - self.closing_log_alpha)
@@ -188,8 +196,9 @@ class HardConcreteGate(KeepsFP32):
                 missing_keys.append(prefix + name)
             elif value.shape != self.fixed.shape:
                 raise UserError(
-                    f"the checkpoint has {value.numel()} gates at {prefix}{name}, the model has "
-                    f"{self.num_heads} heads there: give it as many heads as it was trained with"
+                    f"the checkpoint has {value.numel()} gates at {prefix}{name}, but the model "
+                    f"has {self.num_heads} heads there: build the model with as many heads as the "
+                    "checkpoint was trained with"
                 )
             else:
                 set_value(value)

@@ -1,4 +1,4 @@
-"""Attention of a pruned layer: any number of heads, also none."""
+"""Attention of a pruned layer, with any number of heads or none."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .attention_keys import append_padding, as_bias, share_beams
 
-# The state of one attention between steps: prev_key, prev_value [B, H, S, D] and
-# prev_key_padding_mask [B, S], as fairseq's MultiheadAttention names them, and beams: how many
-# rows share the keys of one.
+# The state of one attention between steps: prev_key and prev_value [B, H, S, D] and
+# prev_key_padding_mask [B, S], named as in fairseq's MultiheadAttention, and beams, the number of
+# rows that share the same keys.
 State = dict[str, Any]
-_STATE = "attn_state"  # its key in fairseq's incremental state
-_FEW_QUERIES = 16  # up to here plain products are as fast as the fused kernel, or faster
+_STATE = "attn_state"  # key of the state in fairseq's incremental state
+_FEW_QUERIES = 16  # for at most so many queries, plain products are as fast as the fused kernel
 
 
 class BiasOnly(nn.Module):
-    """Return a bias whatever comes in: what is left of a linear layer without inputs.
+    """A linear layer without input features, which returns its bias.
 
     Args:
         out_features: channels of the bias.
@@ -33,28 +33,28 @@ class BiasOnly(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_features))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Repeat the bias, [..., any] -> [..., out_features]."""
+        """Expand the bias, [..., any] -> [..., out_features]."""
         return self.bias.expand(*x.shape[:-1], -1).type_as(x)
 
 
 class NarrowAttention(FairseqIncrementalState, nn.Module):
-    """Multi-head attention with ``num_heads * head_dim`` channels inside, C outside.
+    """Multi-head attention with ``num_heads * head_dim`` inner channels and C outer channels.
 
-    It is called as fairseq's ``MultiheadAttention`` and has the same names of parameters and of
-    the incremental state. Differences: attention weights, also those of each head, are given only
-    if asked for; without heads there are none (None), and asking for them with
-    ``--print-alignment`` is an error. The beams of a sentence share one copy of the keys and
-    values of its source in the incremental state, see :meth:`set_beam_size`.
+    It has the interface of fairseq's ``MultiheadAttention``, with the same names of parameters and
+    of the incremental state. Differences: attention weights are returned only if they are
+    requested; without heads they are None, and requesting them with ``--print-alignment`` is an
+    error. In the incremental state, the beams of a sentence share one copy of the keys and values
+    of the source, see :meth:`set_beam_size`.
 
     Args:
-        embed_dim: C, of queries and output.
+        embed_dim: C, the channels of queries and output.
         num_heads: H, 0 or more.
         head_dim: D.
         dropout: probability of dropping an attention weight, 0 to 1.
         self_attention: keys and values are the queries.
-        encoder_decoder_attention: keys are values, and stay the same in all steps.
-        kdim, vdim: channels of keys and values, C unless given.
-        bias: of the three projections and the output.
+        encoder_decoder_attention: values are the keys, which are the same in all steps.
+        kdim, vdim: channels of keys and values; default C.
+        bias: use biases in the three input projections and the output projection.
     """
 
     def __init__(
@@ -119,27 +119,30 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
         """Attend from ``query`` [T, B, C] to ``key`` and ``value`` [S, B, kdim or vdim].
 
         Args:
+            query: queries [T, B, C].
+            key: keys [S, B, kdim].
+            value: values [S, B, vdim].
             key_padding_mask: [B, S], True (or 1) on padding.
-            incremental_state: of one generation; keys and values are added to it.
-            need_weights: return weights [B, T, S], the mean of the heads.
-            static_kv: keys and values of the first step serve all others.
-            attn_mask: [T, S], added to the scores; or bool, True where it may not look.
+            incremental_state: state of a generation; keys and values are added to it.
+            need_weights: return weights [B, T, S], the mean over the heads.
+            static_kv: use the keys and values of the first step in all steps.
+            attn_mask: [T, S], added to the scores; or bool, True on keys that are excluded.
             before_softmax: return the scores [B * H, T, S] and the values [B * H, S, D].
             need_head_weights: return weights [H, B, T, S].
 
         Returns:
-            output [T, B, C], and the weights or None.
+            The output [T, B, C], and the weights or None.
 
         Raises:
-            UserError: an alignment is to be printed, and this attention has no heads.
+            UserError: ``--print-alignment`` needs the weights, and this attention has no heads.
         """
         if self.num_heads == 0:
-            # fairseq asks for the weights of each head in the layer that gives the alignment
+            # fairseq requests the weights of each head in the layer that defines the alignment
             if self._aligns and need_head_weights:
                 raise UserError(
-                    "--print-alignment: the attention to the encoder that the alignment is taken "
-                    "from has no heads left; leave the option out, or keep heads of the last "
-                    "decoder layer's cross attention when pruning"
+                    "--print-alignment: the cross attention that defines the alignment has no "
+                    "heads left; leave the option out, or keep heads of the cross attention in "
+                    "the last decoder layer when pruning"
                 )
             return self.out_proj(query), None
         t, b, _ = query.shape
@@ -147,7 +150,7 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
         k, v, key_padding_mask = self._keys_and_values(
             query, key, value, key_padding_mask, incremental_state, static_kv
         )
-        # [B, H, T, D]; where K rows share their keys, these are K * T queries of them
+        # [B, H, T, D]; if K rows share their keys, they become K * T queries of the same keys
         rows = k.size(0)
         beams = b // rows
         if beams > 1:
@@ -170,11 +173,12 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, need_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Return what heads gather [B, H, T, D] and, if needed, their weights [B, H, T, S].
+        """Return the outputs of the heads [B, H, T, D] and, if needed, the weights [B, H, T, S].
 
         Args:
-            q, k, v: [B, H, T or S, D].
-            mask: added to the scores [B, H, T, S].
+            q: queries [B, H, T, D].
+            k, v: keys and values [B, H, S, D].
+            mask: bias that is added to the scores [B, H, T, S], or None.
             need_weights: return the weights too.
         """
         p = self.dropout if self.training or self._dropout_stays else 0.0
@@ -194,13 +198,13 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
         return x.view(t, b, self.num_heads, self.head_dim).permute(1, 2, 0, 3)
 
     def _group(self, x: Tensor, beams: int) -> Tensor:
-        """Make the beams of a sentence queries of one row, [B * K, H, T, D] -> [B, H, K * T, D]."""
+        """Move the beams of a sentence into one row, [B * K, H, T, D] -> [B, H, K * T, D]."""
         r, h, t, d = x.shape
         x = x.reshape(r // beams, beams, h, t, d).transpose(1, 2)
         return x.reshape(r // beams, h, beams * t, d)
 
     def _ungroup(self, x: Tensor, beams: int) -> Tensor:
-        """Give each beam a row again, [B, H, K * T, any] -> [B * K, H, T, any]."""
+        """Undo :meth:`_group`, [B, H, K * T, any] -> [B * K, H, T, any]."""
         b, h, n, d = x.shape
         x = x.view(b, h, beams, n // beams, d).transpose(1, 2)
         return x.reshape(b * beams, h, n // beams, d)
@@ -216,9 +220,9 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
         incremental_state: dict[str, Any] | None,
         static_kv: bool,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return keys and values [B, H, S, D] and padding [B, S], with those of earlier steps.
+        """Return keys and values [B, H, S, D] and padding [B, S], including earlier steps.
 
-        Arguments are those of :meth:`forward`. Where the K beams of a sentence share its keys, B
+        The arguments are those of :meth:`forward`. If the K beams of a sentence share its keys, B
         is the number of rows divided by K.
         """
         if incremental_state is None:
@@ -228,14 +232,14 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
             return state["prev_key"], state["prev_value"], state.get("prev_key_padding_mask")
         if static_kv:
             assert key is not None and value is not None, (
-                "the first step gives the encoder's output"
+                "the first step needs the output of the encoder"
             )
             rows = key.size(1)
             key, value, key_padding_mask = share_beams(key, value, key_padding_mask, self.beam_size)
             state["beams"] = rows // key.size(1)
         k, v = self._project(query, key, value)
         if static_kv:
-            k, v = k.contiguous(), v.contiguous()  # once, since every step reads them
+            k, v = k.contiguous(), v.contiguous()  # copy once, because every step reads them
         elif "prev_key" in state:
             past = state["prev_key"].size(2)
             key_padding_mask = append_padding(
@@ -260,7 +264,7 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
     def reorder_incremental_state(
         self, incremental_state: dict[str, Any], new_order: Tensor
     ) -> dict[str, Any]:
-        """Let row i continue old row ``new_order[i]``."""
+        """Reorder the state so that row i continues the previous row ``new_order[i]``."""
         state = self._get_input_buffer(incremental_state)
         if not state:
             return incremental_state
@@ -295,8 +299,8 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
     def set_beam_size(self, beam_size: int) -> None:
         """Set K, the number of consecutive rows that are beams of one sentence in generation.
 
-        It saves memory and time only: rows whose keys differ are never treated as beams of one
-        sentence, so a number that does not fit is harmless.
+        This setting saves memory and time. A wrong number is harmless, because rows with different
+        keys are never treated as beams of one sentence.
         """
         self.beam_size = beam_size
 
@@ -308,13 +312,13 @@ class NarrowAttention(FairseqIncrementalState, nn.Module):
         retain_dropout_modules: list[str] | None = None,
         **others: Any,
     ) -> None:
-        """Keep dropout in generation, if that is asked for of this kind of module.
+        """Prepare the module for generation, as fairseq does for its own modules.
 
         Args:
-            name: of this module in the model.
-            need_attn: an alignment is to be printed (--print-alignment).
-            retain_dropout: keep dropout.
-            retain_dropout_modules: names of the classes that keep it; default all.
+            name: name of this module in the model.
+            need_attn: an alignment is printed (``--print-alignment``).
+            retain_dropout: keep dropout in generation.
+            retain_dropout_modules: names of the classes that keep dropout; default: all.
             others: arguments for other kinds of modules.
         """
         own = {type(self).__name__, "MultiheadAttention"}

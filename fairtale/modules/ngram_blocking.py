@@ -1,4 +1,4 @@
-"""Forbid n-grams that a hypothesis, or its context, has already used."""
+"""Forbid n-grams that already occur in a hypothesis or in its context."""
 
 import math
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 def block_repeated_ngrams(tokens: Tensor, lprobs: Tensor, size: int) -> Tensor:
-    """Set to -inf every next token that would complete an n-gram ``tokens`` already holds.
+    """Set the log-probability of next tokens that would repeat an n-gram of ``tokens`` to -inf.
 
-    Source: Paulus et al. 2017, section 2.5 (trigram avoidance). All rows and positions are
-    compared at once, on the device the tensors are on. Deviation: a row in which nothing
-    would be left, as where ``--prefix-size`` forces a repetition, keeps what it has.
+    Source: Paulus et al. 2017, section 2.5 (trigram avoidance). All rows and positions are compared
+    at once, on the device of the tensors. Deviation: a row in which no token would remain, for
+    example because ``--prefix-size`` forces a repetition, is not changed.
 
     Args:
         tokens: the hypotheses so far, without padding, int64 [R, t]; R = B * K.
@@ -19,28 +19,30 @@ def block_repeated_ngrams(tokens: Tensor, lprobs: Tensor, size: int) -> Tensor:
         size: n, at least 1.
 
     Returns:
-        [R, V].
+        The changed log-probabilities [R, V].
     """
     return block_ngrams_of(tokens, tokens, lprobs, size)
 
 
 def block_ngrams_of(text: Tensor, tokens: Tensor, lprobs: Tensor, size: int) -> Tensor:
-    """Set to -inf every next token that would complete an n-gram of ``text``.
+    """Set the log-probability of next tokens that would complete an n-gram of ``text`` to -inf.
+
+    A row in which no token would remain is not changed.
 
     Args:
-        text: int64 [R, S]. Padding in it blocks nothing but itself.
+        text: int64 [R, S]. Padding in it can forbid only the padding token.
         tokens: the hypotheses so far, without padding, int64 [R, t].
         lprobs: log-probabilities of the next token [R, V].
         size: n, at least 1.
 
     Returns:
-        [R, V].
+        The changed log-probabilities [R, V].
     """
     length = tokens.size(1)
     if text.size(1) < size or length < size - 1:
         return lprobs
     ngrams = text.unfold(1, size, 1)  # [R, S - n + 1, n]
-    # the n - 1 newest tokens, to which the next one will be added
+    # the last n - 1 tokens, which the next token extends to an n-gram
     current = tokens[:, length - size + 1 :].unsqueeze(1)  # [R, 1, n - 1]
     repeated = (ngrams[:, :, : size - 1] == current).all(-1)  # [R, S - n + 1]
     penalty = lprobs.new_zeros(repeated.shape).masked_fill_(repeated, -math.inf)

@@ -1,8 +1,8 @@
-"""The encoder and the decoder that a prefix language model shows to fairseq's generator.
+"""Provide the encoder and the decoder that fairseq's generator needs for a prefix language model.
 
-fairseq's generator knows models of two parts. Here the encoder reads the prefixes once, and the
-incremental decoder continues them. Both use one :class:`PrefixTransformer`, which belongs to
-the model: they own no parameters.
+fairseq's generator requires a model with an encoder and a decoder. Here the encoder reads the
+prefixes once, and the incremental decoder continues them. Both use the :class:`PrefixTransformer`
+of the model, and have no parameters of their own.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from torch import Tensor
 from .attention import LayerCache
 from .prefix_transformer import PrefixState, PrefixTransformer
 
-_FIRST_ROOM = 32  # generated tokens that a cache has room for at first; it doubles when full
-_STATE = "prefix_decoder.cache"  # the key in fairseq's incremental state
+_FIRST_ROOM = 32  # initial capacity of a cache, in generated tokens; it doubles when it is full
+_STATE = "prefix_decoder.cache"  # key of the cache in fairseq's incremental state
 
 
 class PrefixEncoderOut(NamedTuple):
-    """What the encoder gives to the decoder: B prefixes, each continued by K beams (R = B * K)."""
+    """Output of the encoder for B prefixes, each of which K beams continue (R = B * K)."""
 
     tokens: Tensor  # int64 [B, S], padded at the right
-    state: PrefixState  # of B prefixes
+    state: PrefixState  # features, keys and values of the B prefixes
     lengths: Tensor  # int64 [B]
     next_positions: Tensor  # int64 [B]: position of the first token after each prefix
     next_segments: Tensor | None  # int64 [B], or None without segments
@@ -34,19 +34,19 @@ class PrefixEncoderOut(NamedTuple):
 
     @property
     def num_rows(self) -> int:
-        """Return R, the number of rows that the generator extends."""
+        """Return R, the number of rows of the generator."""
         return self.next_positions.numel() * self.beams
 
     def per_row(self, x: Tensor) -> Tensor:
-        """Repeat what belongs to prefixes for their beams, [B, ...] -> [R, ...]."""
+        """Repeat each prefix's entry for its beams, [B, ...] -> [R, ...]."""
         return x if self.beams == 1 else x.repeat_interleave(self.beams, 0)
 
 
 class DecoderCache:
-    """Keys and values of the generated tokens in all layers, allocated ahead.
+    """Preallocated keys and values of the generated tokens in all layers.
 
     Args:
-        encoder_out: the prefixes that are continued.
+        encoder_out: output of the encoder for the prefixes.
     """
 
     def __init__(self, encoder_out: PrefixEncoderOut) -> None:
@@ -56,10 +56,10 @@ class DecoderCache:
             LayerCache(keys.new_empty(shape), keys.new_empty(shape))
             for _ in encoder_out.state.caches
         ]
-        self.length = 0  # generated tokens that are held
+        self.length = 0  # number of cached tokens
 
     def make_room(self, length: int) -> None:
-        """Allocate anew, and copy, if ``length`` tokens do not fit."""
+        """Enlarge the cache if it cannot hold ``length`` tokens."""
         room = self.layers[0].keys.size(2)
         if length <= room:
             return
@@ -74,7 +74,10 @@ class DecoderCache:
         self._replace(grow)
 
     def reorder(self, new_order: Tensor) -> None:
-        """Let row i continue old row ``new_order[i]``; rows that stay are not copied."""
+        """Reorder the cache so that row i continues the previous row ``new_order[i]``.
+
+        If the number of rows stays the same, only rows that move are copied.
+        """
         if new_order.numel() != self.layers[0].keys.size(0):
             self._replace(lambda x: x.index_select(0, new_order))
             return
@@ -95,13 +98,13 @@ class PrefixEncoder(FairseqEncoder):
     """Read whole prefixes in one pass.
 
     Args:
-        dictionary: fairseq's.
-        transformer: shared with the decoder, owned by the model.
+        dictionary: fairseq's dictionary.
+        transformer: transformer of the model, shared with the decoder.
     """
 
     def __init__(self, dictionary: Dictionary, transformer: PrefixTransformer) -> None:
         super().__init__(dictionary)
-        # The list keeps torch from registering the model's parameters a second time.
+        # the list prevents torch from registering the parameters of the model a second time
         self._shared = [transformer]
 
     def forward(
@@ -117,13 +120,15 @@ class PrefixEncoder(FairseqEncoder):
         """Read prefixes of different lengths.
 
         Args:
-            src_tokens: int64 [B, S], padding at the right.
+            src_tokens: int64 [B, S], padded at the right.
             src_lengths: int64 [B], each at least 1.
-            positions: int64 [B, S]; default 0 to S - 1.
+            positions: int64 [B, S]; default: 0 to S - 1.
             segments: int64 [B, S], or None without segments.
-            next_positions: int64 [B], of the first generated token; default ``src_lengths``.
-            next_segments: int64 [B], of all generated tokens.
-            bidirectional: the tokens of a prefix see all of it; default as the model was built.
+            next_positions: positions of the first generated tokens, int64 [B]; default:
+                ``src_lengths``.
+            next_segments: segment of all generated tokens, int64 [B].
+            bidirectional: attend in both directions within a prefix; the default depends on the
+                model.
         """
         state = self._shared[0].read_prefix(
             src_tokens, src_lengths, positions, segments, bidirectional
@@ -135,13 +140,13 @@ class PrefixEncoder(FairseqEncoder):
         )
 
     def reorder_encoder_out(self, out: PrefixEncoderOut, new_order: Tensor) -> PrefixEncoderOut:
-        """Let row i of the generator continue old row ``new_order[i]``.
+        """Reorder the output so that row i continues the previous row ``new_order[i]``.
 
-        Prefixes are copied only when sentences leave the batch or change places, neither for the
-        beams of a sentence nor when beams change places within it.
+        Prefixes are copied only if sentences leave the batch or change their order. They are not
+        copied for the beams of a sentence, or if beams are reordered within a sentence.
         """
         num_prefixes = out.next_positions.numel()
-        source = new_order // out.beams  # [R'], the prefix of each row
+        source = new_order // out.beams  # [R']: index of each row's prefix
         if out.beams == 1 and source.numel() % num_prefixes == 0:
             beams = source.numel() // num_prefixes
             spread = torch.arange(num_prefixes, device=source.device).repeat_interleave(beams)
@@ -149,7 +154,7 @@ class PrefixEncoder(FairseqEncoder):
                 return out._replace(beams=beams)
         beams = out.beams
         if source.numel() % beams or not (source.view(-1, beams) == source[::beams, None]).all():
-            kept, beams = source, 1  # rows in no order of sentences: each gets its own prefix
+            kept, beams = source, 1  # rows are not grouped by sentence; copy a prefix for each row
         else:
             kept = source[::beams]
         if torch.equal(kept, torch.arange(num_prefixes, device=kept.device)):
@@ -180,12 +185,12 @@ class PrefixEncoder(FairseqEncoder):
 class PrefixDecoder(FairseqIncrementalDecoder):
     """Continue prefixes.
 
-    ``prev_output_tokens[:, 0]`` stands for the last token of the prefix, which the encoder
-    has read already: its value is ignored, and the first step costs one projection.
+    ``prev_output_tokens[:, 0]`` represents the last token of the prefix. The encoder has already
+    read that token, so its value is ignored, and the first step needs only the output projection.
 
     Args:
-        dictionary: fairseq's.
-        transformer: shared with the encoder, owned by the model.
+        dictionary: fairseq's dictionary.
+        transformer: transformer of the model, shared with the encoder.
     """
 
     def __init__(self, dictionary: Dictionary, transformer: PrefixTransformer) -> None:
@@ -203,9 +208,10 @@ class PrefixDecoder(FairseqIncrementalDecoder):
 
         Args:
             prev_output_tokens: int64 [R, t].
-            incremental_state: with it, logits of the tokens not seen before [R, t', V];
-                without, of all [R, t, V].
-            features_only: leave out the projection to the vocabulary.
+            encoder_out: output of the encoder for the prefixes.
+            incremental_state: state of the generation. With a state, only the logits of new tokens
+                [R, t', V] are returned; without, those of all tokens [R, t, V].
+            features_only: return the features before the projection to the vocabulary.
         """
         transformer = self._shared[0]
         cache = None if incremental_state is None else incremental_state.get(_STATE)
@@ -239,7 +245,7 @@ class PrefixDecoder(FairseqIncrementalDecoder):
     def reorder_incremental_state(
         self, incremental_state: dict[str, Any], new_order: Tensor
     ) -> None:
-        """Let row i of the generator continue old row ``new_order[i]``."""
+        """Reorder the cache so that row i continues the previous row ``new_order[i]``."""
         cache = incremental_state.get(_STATE)
         if cache is not None:
             cache.reorder(new_order)

@@ -1,4 +1,4 @@
-"""The decoder-only transformer behind ``gpt`` and ``unilm_seq2seq``."""
+"""The decoder-only transformer of the models ``gpt`` and ``unilm_seq2seq``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .attention_masks import PackedRows, PrefixLayout, lay_out_prefixes
 from .dropout import dropout, dropout_add
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    # fairseq's names: gelu_accurate is the tanh form that GPT-2 uses
+    # names as in fairseq; gelu_accurate is the tanh approximation that GPT-2 uses
     "gelu_accurate": lambda x: F.gelu(x, approximate="tanh"),
     "gelu": F.gelu,
     "relu": F.relu,
@@ -28,33 +28,33 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class TransformerShape:
-    """Sizes of a transformer, and how its layers are built."""
+    """Sizes of a transformer, and the structure of its layers."""
 
     embed_dim: int  # C
     num_layers: int  # L
     num_heads: int  # H, divides C
     ffn_dim: int  # F
     activation_fn: str = "gelu_accurate"  # a key of ACTIVATIONS
-    normalize_before: bool = True  # LayerNorm before each sub-layer and at the end, else after it
+    normalize_before: bool = True  # LayerNorm before each sub-layer and at the end; else after each
 
 
 @dataclass(frozen=True)
 class DropoutRates:
-    """Probabilities of dropout in training, 0 to 1."""
+    """Dropout probabilities in training, 0 to 1."""
 
-    sublayer: float = 0.0  # on the embeddings and on what each sub-layer adds
+    sublayer: float = 0.0  # on the embeddings and on the output of each sub-layer
     attention: float = 0.0  # on attention weights
-    activation: float = 0.0  # inside the FFN
+    activation: float = 0.0  # after the activation of the FFN
 
 
 NO_DROPOUT = DropoutRates()
 
 
 class PrefixState(NamedTuple):
-    """What the transformer keeps of prefixes that it has read, to continue them."""
+    """State of the transformer after reading prefixes, which is needed to continue them."""
 
-    features: Tensor  # [B, C] of the last prefix token, after the final norm
-    caches: list[LayerCache]  # one a layer
+    features: Tensor  # [B, C]: features of each prefix's last token, after the final norm
+    caches: list[LayerCache]  # one for each layer
     bias: Tensor  # [B, 1, 1, S], 0 on real tokens and -inf on padding
 
 
@@ -81,7 +81,7 @@ class TransformerLayer(nn.Module):
     def _around(
         self, x: Tensor, norm: nn.LayerNorm, sublayer: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        """Apply ``sublayer`` with its norm, and add what it was given."""
+        """Apply ``sublayer`` with its norm, dropout and residual connection."""
         y = sublayer(norm(x) if self.normalize_before else x)
         x = dropout_add(x, y, self.dropout, self.training)
         return x if self.normalize_before else norm(x)
@@ -111,7 +111,7 @@ class TransformerLayer(nn.Module):
         generated: LayerCache,
         num_generated: int,
     ) -> Tensor:
-        """Read tokens after prefixes; see :meth:`SelfAttention.continue_prefix`."""
+        """Read tokens that follow prefixes; see :meth:`SelfAttention.continue_prefix`."""
         attend = self.self_attn.continue_prefix
         x = self._around(
             x,
@@ -122,21 +122,22 @@ class TransformerLayer(nn.Module):
 
 
 class PrefixTransformer(nn.Module):
-    """Decoder-only transformer with learned positions and tied output.
+    """Decoder-only transformer with learned positions and tied output embedding.
 
-    Source: Radford et al. 2019 (GPT-2): pre-norm, weights N(0, 0.02), projections that end
-    in a residual connection scaled by 1 / sqrt(2L). Deviation: with
-    ``bidirectional_prefix`` prefix tokens see the whole prefix (Dong et al. 2019, UniLM).
+    Source: Radford et al. 2019 (GPT-2): pre-norm; initial weights N(0, 0.02), scaled by
+    1 / sqrt(2L) in projections before a residual connection. Deviation: with
+    ``bidirectional_prefix``, the tokens of a prefix attend to the whole prefix (UniLM, Dong et
+    al. 2019).
 
     Args:
         vocab_size: V.
-        padding_idx: its embedding stays zero.
-        max_positions: rows are at most this long.
-        shape: sizes and layout of the layers.
-        rates: probabilities of dropout.
-        num_segments: size of the segment table, 0 for none.
-        checkpoint_activations: compute each layer again in the backward pass.
-        bidirectional_prefix: attend in both directions over a prefix.
+        padding_idx: the padding token, whose embedding stays zero.
+        max_positions: maximum length of a row.
+        shape: sizes and structure of the layers.
+        rates: dropout probabilities.
+        num_segments: number of segment embeddings, 0 for none.
+        checkpoint_activations: recompute the activations of each layer in the backward pass.
+        bidirectional_prefix: attend in both directions within a prefix.
     """
 
     def __init__(
@@ -167,7 +168,7 @@ class PrefixTransformer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw initial weights as GPT-2 does."""
+        """Initialise the weights as in GPT-2."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
@@ -180,7 +181,7 @@ class PrefixTransformer(nn.Module):
                 nn.init.normal_(projection.weight, std=0.02 / math.sqrt(2 * len(self.layers)))
 
     def embed(self, tokens: Tensor, positions: Tensor, segments: Tensor | None) -> Tensor:
-        """Sum the embeddings [B, T, C] of tokens, positions (broadcast) and segments."""
+        """Return the sum [B, T, C] of token, position (broadcast) and segment embeddings."""
         x = self.embed_tokens(tokens) + self.embed_positions(positions)
         if segments is not None:
             assert self.embed_segments is not None, "the model was built without segments"
@@ -207,13 +208,13 @@ class PrefixTransformer(nn.Module):
         """Return the features [B, T, C] of whole rows.
 
         Args:
-            tokens: int64 [B, T], padding at the right; with ``packed`` [1, N].
-            positions: int64 [B, T]; default 0 to T - 1. Packed rows must give theirs.
+            tokens: int64 [B, T], padded at the right; with ``packed``, [1, N].
+            positions: int64 [B, T]; default: 0 to T - 1. They are required with ``packed``.
             segments: int64 [B, T].
-            packed: how the sequences lie in one row without padding, and their mask.
+            packed: layout of the sequences in one row without padding, and their mask.
 
         Raises:
-            UserError: a row longer than the positions there are.
+            UserError: a row has more tokens than the model has positions.
         """
         if positions is None:
             self._check_length(tokens.size(1))
@@ -237,10 +238,11 @@ class PrefixTransformer(nn.Module):
         """Read prefixes of different lengths in one pass.
 
         Args:
-            tokens: int64 [B, S], padding at the right.
+            tokens: int64 [B, S], padded at the right.
             lengths: int64 [B], each at least 1.
             positions, segments: as in :meth:`forward`.
-            bidirectional: default as the model was built.
+            bidirectional: attend in both directions within a prefix; default:
+                ``bidirectional_prefix``.
         """
         if bidirectional is None:
             bidirectional = self.bidirectional_prefix
@@ -256,7 +258,7 @@ class PrefixTransformer(nn.Module):
         x = self.embed(tokens, positions, segments)
         caches = []
         for number, layer in enumerate(self.layers, start=1):
-            # nothing reads the last layer's output except at each prefix's last token
+            # the last layer's output is needed only for the last token of each prefix
             x, cache = layer.read_prefix(x, layout, only_last=number == len(self.layers))
             caches.append(cache)
         bias = torch.zeros_like(layout.real, dtype=x.dtype)
@@ -275,10 +277,12 @@ class PrefixTransformer(nn.Module):
         """Return the features [R, T, C] of tokens that follow the prefixes.
 
         Args:
-            tokens: the new tokens [R, T], R = B * K.
+            tokens: the new tokens, int64 [R, T], R = B * K.
             positions, segments: int64 [R, T].
-            generated: one a layer, [R, H, P, D]; the new tokens are written into them.
-            num_generated: how many tokens they hold before, at most P - T.
+            prefix: state of the B prefixes.
+            generated: keys and values [R, H, P, D] of each layer; those of the new tokens are
+                written into them.
+            num_generated: number of tokens already in ``generated``, at most P - T.
         """
         x = self.embed(tokens, positions, segments)
         for layer, cache, own in zip(self.layers, prefix.caches, generated):

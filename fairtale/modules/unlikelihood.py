@@ -1,31 +1,32 @@
-"""Penalty on the probability of tokens that a text has already used."""
+"""Penalise the probability of tokens that already occur in a text."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-# The logits of so many tokens are held at a time, and computed again for the gradient.
+# Number of tokens whose logits are stored at a time; they are recomputed for the gradient.
 CHUNK_ROWS = 512
 
 
 def earlier_tokens(target: Tensor, owner: Tensor, pad: int) -> Tensor:
-    """Return for each token the tokens before it in the same text.
+    """Return the earlier tokens of the same text for each token.
+
+    Source: Welleck et al. 2020, equation 4; the token itself is not one of its candidates.
 
     Args:
-        target: int64 [N], texts one after another.
-        owner: int64 [N], which text a token is of; the tokens of a text stand together.
-        pad: fills up the rows; it is never a candidate.
+        target: concatenated texts, int64 [N].
+        owner: number of the text of each token, int64 [N]; the tokens of a text are consecutive.
+        pad: padding token, which is never a candidate.
 
     Returns:
-        int64 [N, W], W the length of the longest text; the token itself is left out of its
-        own candidates (Welleck et al. 2020, equation 4).
+        int64 [N, W], padded with ``pad``, where W is the length of the longest text.
     """
     n = target.numel()
     place = torch.arange(n, device=target.device)
     first = torch.ones(n, dtype=torch.bool, device=target.device)
     first[1:] = owner[1:] != owner[:-1]
-    start = torch.where(first, place, 0).cummax(0).values  # [N], where its text begins
+    start = torch.where(first, place, 0).cummax(0).values  # [N]: index of the text's first token
     width = int((place - start).max()) + 1 if n else 1
     index = start.unsqueeze(1) + torch.arange(width, device=target.device)
     candidates = target[index.clamp(max=max(n - 1, 0))]
@@ -48,18 +49,19 @@ def unlikelihood(
     Args:
         features: [N, C].
         weight: output embedding [V, C].
-        negatives: int64 [N, W], filled up with ``pad``.
+        negatives: candidates of each token, int64 [N, W], padded with ``pad``.
+        pad: padding token, which is never a candidate.
         token_weight: factor of each token's penalty, fp32 [N], or None for 1.
 
     Returns:
-        fp32 scalar, with gradients by ``features`` and ``weight``.
+        The penalty in nats, an fp32 scalar with gradients by ``features`` and ``weight``.
     """
 
     def of_chunk(h: Tensor, w: Tensor, candidates: Tensor, factor: Tensor | None) -> Tensor:
         log_p = F.linear(h, w).float().log_softmax(-1)  # [n, V]
         chosen = torch.zeros_like(log_p, dtype=torch.bool).scatter_(1, candidates, True)
         chosen[:, pad] = False
-        # 1 - p, away from 0 where p rounds to 1
+        # 1 - p, clamped because p may round to 1
         rest = (-torch.expm1(log_p)).clamp_min(1e-6)
         own = -(rest.log() * chosen).sum(1)
         return own.sum() if factor is None else (own * factor).sum()
@@ -75,15 +77,15 @@ def unlikelihood(
 
 
 def repeated_ngram_tokens(tokens: Tensor, owner: Tensor, size: int) -> Tensor:
-    """Mark the tokens that lie in an n-gram which their text has used before.
+    """Mark the tokens of every n-gram that has occurred earlier in the same text.
 
     Args:
-        tokens: int64 [N], texts one after another.
-        owner: int64 [N], as in :func:`earlier_tokens`.
+        tokens: concatenated texts, int64 [N].
+        owner: number of the text of each token, int64 [N], as in :func:`earlier_tokens`.
         size: n.
 
     Returns:
-        bool [N].
+        bool [N], True for a token of a repeated n-gram.
     """
     marked = torch.zeros(tokens.numel(), dtype=torch.bool)
     values, owners = tokens.tolist(), owner.tolist()

@@ -1,1 +1,1 @@
-"""What optimization needs besides fairseq's own: moments of training at which things happen."""
+"""Hooks into fairseq's training loop."""

@@ -1,7 +1,7 @@
-"""Hooks of fairseq's training loop: the end of each update, and each validation.
+"""Add hooks to fairseq's training loop, at the end of each update and after each validation.
 
-A criterion or schedule that needs a hook installs it when it is built. Each hook overrides one
-function of fairseq, once, however often it is installed.
+A criterion or schedule that needs a hook installs it when it is built. Each hook replaces one
+function of fairseq; installing it again does nothing.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from ..interfaces import FollowsUpdates, StepsOnValidation
 
 
 def install_update_hook() -> None:
-    """Call ``end_update`` of a training's criterion after each update.
+    """Call ``end_update`` of the criterion after each update.
 
-    Only criterions that are :class:`~fairtale.interfaces.FollowsUpdates` are called. fairseq has
-    no such call: the beginning of the next update would be too late for what is validated and
-    saved before, and the last update has no next one.
+    Only criterions that are :class:`~fairtale.interfaces.FollowsUpdates` are called. fairseq has no
+    such call. The beginning of the next update would be too late, because validation and saving
+    come before it, and because no update follows the last one.
 
-    The call comes once per update, however many batches ``--update-freq`` puts into it, on every
-    worker, with any task, after the optimizer's step and before validation and saving. A step
-    that is left out, because gradients overflowed in fp16 or memory ran out, is no update.
+    ``end_update`` is called once per update, independently of ``--update-freq``, on every worker
+    and with any task, after the optimizer's step and before validation and saving. It is not called
+    for a step that is skipped because gradients overflowed in fp16 or memory ran out.
     """
     original = Trainer.train_step
     if getattr(original, "ends_updates", False):
@@ -37,8 +37,8 @@ def install_update_hook() -> None:
         updates_before = self.get_num_updates()
         log_output = original(self, *args, **kwargs)
         num_updates, criterion = self.get_num_updates(), self.get_criterion()
-        # With --amp a step that overflowed calls itself again, and the inner call has ended the
-        # update already.
+        # with --amp, a step that overflowed calls itself again; the inner call has then already
+        # ended the update
         ended = getattr(self, "last_ended_update", None) == num_updates
         if num_updates > updates_before and not ended and isinstance(criterion, FollowsUpdates):
             self.last_ended_update = num_updates
@@ -50,25 +50,29 @@ def install_update_hook() -> None:
 
 
 def install_validation_hook() -> None:
-    """Call ``step_validation`` of a training's schedule after each validation.
+    """Call ``step_validation`` of the learning-rate schedule after each validation.
 
-    fairseq calls ``lr_scheduler.step`` once an epoch, so a schedule never sees the other
-    validations of ``--validate-interval-updates``. One that is
-    :class:`~fairtale.interfaces.StepsOnValidation` gets the first subset's loss after each.
+    fairseq passes a validation result to the schedule only once per epoch, so a schedule ignores
+    the other validations of ``--validate-interval-updates``. With this hook, a schedule that is
+    :class:`~fairtale.interfaces.StepsOnValidation` gets the loss of the first subset after every
+    validation.
 
     Raises:
-        UserError: not called from ``fairseq-train``, so the schedule would never be called.
+        UserError: the process is not ``fairseq-train``, so the hook would never be called.
     """
     modules = _modules_of_fairseq_train()
     if not modules:
-        raise UserError("this scheduler follows validations: it works in fairseq-train only")
+        raise UserError(
+            "this learning-rate schedule is updated by validations, so it works only in "
+            "fairseq-train"
+        )
     for module in modules:
         if not getattr(module.validate, "updates_schedule", False):
             module.validate = _updating_the_schedule(module.validate)  # type: ignore[attr-defined]
 
 
 def _modules_of_fairseq_train() -> list[ModuleType]:
-    """Return the modules that hold fairseq-train's code; run by -m it is ``__main__``."""
+    """Return the loaded modules with the code of fairseq-train; with ``-m`` it is ``__main__``."""
     found = [sys.modules.get("fairseq_cli.train")]
     main = sys.modules.get("__main__")
     if getattr(getattr(main, "__spec__", None), "name", None) == "fairseq_cli.train":

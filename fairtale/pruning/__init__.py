@@ -1,1 +1,1 @@
-"""Removal of attention heads, feed-forward units and layers from trained transformers."""
+"""Remove attention heads, feed-forward units and layers from trained transformers."""

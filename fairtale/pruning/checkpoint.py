@@ -1,4 +1,4 @@
-"""Reading a transformer's checkpoint for pruning, and building its model without a dataset."""
+"""Read a transformer's checkpoint for pruning, and build its model without a dataset."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from ..errors import UserError
 from .parts import SIDES
 from .removal import ARCHITECTURE, Plan, pruned_settings, unit_counts
 
-_PARTS = ("encoder", "decoder", "quant_noise")  # of a nested config; flat: encoder_layers
-# Options of transformers whose parts do not shrink with the heads, so that none can be removed.
+_PARTS = ("encoder", "decoder", "quant_noise")  # nested configs; flat names as encoder_layers
+# Options of transformers with parts that do not shrink with the heads; no heads can be removed.
 NOT_PRUNED = (
     "cross_self_attention",
     "no_cross_attention",
@@ -35,7 +35,7 @@ NOT_PRUNED = (
     "scale_fc",
     "scale_resids",
 )
-# Options that gates cannot be trained with, though heads can be removed from such a model.
+# Options of transformers from which heads can be removed, but which cannot be trained with gates.
 NOT_GATED = (
     "adaptive_input",
     "adaptive_softmax_cutoff",
@@ -49,20 +49,20 @@ NOT_GATED = (
 
 @dataclass
 class Checkpoint:
-    """A checkpoint and the model in it."""
+    """A checkpoint and its model."""
 
     path: str
-    state: dict[str, Any]  # as saved; the weights are mapped, not read
+    state: dict[str, Any]  # content of the file; the weights are memory-mapped
     cfg: Any  # fairseq's config
-    settings: Namespace  # of the model, under fairseq's flat names
-    model: Any = None  # None where settings alone were read
+    settings: Namespace  # settings of the model, under fairseq's flat names
+    model: Any = None  # None if only the settings were read
 
 
 def read_settings(path: str) -> Checkpoint:
     """Read a checkpoint without building its model.
 
     Raises:
-        UserError: there is no such file, or it is no checkpoint.
+        UserError: the file does not exist, or is not a checkpoint.
     """
     if not os.path.isfile(path):
         raise UserError(f"{path}: no such file; name the checkpoint of a trained transformer")
@@ -77,10 +77,10 @@ def read_settings(path: str) -> Checkpoint:
 
 
 def open_checkpoint(path: str) -> Checkpoint:
-    """Read a checkpoint's settings and build its model, on the CPU, in evaluation mode.
+    """Read a checkpoint and build its model, on the CPU and in evaluation mode.
 
     Raises:
-        UserError: it is no transformer that can be pruned; all reasons are named.
+        UserError: the model is not a transformer that can be pruned; the message lists all reasons.
     """
     checkpoint = read_settings(path)
     _check(checkpoint)
@@ -89,7 +89,11 @@ def open_checkpoint(path: str) -> Checkpoint:
 
 
 def flat_settings(model_cfg: Any) -> Namespace:
-    """Return a model's settings under fairseq's flat names, whatever form they are saved in."""
+    """Return a model's settings under fairseq's flat names, from any form of its config.
+
+    Args:
+        model_cfg: a namespace, or a flat or nested config of omegaconf.
+    """
     if isinstance(model_cfg, Namespace):
         return copy.copy(model_cfg)
     flat: dict[str, Any] = {}
@@ -108,7 +112,7 @@ def option_of(name: str) -> str:
 
 
 def options_in_use(settings: Namespace, names: Iterable[str]) -> list[str]:
-    """Return the options that a model was trained with, of those called ``names``."""
+    """Return those of the options ``names`` that a model was trained with."""
     return [option_of(name) for name in names if getattr(settings, name, None)]
 
 
@@ -119,7 +123,7 @@ def _check(checkpoint: Checkpoint) -> None:
     ours = models.MODEL_REGISTRY.get(ARCHITECTURE)
     if kind not in (TransformerModel, TransformerModelBase, ours):
         raise UserError(
-            f"{checkpoint.path}: its architecture {name} is not fairseq's transformer nor "
+            f"{checkpoint.path}: its architecture {name} is neither fairseq's transformer nor "
             f"{ARCHITECTURE}; only these can be pruned"
         )
     problems = options_in_use(settings, NOT_PRUNED)
@@ -131,16 +135,18 @@ def _check(checkpoint: Checkpoint) -> None:
         if heads < 1 or width % heads:
             problems.append(f"{heads} {side} heads, which do not divide {width} channels")
     if problems:
-        raise UserError(f"{checkpoint.path}: cannot be pruned, for it has {' and '.join(problems)}")
+        raise UserError(
+            f"{checkpoint.path}: cannot be pruned, because it has {' and '.join(problems)}"
+        )
 
 
 def build_model(settings: Namespace, weights: dict[str, Tensor]) -> nn.Module:
     """Build a model without its task, load its weights, and return it in evaluation mode.
 
     Args:
-        settings: under fairseq's flat names.
-        weights: a state dict, also of an older fairseq; the dictionaries are made as large as its
-            embeddings.
+        settings: settings of the model, under fairseq's flat names.
+        weights: state dict, which may come from an older fairseq. Its embeddings determine the
+            sizes of the dictionaries.
     """
     model = new_model(settings, *(len(weights[f"{side}.embed_tokens.weight"]) for side in SIDES))
     model.load_state_dict(dict(weights), strict=True, model_cfg=settings)
@@ -148,12 +154,18 @@ def build_model(settings: Namespace, weights: dict[str, Tensor]) -> nn.Module:
 
 
 def new_model(settings: Namespace, source_size: int, target_size: int) -> Any:
-    """Build a model with made-up dictionaries of these sizes, V."""
+    """Build a model with placeholder dictionaries.
+
+    Args:
+        settings: settings of the model, under fairseq's flat names.
+        source_size: V of the source dictionary.
+        target_size: V of the target dictionary.
+    """
     source = _dictionary(source_size)
     target = source if source_size == target_size else _dictionary(target_size)
     task = Namespace(source_dictionary=source, target_dictionary=target)
     bare = {
-        # files of the machine it was trained on, and what only training needs
+        # leave out files of the machine that trained the model, and options for training only
         "encoder_embed_path": None,
         "decoder_embed_path": None,
         "checkpoint_activations": False,
@@ -170,37 +182,39 @@ def _dictionary(size: int) -> Dictionary:
 
 
 def check_dictionaries(task: Any, weights: dict[str, Tensor], path: str, data: str) -> None:
-    """Refuse data whose dictionaries are not those of a checkpoint.
+    """Refuse data whose dictionaries differ in size from the embeddings of a checkpoint.
 
     Args:
-        task: of the data.
-        weights: of the checkpoint.
-        path: of the checkpoint, for the error.
-        data: the data folder, for the error.
+        task: task that has loaded the dictionaries of the data.
+        weights: state dict of the checkpoint.
+        path: path of the checkpoint, for the error message.
+        data: data folder, for the error message.
 
     Raises:
-        UserError: their sizes differ.
+        UserError: the sizes differ.
     """
     for side, dictionary in zip(SIDES, (task.source_dictionary, task.target_dictionary)):
         size = len(weights[f"{side}.embed_tokens.weight"])
         entries = 0 if dictionary is None else len(dictionary)
         if entries != size:
             raise UserError(
-                f"--data {data}: its dictionary has {entries} entries, the {side} of {path} has "
-                f"{size}; name the data that the model was trained on"
+                f"--data {data}: its dictionary has {entries} entries, but the {side} of {path} "
+                f"has {size}; give the data that the model was trained on"
             )
 
 
 def pruned_checkpoint(
     checkpoint: Checkpoint, weights: dict[str, Tensor], plan: Plan, note: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return what is to be saved: the pruned model, the task, and no optimizer.
+    """Return the content of the pruned checkpoint: model and task, but no optimizer state.
 
-    Numbers keep the precision that they were saved in.
+    Weights keep the precision of the original checkpoint.
 
     Args:
-        weights: of the pruned model.
-        note: settings of the pruning, kept under ``extra_state`` -> ``pruned``.
+        checkpoint: the original checkpoint.
+        weights: state dict of the pruned model.
+        plan: the parts that were kept.
+        note: settings of the pruning, stored under ``extra_state`` -> ``pruned``.
     """
     units = {**unit_counts(checkpoint.model), **{k: len(v) for k, v in plan.units.items()}}
     settings = pruned_settings(checkpoint.settings, plan, units)
@@ -230,5 +244,5 @@ def pruned_checkpoint(
 
 
 def load_pruned(pruned: dict[str, Any]) -> nn.Module:
-    """Build the model of a pruned checkpoint, which shows that the checkpoint can be loaded."""
+    """Build the model of a pruned checkpoint, to check that the checkpoint can be loaded."""
     return build_model(pruned["cfg"]["model"], pruned["model"])

@@ -1,4 +1,4 @@
-"""Comparison of translation models on the same sentences: their sizes, translations and speed."""
+"""Compare sizes, translation quality and speed of translation models on the same sentences."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from .checkpoint import check_dictionaries
 from .parts import type_of
 from .removal import gate_values, head_counts, unit_counts
 
-# Makes text of a sentence's tokens; its second argument stands for what is unknown.
+# Function that decodes the tokens of a sentence; the second argument replaces unknown tokens.
 PlainText = Callable[[torch.Tensor, str], str]
 # Batches are arrays of sentence numbers.
 Batches = Sequence[Any]
-# What is unknown in a reference must not match what is unknown in a translation.
+# Unknown tokens of a reference must not match unknown tokens of a translation.
 UNKNOWN_REFERENCE, UNKNOWN_TRANSLATION = "UNKNOWNREF", "UNKNOWNHYP"
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How models translate."""
+    """Options of the beam search."""
 
     beam: int
     lenpen: float
@@ -43,26 +43,30 @@ class SearchOptions:
 
 @dataclass
 class Entrant:
-    """A model that takes part, and what was found about it."""
+    """A model of the comparison, and its results."""
 
     name: str
     path: str
     model: Any
     generator: Any
-    heads: dict[str, int]  # those that are open, by type of attention
-    units: int  # of all feed-forward layers
+    heads: dict[str, int]  # number of open heads by attention type
+    units: int  # number of feed-forward units in all layers
     parameters: int
-    megabytes: float  # of the file
+    megabytes: float  # size of the file
     bleu: float = 0.0
     chrf: float = 0.0
-    seconds: list[float] = field(default_factory=list)  # of each round
+    seconds: list[float] = field(default_factory=list)  # duration of each round
 
     def speed(self, num_sentences: int) -> float:
-        """Return sentences per second, the median over rounds of ``num_sentences``."""
+        """Return the speed in sentences per second, the median over the rounds.
+
+        Args:
+            num_sentences: number of sentences in a round.
+        """
         return num_sentences / statistics.median(self.seconds)
 
     def faster_than(self, other: Entrant) -> float:
-        """Return by what factor it is faster, the median over the rounds."""
+        """Return the speed-up over another model, the median over the rounds."""
         pairs = zip(self.seconds, other.seconds, strict=True)
         return statistics.median(theirs / own for own, theirs in pairs)
 
@@ -73,22 +77,25 @@ class Entrant:
 def load_entrants(
     paths: Mapping[str, str], data: str, search: SearchOptions, device: torch.device
 ) -> tuple[Any, list[Entrant]]:
-    """Load models and the task of the first one, which all must share.
+    """Load the models, and the task of the first one, which all of them use.
 
     Args:
-        paths: of the checkpoints, by the names of the models.
+        paths: paths of the checkpoints, by the names of the models.
         data: folder of binarised data.
+        search: options of the beam search.
+        device: device of the models.
 
     Raises:
-        UserError: a file is no checkpoint of a transformer, or its dictionary is not the data's.
+        UserError: a file is not a checkpoint of a transformer, or was trained with another
+            dictionary.
     """
-    # validation's own BLEU would need tokenizers that are of no use here
+    # switch off BLEU in validation, because it would need tokenizers that are not needed here
     overrides = {"data": data, "eval_bleu": False, "eval_bleu_sentences": 0}
     task, entrants = None, []
     for name, path in paths.items():
         weights = read_checkpoint(path)["model"]
         if "encoder.embed_tokens.weight" not in weights:
-            raise UserError(f"{path}: no transformer with an encoder and a decoder")
+            raise UserError(f"{path}: not a transformer with an encoder and a decoder")
         if task is None:
             state = checkpoint_utils.load_checkpoint_to_cpu(path, overrides)
             task = tasks.setup_task(state["cfg"].task, from_checkpoint=True)
@@ -101,7 +108,7 @@ def load_entrants(
 def _entrant(
     name: str, path: str, model: Any, cfg: Any, task: Any, search: SearchOptions
 ) -> Entrant:
-    """Describe a model and prepare it for generation."""
+    """Count the parts of a model and prepare it for generation."""
     gates, heads = gate_values(model), dict[str, int]()
     for key, count in head_counts(model).items():
         count = int((gates[key] > 0).sum()) if key in gates else count
@@ -121,10 +128,16 @@ def _entrant(
 
 
 def check_lengths(dataset: Any, subset: str, task: Any, entrants: Sequence[Entrant]) -> None:
-    """Refuse sentences that a model cannot take.
+    """Refuse a data set with sentences that are too long for a model.
+
+    Args:
+        dataset: the data set of the subset.
+        subset: name of the subset, for the error message.
+        task: task of the models.
+        entrants: models of the comparison.
 
     Raises:
-        UserError: there is such a sentence.
+        UserError: a sentence is too long.
     """
     longest = utils.resolve_max_positions(
         task.max_positions(), *(entrant.model.max_positions() for entrant in entrants)
@@ -132,20 +145,21 @@ def check_lengths(dataset: Any, subset: str, task: Any, entrants: Sequence[Entra
     _, ignored = dataset.filter_indices_by_size(np.arange(len(dataset)), longest)
     if len(ignored):
         raise UserError(
-            f"--subset {subset}: sentence {ignored[0]} is longer than the models can take "
-            f"{longest}, and {len(ignored) - 1} others; use another subset"
+            f"--subset {subset}: sentence {ignored[0]} and {len(ignored) - 1} others are longer "
+            f"than the models allow {longest}; use another subset"
         )
 
 
 def batches_of(
     dataset: Any, batch_size: int, num_chosen: int, seed: int
 ) -> tuple[Batches, Batches]:
-    """Return batches of all sentences, and of some that are chosen at random.
+    """Return batches of all sentences, and batches of randomly chosen sentences.
 
     Args:
-        batch_size: sentences of a batch, which are of about the same length.
-        num_chosen: most sentences that are chosen.
-        seed: of the choice.
+        dataset: the data set.
+        batch_size: number of sentences in a batch; they have similar lengths.
+        num_chosen: maximum number of chosen sentences.
+        seed: random seed for choosing sentences.
     """
     indices = np.arange(len(dataset))
     chosen = np.random.default_rng(seed).permutation(indices)[:num_chosen]
@@ -161,12 +175,13 @@ def batches_of(
 
 
 def plain_text_of(task: Any, remove_bpe: str | None, tokenizer: str | None) -> PlainText:
-    """Return a function that makes plain text of a sentence's tokens.
+    """Return a function that decodes the tokens of a sentence to plain text.
 
     Args:
-        task: asked first, if it can do so by itself and neither of the others is given.
-        remove_bpe: how pieces are joined, as fairseq-generate takes it.
-        tokenizer: of fairseq, whose tokenisation is undone.
+        task: task of the models. It decodes the tokens itself if it can and neither of the other
+            arguments is given.
+        remove_bpe: fairseq's ``--remove-bpe``, which defines how pieces are joined.
+        tokenizer: name of the fairseq tokenizer whose tokenisation is to be undone.
     """
     if isinstance(task, HasPlainText) and not (remove_bpe or tokenizer):
         return task.plain_text
@@ -184,7 +199,7 @@ def plain_text_of(task: Any, remove_bpe: str | None, tokenizer: str | None) -> P
 
 
 def references_of(dataset: Any, padding_idx: int, plain_text: PlainText) -> dict[int, str]:
-    """Return the references of a data set as plain text, by sentence number."""
+    """Return the references of a data set as plain text, keyed by sentence number."""
     rows = (utils.strip_pad(dataset.tgt[i], padding_idx) for i in range(len(dataset)))
     return {i: plain_text(row, UNKNOWN_REFERENCE) for i, row in enumerate(rows)}
 
@@ -195,7 +210,7 @@ def references_of(dataset: Any, padding_idx: int, plain_text: PlainText) -> dict
 def translate(
     task: Any, entrant: Entrant, dataset: Any, batch: Any, device: torch.device
 ) -> Iterator[tuple[int, Any]]:
-    """Return sentence numbers of a batch and the hypotheses of each, the best one first."""
+    """Translate a batch; return pairs of sentence number and hypotheses, the best first."""
     sample = dataset.collater([dataset[int(i)] for i in batch])
     if device.type == "cuda":
         sample = utils.move_to_cuda(sample, device)
@@ -205,7 +220,13 @@ def translate(
 
 
 def score(entrant: Entrant, translations: Mapping[int, str], references: Mapping[int, str]) -> None:
-    """Note BLEU and chrF of an entrant's translations, by sentence number."""
+    """Compute BLEU and chrF of a model's translations, and store them in ``entrant``.
+
+    Args:
+        entrant: the model.
+        translations: its translations, keyed by sentence number.
+        references: the references, keyed by sentence number.
+    """
     from sacrebleu.metrics import BLEU, CHRF
 
     order = sorted(references)
@@ -217,12 +238,16 @@ def score(entrant: Entrant, translations: Mapping[int, str], references: Mapping
 def time_round(
     number: int, entrants: Sequence[Entrant], run: Callable[[Entrant], None], device: torch.device
 ) -> None:
-    """Note the seconds of one round, in which each entrant runs once; warm them up before.
+    """Time one round, in which each model runs once, and store the durations in the entrants.
+
+    The caller should run each model once before the first round, as a warm-up.
 
     Args:
-        number: of the round, from 0. Another entrant begins in each, so that a drift of the
-            machine meets all of them.
-        run: what is timed.
+        number: number of the round, from 0. Each round begins with another model, so that a drift
+            in the speed of the machine affects all models equally.
+        entrants: models of the comparison.
+        run: function to time.
+        device: device of the models.
     """
 
     def wait() -> None:

@@ -1,6 +1,6 @@
-"""The history of a model's gates: the file ``gates.jsonl``, and what a training writes.
+"""Read and write the history of a model's gates in the file ``gates.jsonl``.
 
-Reading needs neither torch nor fairseq. Pictures are in :mod:`.gate_pictures`.
+Reading a history needs neither torch nor fairseq. :mod:`.gate_pictures` draws the pictures.
 """
 
 from __future__ import annotations
@@ -25,19 +25,22 @@ HISTORY_NAME = "gates.jsonl"
 
 
 class GateRecord(TypedDict, total=False):
-    """The gates after some update; rows are heads, keyed by attention as "encoder.0"."""
+    """The state of all gates after an update, with one number per head for each attention.
+
+    Attentions are named as "encoder.0".
+    """
 
     update: Required[int]
-    state: str  # "learned", or "fixed" where all gates are
+    state: str  # "fixed" if all gates are fixed, else "learned"
     open_probability: Required[dict[str, list[float]]]
-    value: dict[str, list[float]]  # the gates of evaluation, 0 to 1
+    value: dict[str, list[float]]  # values in evaluation, 0 to 1
 
 
 # ------------------------------------------------------------------------------- the file
 
 
 def append_record(path: str | os.PathLike[str], record: GateRecord) -> None:
-    """Append ``record`` to a history, whose file and folder are made if there are none.
+    """Append ``record`` to a history, and create its file and folder if they do not exist.
 
     If a killed run has left an incomplete last line, that line is cut off first.
     """
@@ -50,16 +53,16 @@ def append_record(path: str | os.PathLike[str], record: GateRecord) -> None:
 
 
 def read_history(path: str | os.PathLike[str]) -> list[GateRecord]:
-    """Return the records of a history, in order of updates.
+    """Return the records of a history, in the order of updates.
 
-    Where a resumed run repeats updates, the earlier records of them are dropped. An incomplete
-    last line (the run was killed) is ignored.
+    If a resumed training has repeated updates, the earlier records of these updates are dropped. An
+    incomplete last line, which a killed training leaves, is ignored.
 
     Raises:
-        UserError: no such file, no record in it, or it is something else.
+        UserError: the file does not exist, contains no record, or is not a history of gates.
     """
     if not os.path.isfile(path):
-        raise UserError(f"{path}: no such file; a training with --criterion l0_gated writes it")
+        raise UserError(f"{path}: no such file; training with --criterion l0_gated writes it")
     with open(path, encoding="utf-8", errors="replace") as stream:
         lines = stream.read().split("\n")
     records: list[GateRecord] = []
@@ -72,12 +75,12 @@ def read_history(path: str | os.PathLike[str]) -> list[GateRecord]:
         except (ValueError, KeyError, TypeError, AttributeError):
             if number == len(lines):
                 break
-            raise UserError(f"{path}, line {number}: no record of gates") from None
+            raise UserError(f"{path}, line {number}: not a record of gates") from None
         while records and (records[-1]["update"] >= update or _shape(records[-1]) != shape):
             records.pop()
         records.append(record)
     if not records:
-        raise UserError(f"{path}: no record in it; was the training stopped at once?")
+        raise UserError(f"{path}: contains no records; training may have stopped too early")
     return records
 
 
@@ -92,8 +95,8 @@ class GateHistory:
     """Write gates to the log, ``gates.jsonl``, PNG files and TensorBoard, on the first worker.
 
     Args:
-        save_dir: where ``gates.jsonl`` and the folder ``gates`` with the pictures go.
-        tensorboard_logdir: None for no TensorBoard.
+        save_dir: folder for ``gates.jsonl`` and for the folder ``gates`` with the pictures.
+        tensorboard_logdir: folder for the TensorBoard files; None to write no such files.
     """
 
     def __init__(self, save_dir: str, tensorboard_logdir: str | None = None) -> None:
@@ -103,7 +106,12 @@ class GateHistory:
         self._last_update: int | None = None
 
     def write(self, gates: dict[str, HardConcreteGate], update: int) -> None:
-        """Write the gates as they are after ``update`` updates, once for each number of updates."""
+        """Write the current gates; do nothing if this update was already written.
+
+        Args:
+            gates: gates by attention.
+            update: number of finished updates.
+        """
         if update == self._last_update or not _is_first_worker():
             return
         self._last_update = update
@@ -135,7 +143,7 @@ class GateHistory:
 
     def _draw(self, record: GateRecord) -> None:
         if importlib.util.find_spec("matplotlib") is None:
-            logger.info("no picture of the gates: pip install 'fairtale[plots]'")
+            logger.info("no pictures of gates without matplotlib: pip install 'fairtale[plots]'")
             return
         update = record["update"]
         figure = heat_map(record["open_probability"], f"{update} updates")
@@ -148,7 +156,7 @@ class GateHistory:
 
 
 def _is_first_worker() -> bool:
-    from torch import distributed  # here, because plot-gates reads histories without torch
+    from torch import distributed  # imported here, because plot-gates must not import torch
 
     if not distributed.is_available() or not distributed.is_initialized():
         return True
@@ -164,7 +172,7 @@ def _num_open(values: list[float]) -> int:
 
 
 def _log_lines(record: GateRecord) -> Iterator[str]:
-    """Yield a line per attention type: ``encoder 5 of 8 open (2 3), expected 4.90 (2.1 2.8)``."""
+    """Yield a line for each type: ``encoder 5 of 8 open (2 3), expected 4.90 (2.1 2.8)``."""
     for kind in types_of(record["value"]):
         keys = [key for key in record["value"] if type_of(key) == kind]
         num_heads = sum(len(record["value"][key]) for key in keys)

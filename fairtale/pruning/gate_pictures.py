@@ -1,4 +1,4 @@
-"""Pictures of gates: how probably each head is open, as colours. They need matplotlib."""
+"""Draw the open probabilities of gates as heat maps, with matplotlib."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-# The colours of the picture, from closed (0) to open (1): a colour map of matplotlib.
+# Colour map of matplotlib for the cells, from closed (0) to open (1).
 COLOUR_MAP = "viridis"
-# The colours of the numbers: the map is dark where heads are closed and bright where open.
+# Colours of the numbers; the cells of closed heads are dark, those of open heads are bright.
 COLOUR_ON_CLOSED = "white"
 COLOUR_ON_OPEN = "black"
 
 
 def heat_map(open_probability: dict[str, list[float]], title: str) -> Figure:
-    """Draw P(open) of all heads, one panel per attention type, layers down and heads across.
+    """Draw P(open) of all heads.
+
+    The picture has a panel for each attention type, with a row for each layer and a column for each
+    head.
 
     Args:
-        open_probability: of the heads of each attention, keyed as "encoder.0".
-        title: stands above the panels.
+        open_probability: P(open) of the heads of each attention, keyed as "encoder.0".
+        title: title above the panels.
 
     Returns:
-        matplotlib's Figure, drawn without a display.
+        A figure of matplotlib, which needs no display.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -51,7 +54,7 @@ def heat_map(open_probability: dict[str, list[float]], title: str) -> Figure:
 
 
 def _draw_panel(panel: Any, kind: str, rows: dict[str, list[float]]) -> AxesImage:
-    """Draw one attention type; where a layer has fewer heads than others, cells stay empty."""
+    """Draw one attention type; layers with fewer heads than others have empty cells."""
     width = max(map(len, rows.values()))
     table = [list(row) + [float("nan")] * (width - len(row)) for row in rows.values()]
     image: AxesImage = panel.imshow(table, vmin=0, vmax=1, cmap=COLOUR_MAP, aspect="equal")
@@ -70,12 +73,12 @@ def _draw_panel(panel: Any, kind: str, rows: dict[str, list[float]]) -> AxesImag
 
 
 def _short(probability: float) -> str:
-    """Write a probability in three characters: ``.07``, ``.50``, ``1.0``."""
+    """Format a probability with three characters: ``.07``, ``.50``, ``1.0``."""
     return "1.0" if probability >= 0.995 else f"{probability:.2f}".removeprefix("0")
 
 
 def pixels(figure: Figure) -> np.ndarray[Any, Any]:
-    """Return a drawn figure as uint8 [height, width, 3]."""
+    """Render a figure as an array, uint8 [height, width, 3]."""
     import numpy as np
 
     figure.canvas.draw()

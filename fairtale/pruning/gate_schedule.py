@@ -1,4 +1,4 @@
-"""What is done to gates while a model is trained, and when: target, ramp, price, fixing."""
+"""Schedule the gates during training: penalty or target, warm-up, and fixing."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ Gates = Mapping[str, HardConcreteGate]  # keyed by attention, as "encoder.0"
 
 
 class GateSchedule:
-    """Close gates by a price or to a target, and fix them at an update.
+    """Close gates by a penalty or to a target number, and fix them at a given update.
 
-    It depends on the gates and the number of updates done alone, so a resumed training goes on as
-    if it had not been stopped, and all workers come to the same result.
+    The schedule depends only on the gates and the number of finished updates. A resumed training
+    therefore continues as if it had not been interrupted, and all workers get the same result.
 
     Args:
-        penalty: price in nats per token of all heads of an attention type, at least 0; None for
-            no price. Give a price or a target, not both.
-        target_heads: how many heads stay open, those that are fixed open already included.
-        warmup_updates: over so many updates the price grows from 0, or the target comes down
-            from all heads, linearly; at least 0.
-        fix_update: after so many updates gates are fixed; 0 at once, -1 never.
-        max_update: where training ends, 0 if it is not known.
+        penalty: penalty on open heads, in nats per token if all heads of one attention type are
+            open; at least 0. None for no penalty. Give a penalty or a target, not both.
+        target_heads: number of heads that stay open, including those that are already fixed open.
+        warmup_updates: number of updates, at least 0, over which the penalty grows linearly from
+            0, or the target decreases linearly from all heads.
+        fix_update: number of updates after which gates are fixed; 0 for at once, -1 for never.
+        max_update: last update of the training; 0 if it is unknown.
 
     Raises:
-        UserError: an option out of its range, or a fixing that would come too early or too late.
+        UserError: an option is out of range, or gates would be fixed too early or too late.
     """
 
     def __init__(
@@ -56,31 +56,29 @@ class GateSchedule:
             raise UserError(f"--l0-warmup-updates {warmup_updates}: must not be negative")
         if 0 < max_update < fix_update:
             raise UserError(
-                f"--gates-fix-update {fix_update}: training ends before, at --max-update "
-                f"{max_update}"
+                f"--gates-fix-update {fix_update}: must be at most --max-update {max_update}"
             )
         if 0 < fix_update < warmup_updates:
             raise UserError(
-                f"--gates-fix-update {fix_update}: gates would be fixed before "
-                f"--l0-warmup-updates {warmup_updates} are over"
+                f"--gates-fix-update {fix_update}: must be at least --l0-warmup-updates "
+                f"{warmup_updates}, or 0 to fix the gates at once"
             )
         self.penalty = penalty or 0.0
         self.target = target_heads
         self.warmup_updates = warmup_updates
         self.fix_update = fix_update
 
-    # ------------------------------------------------------------------ when it is called
+    # ------------------------------------------------------------------ steps of the schedule
 
     def begin(self, gates: Gates, num_updates: int) -> None:
-        """Prepare gates before the first update of this process.
+        """Prepare the gates before the first update of this process.
 
         Args:
-            gates: all of the model, at least one; untouched ones become learned.
-            num_updates: that are done already; not 0 where training goes on.
+            gates: all gates of the model, at least one; untouched gates become learned.
+            num_updates: number of finished updates; not 0 in a resumed training.
 
         Raises:
-            UserError: there is nothing that gates are to be learned for, or a target that cannot
-                be reached.
+            UserError: neither a penalty nor a target is given, or the target cannot be reached.
         """
         learned = _learned(gates)
         if not learned:
@@ -93,11 +91,11 @@ class GateSchedule:
         self.end_update(gates, num_updates)
 
     def end_update(self, gates: Gates, num_updates: int) -> None:
-        """Fix gates when it is time, else let as many be expected open as the target says.
+        """Fix the gates at ``fix_update``; before, set the expected number of open gates.
 
         Args:
-            gates: all of the model.
-            num_updates: that are done.
+            gates: all gates of the model.
+            num_updates: number of finished updates.
         """
         learned = _learned(gates)
         if not learned:
@@ -112,11 +110,12 @@ class GateSchedule:
     # ------------------------------------------------------------------ part of the loss
 
     def price(self, gates: Gates, expected: Mapping[str, Tensor], num_updates: int) -> Tensor:
-        """Return the price of open gates in nats per token; 0 with a target, which is held.
+        """Return the penalty on open gates in nats per token; 0 with a target.
 
         Args:
-            expected: number of heads that are expected open, of each attention.
-            num_updates: that are done.
+            gates: all gates of the model.
+            expected: expected number of open heads of each attention.
+            num_updates: number of finished updates.
         """
         learned = _learned(gates)
         if not learned or self.target is not None:
@@ -125,7 +124,11 @@ class GateSchedule:
         return weight * mean_by_type(learned, dict(expected))
 
     def competing(self, gates: Gates) -> contextlib.AbstractContextManager[None]:
-        """Return a context in which learned gates compete for the target's places, if any."""
+        """Return a context in which the gradients of learned gates keep the number of the target.
+
+        Without a target, the context does nothing. See
+        :func:`fairtale.modules.gate_budget.competing`.
+        """
         learned = _learned(gates)
         if self.target is None or not learned:
             return contextlib.nullcontext()
@@ -137,9 +140,9 @@ class GateSchedule:
         num_open = _num_fixed_open(gates)
         if self.target not in (None, num_open):
             raise UserError(
-                f"--target-heads {self.target}: the gates of this checkpoint are fixed "
-                f"already, {num_open} open; leave the option out to train with these, or "
-                "start from a checkpoint saved before"
+                f"--target-heads {self.target}: the gates of this checkpoint are already fixed, "
+                f"{num_open} open; leave the option out to train with these gates, or start from "
+                "an earlier checkpoint"
             )
         logger.info("gates are fixed, %d of %d open: recovery tuning", num_open, _num_heads(gates))
 
@@ -148,16 +151,16 @@ class GateSchedule:
         most = fixed_open + num_learned
         if self.target is not None and not fixed_open <= self.target <= most:
             where = ", ".join(f"{key} {gate.num_heads}" for key, gate in learned.items())
-            there = "the gated heads there are"
+            there = "the number of gated heads"
             if len(learned) < len(gates):
-                there = f"{fixed_open} heads are fixed open already, {num_learned} can be learned"
+                there = f"as {fixed_open} heads are fixed open and {num_learned} can be learned"
             raise UserError(
                 f"--target-heads {self.target}: must be {fixed_open} to {most}, {there} ({where}); "
-                "--gated-attention says where heads have gates"
+                "--gated-attention selects the attentions with gates"
             )
         if self.penalty == 0 and self.target is None:
             raise UserError(
-                "--criterion l0_gated: say what gates are learned for, by --l0-penalty or "
+                "--criterion l0_gated: give a goal for learning the gates, --l0-penalty or "
                 "--target-heads"
             )
 

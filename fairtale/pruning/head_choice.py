@@ -1,7 +1,7 @@
-"""Which heads of a model stay, by a method and a budget, and what is worth a warning about it.
+"""Choose the heads of a model that are kept, and warn of questionable choices.
 
-Heads to choose from are counts of attentions, ``{"encoder.0": 8}``; heads that stay are
-``{"encoder.0": [0, 3]}``.
+The heads to choose from are given as numbers of heads by attention, ``{"encoder.0": 8}``; the heads
+that are kept are given as ``{"encoder.0": [0, 3]}``.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ Heads = dict[str, list[int]]
 
 @dataclass(frozen=True)
 class HeadBudget:
-    """How heads are judged and how many stay; with gates and no limit, those that are open."""
+    """The method for scoring heads, and the limit on the heads that are kept.
 
-    by: str  # a name of methods.METHODS
-    count: int | None = None  # heads that stay
-    threshold: float | None = None  # or the score that a head needs to stay
-    seed: int = 1  # of the method random
-    normalized: bool = True  # divide gradients of a layer by their norm
+    With gates and no limit, the open heads are kept.
+    """
+
+    by: str  # a name in methods.METHODS
+    count: int | None = None  # number of heads to keep
+    threshold: float | None = None  # minimum score of a head to keep, instead of a number
+    seed: int = 1  # random seed for the method "random"
+    normalized: bool = True  # divide the gradient scores of a layer by their norm
 
     @property
     def has_limit(self) -> bool:
@@ -42,13 +45,13 @@ class HeadBudget:
 def choose_heads(
     budget: HeadBudget, asked: Mapping[str, int], model: nn.Module, measured: Importance | None
 ) -> Heads:
-    """Return the heads that stay, of the attentions in ``asked``.
+    """Return the heads to keep, of the attentions in ``asked``.
 
     Args:
-        budget: with a count or a threshold, unless heads are judged by gates.
-        asked: number of heads of each attention that is chosen from.
-        model: whose gates are read.
-        measured: scores, for the methods that need data.
+        budget: method and limit; a limit is required unless the method is "gates".
+        asked: number of heads of each attention to choose from.
+        model: the model, whose gates are read by the method "gates".
+        measured: measured scores, for the methods that need data.
     """
     if budget.by == "gates" and not budget.has_limit:
         return keep_above(_of_asked(gate_values(model), asked), 1e-30)
@@ -67,7 +70,7 @@ def _scores(
         return probability if budget.count is None else order
     if budget.by == "random":
         return random_scores(dict(asked), budget.seed)
-    assert measured is not None  # the others are measured
+    assert measured is not None  # the remaining methods need measured scores
     if budget.by == "confidence":
         return measured.confidence
     if budget.by == "gradient":
@@ -76,7 +79,7 @@ def _scores(
 
 
 def _of_asked(scores: Mapping[str, Tensor], asked: Mapping[str, int]) -> dict[str, Tensor]:
-    """Return the scores of the attentions that have heads to choose from."""
+    """Return the scores of the attentions in ``asked`` that have heads."""
     return {key: scores[key] for key, count in asked.items() if count}
 
 
@@ -84,36 +87,42 @@ def _of_asked(scores: Mapping[str, Tensor], asked: Mapping[str, int]) -> dict[st
 
 
 def warn_of_gates(kept: Heads, gates: Mapping[str, Tensor], asked: Mapping[str, int]) -> None:
-    """Warn where the choice differs from what the gates do."""
+    """Warn if open heads are removed, or closed heads are kept.
+
+    Args:
+        kept: heads to keep.
+        gates: values of the gates in evaluation.
+        asked: number of heads of each attention to choose from.
+    """
     gone = closed = 0
     for key in set(asked) & set(gates):
         is_open = set((gates[key] > 0).nonzero().flatten().tolist())
         gone += len(is_open - set(kept[key]))
         closed += len(set(kept[key]) - is_open)
     if gone:
-        logger.warning("%d heads go although their gates are open: the output changes", gone)
+        logger.warning("%d heads with open gates are removed, which changes the output", gone)
     if closed:
-        logger.warning("%d heads stay although their gates are closed: they add nothing", closed)
+        logger.warning("%d heads with closed gates are kept, though they have no effect", closed)
 
 
 def warn_of_types(kept: Heads, asked: Mapping[str, int]) -> None:
-    """Warn of each type of attention that loses all its heads."""
+    """Warn of each attention type that loses all of its heads."""
     for kind in HEAD_TYPES:
         keys = [key for key in asked if type_of(key) == kind]
         if sum(asked[key] for key in keys) and not any(kept[key] for key in keys):
-            logger.warning("all %s heads go: that attention adds nothing but a bias", kind)
+            logger.warning("all %s heads are removed: this attention adds only a bias", kind)
 
 
 def warn_of_nothing(
     budget: HeadBudget, kept: Heads, asked: Mapping[str, int], model: nn.Module
 ) -> None:
-    """Warn where gates were to choose the heads that go, and no head goes."""
+    """Warn if heads are chosen by gates without a limit, and no head is removed."""
     if budget.by != "gates" or budget.has_limit or not isinstance(model, HasGates):
         return
     stay = sum(len(kept[key]) for key in asked)
     if stay == sum(asked.values()) and not any(g.is_fixed for g in model.gates().values()):
         logger.warning(
-            "no head goes: the gates are not fixed, and all %d are open; say --heads or "
+            "no head is removed: the gates are not fixed, and all %d are open; give --heads or "
             "--threshold, or train with --gates-fix-update",
             stay,
         )

@@ -1,4 +1,4 @@
-"""How much a head or a feed-forward unit matters, measured on data."""
+"""Measure the importance of heads and feed-forward units on data."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Scores = dict[str, Tensor]
 
 @dataclass
 class Importance:
-    """Scores measured on data; keys as "encoder.0", larger matters more.
+    """Scores measured on data; larger is more important.
 
-    Shapes: heads [H], units [F], float64.
+    Keys are as "encoder.0"; values are float64, [H] for heads and [F] for units.
     """
 
     confidence: Scores = field(default_factory=dict)
@@ -30,14 +30,14 @@ class Importance:
 
 
 class ProbedAttention(NarrowAttention):
-    """An attention that computes what another one does, and measures its heads.
+    """An attention with the parameters and output of another one, which measures its heads.
 
-    Its parameters are those of the other. Each head's output is multiplied by ``gates`` [B, H],
-    all one, so that a loss can be differentiated by them.
+    The output of each head is multiplied by ``gates`` [B, H], which are all 1, so that a loss can
+    be differentiated by them.
 
     Args:
-        attention: fairseq's, or one with the names of its parts.
-        factors: gates [H] of the model itself, or None.
+        attention: fairseq's attention, or one with the same names of parts.
+        factors: values [H] of the model's own gates, or None.
     """
 
     def __init__(self, attention: Any, factors: Tensor | None) -> None:
@@ -55,17 +55,17 @@ class ProbedAttention(NarrowAttention):
             self.v_proj = attention.v_proj
         self.factors = factors
         self.gates: Tensor | None = None
-        self.confidence: Tensor | None = None  # [H], summed over the queries that count
+        self.confidence: Tensor | None = None  # [H], summed over the queries of words
         # set before each batch
-        self.queries: Tensor  # [B, T], True where a query counts
-        self.keys: Tensor  # [B, S], True where a key counts
+        self.queries: Tensor  # [B, T], True where a query is a word
+        self.keys: Tensor  # [B, S], True where a key is a word
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, need_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Attend as :meth:`NarrowAttention.attend` does, and note the weights' maxima."""
+        """Attend as in :meth:`NarrowAttention.attend`, and store the sums of largest weights."""
         y, weights = super().attend(q, k, v, mask, True)
-        assert weights is not None  # they were asked for
+        assert weights is not None  # need_weights is True
         seen = weights.detach() * self.keys[:, None, None]
         best = seen.amax(3) * self.queries[:, None]  # [B, H, T]
         self.confidence = best.double().sum((0, 2))
@@ -77,7 +77,7 @@ class ProbedAttention(NarrowAttention):
 
 
 class _ProbedUnits:
-    """A hook that multiplies a feed-forward layer's units by ``gates`` [B, F], all one."""
+    """A forward hook that multiplies feed-forward units by ``gates`` [B, F], which are all 1."""
 
     def __init__(self) -> None:
         self.gates: Tensor | None = None
@@ -89,20 +89,20 @@ class _ProbedUnits:
 
 
 def measure(model: Any, samples: Iterable[dict[str, Any]], pad: int, eos: int) -> Importance:
-    """Measure heads and feed-forward units of a transformer.
+    """Measure the importance of heads and feed-forward units of a transformer.
 
-    *Confidence* of a head: its largest attention weight, mean over words; the end mark counts
-    neither as the word that looks nor as the one looked at. Source: Voita et al. 2019, section
-    4.1. *Gradient*: with L the negative log-likelihood of a sentence and g a factor on the
-    head's output, the mean over sentences of ``|dL/dg|`` at g = 1. Source: Michel et al. 2019,
-    equation 2. *Units*: the same for a feed-forward unit h, where ``dL/dg = sum of dL/dh * h``
-    over the words of the sentence.
+    *Confidence* of a head: its largest attention weight, averaged over words; the EOS token is
+    excluded both as a query and as a key. Source: Voita et al. 2019, section 4.1. *Gradient*: the
+    mean over sentences of ``|dL/dg|`` at g = 1, where L is the negative log-likelihood of a
+    sentence and g a factor on the output of the head. Source: Michel et al. 2019, equation 2.
+    *Units*: the same for a feed-forward unit h, where ``dL/dg`` is the sum of ``dL/dh * h`` over
+    the words of the sentence.
 
     Args:
-        model: of fairseq's kind, gated or not, in evaluation mode; it is left as it was.
+        model: a fairseq transformer, gated or not, in evaluation mode; it is restored afterwards.
         samples: batches of a translation task, on the model's device.
-        pad: number of the padding.
-        eos: number of the end mark.
+        pad: index of the padding token.
+        eos: index of the EOS token.
     """
     probes: dict[str, ProbedAttention] = {}
     units: dict[str, _ProbedUnits] = {}
@@ -157,7 +157,7 @@ def _collect(
     pad: int,
     eos: int,
 ) -> Importance:
-    """Run the batches through the probed model, and average what the probes have noted."""
+    """Run the batches through the model with probes, and average the measurements."""
     sums, num_sentences = _Sums(), 0
     num_words = dict.fromkeys(probes, 0)
     probes = {key: probe for key, probe in probes.items() if probe.num_heads}
@@ -201,7 +201,7 @@ def _add_gradients(
     if loss.requires_grad:
         gradients = torch.autograd.grad(loss, gates, allow_unused=True)
     for (kind, key, _), gate, gradient in zip(probed, gates, gradients, strict=True):
-        # an encoder has no gradient where the attention to it has no heads
+        # the encoder has no gradient if the cross attention has no heads
         found = torch.zeros_like(gate) if gradient is None else gradient
         sums.add(kind, key, found.double().abs().sum(0))
 
@@ -212,12 +212,12 @@ def _gates_of(probe: ProbedAttention | _ProbedUnits) -> Tensor:
 
 
 def _words(tokens: Tensor, pad: int, eos: int) -> Tensor:
-    """Mark words: True where a token is neither padding nor the end mark."""
+    """Return True for each token that is neither padding nor EOS."""
     return (tokens != pad) & (tokens != eos)
 
 
 def _negative_log_likelihood(model: Any, sample: dict[str, Any], pad: int) -> Tensor:
-    """Sum over all words of all sentences; the gates of a sentence see its own share."""
+    """Return the sum over all sentences; each sentence's gates affect only its own part."""
     output = model(**sample["net_input"])
     lprobs: Tensor = model.get_normalized_probs(output, log_probs=True, sample=sample)
     target = sample["target"]

@@ -1,4 +1,7 @@
-"""The ways to judge heads, by the names that ``fairtale prune --by`` takes. Imports no torch."""
+"""List the methods for scoring heads under their names in ``fairtale prune --by``.
+
+This module does not import torch.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,13 @@ from typing import NamedTuple
 
 
 class Method(NamedTuple):
-    """What a way to judge heads needs, and what its scores are like."""
+    """Properties of a method for scoring heads."""
 
     needs_data: bool = False
-    at_most_one: bool = False  # no score is larger than 1
+    at_most_one: bool = False  # all scores are at most 1
 
 
-# Scores are computed in head_choice.py; those that need data are measured in importance.py.
+# head_choice.py computes the scores; importance.py measures those that need data.
 METHODS = {
     "gates": Method(at_most_one=True),
     "confidence": Method(needs_data=True, at_most_one=True),

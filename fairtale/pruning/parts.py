@@ -1,8 +1,8 @@
-"""Names of a transformer's parts, as they stand in options, tables and state dicts.
+"""Name the parts of a transformer in options, tables and state dicts.
 
-An attention's key is its type and layer: "encoder.0" (encoder self-attention), "decoder.0"
-(decoder self-attention), "cross.0" (the decoder's attention to the encoder). A feed-forward
-layer's key is its side and layer.
+The key of an attention consists of its type and layer: "encoder.0" (encoder self-attention),
+"decoder.0" (decoder self-attention), "cross.0" (the decoder's cross attention to the encoder). The
+key of a feed-forward layer consists of its side and layer.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ def type_of(key: str) -> str:
 
 
 def types_of(keys: Iterable[str]) -> list[str]:
-    """Return the types of attentions, each once, in the order of their first appearance."""
+    """Return the distinct types of attentions, in the order of their first appearance."""
     return list(dict.fromkeys(map(type_of, keys)))
 
 
 def place_of(key: str) -> tuple[str, int, str]:
-    """Return an attention's side, layer and name there: cross.1 -> decoder, 1, encoder_attn."""
+    """Return the side, layer and module name: cross.1 -> decoder, 1, encoder_attn."""
     kind, _, number = key.partition(".")
     side, name = _OF_TYPE[kind]
     return side, int(number), name
 
 
 def attention_prefix(key: str) -> str:
-    """Return the start of an attention's names: cross.1 -> ``decoder.layers.1.encoder_attn.``"""
+    """Return the prefix in state dicts: cross.1 -> ``decoder.layers.1.encoder_attn.``"""
     side, number, name = place_of(key)
     return f"{side}.layers.{number}.{name}."
 

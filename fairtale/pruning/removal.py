@@ -1,4 +1,4 @@
-"""Removal of heads, feed-forward units and layers from a transformer's state dict."""
+"""Remove heads, feed-forward units and layers from the state dict of a transformer."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from torch import Tensor, nn
 from ..interfaces import HasGates
 from .parts import HEAD_TYPES, SIDES, attention_prefix, attentions, feed_forwards, place_of
 
-ARCHITECTURE = "transformer_hcg"  # what can hold layers of different widths
+ARCHITECTURE = "transformer_hcg"  # architecture of pruned models; supports layers of any width
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 
 @dataclass
 class Plan:
-    """What stays of a transformer.
+    """The parts of a transformer that are kept.
 
-    Layers have the numbers they had; see :mod:`~fairtale.pruning.parts` for the keys.
+    Layers have their original numbers; see :mod:`~fairtale.pruning.parts` for the keys.
     """
 
-    heads: dict[str, list[int]]  # of every attention
-    units: dict[str, list[int]] = field(default_factory=dict)  # of FFN layers that get narrower
-    dropped: dict[str, list[int]] = field(default_factory=dict)  # layers that go, of each side
+    heads: dict[str, list[int]]  # heads to keep, of every attention
+    units: dict[str, list[int]] = field(default_factory=dict)  # units to keep, of pruned FFN layers
+    dropped: dict[str, list[int]] = field(default_factory=dict)  # layers to remove, of each side
 
     def layers(self, side: str, count: int) -> list[int]:
-        """Return the layers of a side of ``count`` layers that stay."""
+        """Return the layers that are kept of a side with ``count`` layers."""
         gone = set(self.dropped.get(side, ()))
         return [number for number in range(count) if number not in gone]
 
@@ -45,17 +45,17 @@ def unit_counts(model: nn.Module) -> dict[str, int]:
 
 
 def gate_values(model: nn.Module) -> dict[str, Tensor]:
-    """Return the gates [H] that a gated model uses in evaluation; empty without gates."""
+    """Return the values [H] of gates in evaluation by attention; empty without gates."""
     gates = model.gates() if isinstance(model, HasGates) else {}
     return {key: gate.value().detach().float() for key, gate in gates.items()}
 
 
 def gate_scores(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the probabilities of gates to be open, and an order among heads for a budget.
+    """Return P(open) of all gates, and scores that rank the heads for a given number of heads.
 
-    In that order heads that are open in evaluation come before closed ones, whatever the
-    probability; it also tells gates apart whose probability is 1 in fp32. Heads that are fixed
-    open come before all, heads that are fixed closed after all.
+    The scores rank heads that are fixed open first, then heads that are open in evaluation, then
+    closed heads, and heads that are fixed closed last. Within the learned gates, log-alpha decides,
+    which also distinguishes gates whose probability is 1 in fp32.
     """
     gates = model.gates() if isinstance(model, HasGates) else {}
     probability = {key: gate.open_probability().detach() for key, gate in gates.items()}
@@ -68,10 +68,10 @@ def gate_scores(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]
 
 
 def magnitude_of_units(model: nn.Module) -> dict[str, Tensor]:
-    """Score feed-forward units [F] without data.
+    """Score feed-forward units [F] by the magnitude of their weights.
 
-    The norm of the weights they read with, times the norm of those they write with: it stays
-    the same if a ReLU's input is scaled and its output scaled back.
+    The score is the norm of a unit's input weights times the norm of its output weights. It does
+    not change if the input of a ReLU is scaled and its output is scaled inversely.
     """
     scores = {}
     for key, (fc1, fc2) in feed_forwards(model).items():
@@ -85,16 +85,17 @@ def magnitude_of_units(model: nn.Module) -> dict[str, Tensor]:
 def prune_state(
     state: dict[str, Tensor], plan: Plan, num_heads: dict[str, int], gates: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Return the state dict of the smaller model.
+    """Return the state dict of the pruned model.
 
-    Rows of the query, key and value projections and columns of the output projection go with
-    their head. Gates are multiplied into the output projection of the heads that stay, so the
-    result has none. An attention without heads keeps the bias of its output projection.
+    A removed head loses its rows of the query, key and value projections and its columns of the
+    output projection. The gates of kept heads are multiplied into the output projection, so the
+    result has no gates. An attention without heads keeps the bias of its output projection.
 
     Args:
-        state: of a fairseq transformer or ``transformer_hcg``, with today's names.
+        state: state dict of a fairseq transformer or ``transformer_hcg``, with current names.
+        plan: the parts to keep.
         num_heads: H of every attention.
-        gates: [H] of gated attentions; see :func:`gate_values`.
+        gates: values [H] of gated attentions; see :func:`gate_values`.
     """
     state = dict(state)
     for key, kept in plan.heads.items():
@@ -136,7 +137,7 @@ def _prune_attention(
 
 
 def _drop_layers(state: dict[str, Tensor], dropped: Mapping[str, list[int]]) -> dict[str, Tensor]:
-    """Leave out layers and number the others anew: layer 2 becomes 1 where 1 is dropped."""
+    """Remove layers and renumber the others: if layer 1 is removed, layer 2 becomes layer 1."""
     out = {}
     for name, value in state.items():
         parts = name.split(".")
@@ -157,11 +158,12 @@ def pruned_settings(settings: Namespace, plan: Plan, units: dict[str, int]) -> N
     """Return the settings of the pruned model.
 
     Args:
-        settings: of the model as it was, under fairseq's flat names (``encoder_layers``).
-        units: feed-forward units that every layer has after pruning, also dropped ones.
+        settings: settings of the original model, under fairseq's flat names (``encoder_layers``).
+        plan: the parts to keep.
+        units: number of feed-forward units after pruning, of every layer, removed ones included.
     """
     changes: dict[str, Any] = {"_name": ARCHITECTURE, "arch": ARCHITECTURE, "freeze": ""}
-    # the noise is of training, and a pruned layer's width is no multiple of its blocks
+    # quantisation noise is for training only, and needs widths that are multiples of its blocks
     changes |= {"gated_attention": "", "quant_noise_pq": 0}
     for side in SIDES:
         numbers = plan.layers(side, sum(key.startswith(f"{side}.") for key in units))

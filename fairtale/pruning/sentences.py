@@ -1,4 +1,4 @@
-"""Sentences that heads and units are judged by, read through the model's own task."""
+"""Load the sentences on which the importance of heads and units is measured."""
 
 from __future__ import annotations
 
@@ -17,24 +17,27 @@ from .checkpoint import Checkpoint, check_dictionaries
 
 @dataclass(frozen=True)
 class SentenceOptions:
-    """Which sentences are read."""
+    """Options for choosing sentences."""
 
-    data: str  # a folder with binarised data, or several joined by ":"
-    subset: str  # split of it
+    data: str  # folder with binarised data, or several folders separated by ":"
+    subset: str  # split of the data
     max_sentences: int
-    max_tokens: int  # of a batch
-    seed: int  # of the choice of sentences
+    max_tokens: int  # maximum number of tokens in a batch
+    seed: int  # random seed for choosing sentences
 
 
 def open_sentences(checkpoint: Checkpoint, options: SentenceOptions) -> tuple[Any, Any]:
-    """Return the task with the split loaded, and batches of sentence numbers, short ones first.
+    """Return the checkpoint's task with the split loaded, and batches of sentence numbers.
+
+    The batches are sorted by length, the shortest sentences first.
 
     Args:
-        checkpoint: with its model; its config is changed to name the data.
+        checkpoint: checkpoint with its model. The data folder in its config is replaced.
+        options: options for choosing sentences.
 
     Raises:
-        UserError: no such data, another dictionary than the checkpoint's, or no sentence that
-            fits the model.
+        UserError: the data do not exist or have another dictionary than the checkpoint, or no
+            sentence fits the model.
     """
     data, subset = options.data, options.subset
     if not os.path.isdir(data.split(os.pathsep)[0]):
@@ -47,12 +50,12 @@ def open_sentences(checkpoint: Checkpoint, options: SentenceOptions) -> tuple[An
     check_dictionaries(task, checkpoint.state["model"], checkpoint.path, data)
     task.load_dataset(subset)
     dataset = task.dataset(subset)
-    # chosen at random: in order of length the first ones would all be short
+    # choose at random, because the first sentences in order of length would all be short
     order = np.random.default_rng(options.seed).permutation(len(dataset))
     longest = utils.resolve_max_positions(task.max_positions(), checkpoint.model.max_positions())
     indices, _ = dataset.filter_indices_by_size(order[: options.max_sentences], longest)
     if len(indices) == 0:
-        raise UserError(f"--subset {subset}: no sentence of it fits the model ({longest})")
+        raise UserError(f"--subset {subset}: no sentence is short enough for the model ({longest})")
     lengths = dataset.num_tokens_vec(indices)
     indices = indices[np.argsort(lengths, kind="stable")]
     max_tokens = max(options.max_tokens, int(lengths.max()))

@@ -1,7 +1,7 @@
-"""The options of ``transformer_hcg``: gates, shapes of pruned models, frozen parts.
+"""Define the options of ``transformer_hcg``: gates, shapes of pruned models, frozen parts.
 
-:func:`check_config` refuses options that contradict each other. :func:`layer_shapes` reads them
-once, and returns plain values from which layers are built.
+:func:`check_config` refuses options that contradict each other. :func:`layer_shapes` converts the
+options to plain values from which the layers are built.
 """
 
 from collections.abc import Collection
@@ -14,13 +14,13 @@ from fairseq.models.transformer.transformer_config import DecoderConfig, EncDecB
 from ..errors import UserError
 from .parts import HEAD_TYPES, SIDES
 
-_LAYER_HEADS = "heads that each layer of a pruned model has left: 4,0,8; empty: none pruned"
-_LAYER_FFN = "FFN units that each layer of a pruned model has left: 512,0; empty: none pruned"
+_LAYER_HEADS = "remaining heads of each layer of a pruned model, as 4,0,8 (empty: not pruned)"
+_LAYER_FFN = "remaining FFN units of each layer of a pruned model, as 512,0 (empty: not pruned)"
 
 
 @dataclass
 class HCGEncoderConfig(EncDecBaseConfig):
-    """fairseq's options of the encoder, and the shape of a pruned one."""
+    """fairseq's options of the encoder, and the shape of a pruned encoder."""
 
     layer_heads: str = field(default="", metadata={"help": "encoder: " + _LAYER_HEADS})
     layer_ffn: str = field(default="", metadata={"help": "encoder: " + _LAYER_FFN})
@@ -28,7 +28,7 @@ class HCGEncoderConfig(EncDecBaseConfig):
 
 @dataclass
 class HCGDecoderConfig(DecoderConfig):
-    """fairseq's options of the decoder, and the shape of a pruned one."""
+    """fairseq's options of the decoder, and the shape of a pruned decoder."""
 
     layer_heads: str = field(
         default="", metadata={"help": "decoder self-attention: " + _LAYER_HEADS}
@@ -38,19 +38,19 @@ class HCGDecoderConfig(DecoderConfig):
 
 @dataclass
 class TransformerHCGConfig(TransformerConfig):
-    """fairseq's options of a transformer, and those of gates, pruning and freezing.
+    """fairseq's options of a transformer, and options for gates, pruning and freezing.
 
-    Options of a part, as ``--encoder-layer-heads``, are fields of the part's config.
+    Options of the encoder or decoder, such as ``--encoder-layer-heads``, are fields of its config.
     """
 
-    # fairseq's parser wants the classes of its parts, not instances
+    # fairseq's parser requires the classes of nested configs, not instances
     encoder: HCGEncoderConfig = field(default=HCGEncoderConfig)  # type: ignore[assignment]
     decoder: HCGDecoderConfig = field(default=HCGDecoderConfig)  # type: ignore[assignment]
     gated_attention: str = field(
         default="encoder",
         metadata={
-            "help": "where heads have gates: any of encoder, decoder (its self-attention) and "
-            "cross (over the encoder), joined by commas; empty: no gates"
+            "help": "attention types whose heads have gates: any of encoder, decoder (its "
+            "self-attention) and cross (cross attention), separated by commas (empty: no gates)"
         },
     )
     gate_temperature: float = field(
@@ -64,21 +64,21 @@ class TransformerHCGConfig(TransformerConfig):
     )
     gate_init_log_alpha: float = field(
         default=2.5,
-        metadata={"help": "log-alpha of new gates; from 2.4 on all are open in evaluation"},
+        metadata={"help": "log-alpha of new gates; from 2.4 on, all are fully open in evaluation"},
     )
     gate_lr_scale: float = field(
         default=32.0,
-        metadata={"help": "with Adam, gates learn this many times faster than weights"},
+        metadata={"help": "factor by which gates learn faster than weights with Adam"},
     )
     cross_layer_heads: str = field(
-        default="", metadata={"help": "decoder, over the encoder: " + _LAYER_HEADS}
+        default="", metadata={"help": "decoder cross attention: " + _LAYER_HEADS}
     )
     freeze: str = field(
         default="",
         metadata={
-            "help": "parts whose weights stay as they are, without dropout: encoder, decoder, or "
-            "both joined by a comma; embeddings that they share with others stay as well. "
-            "Gates in a frozen part are learned"
+            "help": "parts whose weights are not trained, and which have no dropout: encoder, "
+            "decoder, or both, separated by a comma; their shared embeddings are not trained "
+            "either, but their gates are"
         },
     )
 
@@ -87,7 +87,12 @@ class TransformerHCGConfig(TransformerConfig):
 
 
 def names_of(option: str, text: str, allowed: Collection[str]) -> list[str]:
-    """Split a comma list of names; return them in the order of ``allowed``.
+    """Parse a list of names separated by commas; return them in the order of ``allowed``.
+
+    Args:
+        option: name of the option, for the error message.
+        text: the list.
+        allowed: valid names.
 
     Raises:
         UserError: a name is not allowed.
@@ -100,10 +105,15 @@ def names_of(option: str, text: str, allowed: Collection[str]) -> list[str]:
 
 
 def counts_of(option: str, text: str, num_layers: int) -> list[int] | None:
-    """Read a comma list of one whole number a layer; return None if it is empty.
+    """Parse a list of one number for each layer, separated by commas; None for an empty list.
+
+    Args:
+        option: name of the option, for the error message.
+        text: the list.
+        num_layers: number of layers.
 
     Raises:
-        UserError: it is no such list.
+        UserError: an entry is not a number, or the length is not the number of layers.
     """
     if not text:
         return None
@@ -113,13 +123,14 @@ def counts_of(option: str, text: str, num_layers: int) -> list[int] | None:
         counts = [-1]
     if len(counts) != num_layers or min(counts, default=0) < 0:
         raise UserError(
-            f"{option} {text}: must be {num_layers} whole numbers joined by commas, one a layer"
+            f"{option} {text}: must be {num_layers} whole numbers separated by commas, one for "
+            "each layer"
         )
     return counts
 
 
 def _head_lists(cfg: TransformerHCGConfig) -> dict[str, tuple[str, Any]]:
-    """Return, for each type of attention, its list of heads and the config of its part."""
+    """Return, for each attention type, its option for the numbers of heads and its config."""
     return {
         "encoder": (cfg.encoder.layer_heads, cfg.encoder),
         "decoder": (cfg.decoder.layer_heads, cfg.decoder),
@@ -128,10 +139,10 @@ def _head_lists(cfg: TransformerHCGConfig) -> dict[str, tuple[str, Any]]:
 
 
 def check_config(cfg: TransformerHCGConfig) -> None:
-    """Refuse what cannot be built, before anything is.
+    """Refuse options from which no model can be built.
 
     Raises:
-        UserError: an option is no list of what it names, or contradicts another.
+        UserError: an option is malformed or out of range, or contradicts another option.
     """
     gated = names_of("--gated-attention", cfg.gated_attention, HEAD_TYPES)
     names_of("--freeze", cfg.freeze, SIDES)
@@ -153,10 +164,10 @@ def check_config(cfg: TransformerHCGConfig) -> None:
         raise UserError("--gated-attention cross: the model has --no-cross-attention")
     special = gated or any(text for text, _ in head_lists.values())
     if special and cfg.quant_noise.pq > 0:
-        raise UserError("--quant-noise-pq does not go with --gated-attention or pruned heads")
+        raise UserError("--quant-noise-pq cannot be used with --gated-attention or pruned heads")
 
 
-# -------------------------------------------------------------------- what layers are built from
+# ------------------------------------------------------------------------- shapes of layers
 
 
 @dataclass(frozen=True)
@@ -174,10 +185,10 @@ class GateSettings:
 class AttentionShape:
     """The heads of one attention."""
 
-    num_heads: int  # those that are left
+    num_heads: int  # number of remaining heads
     head_dim: int  # D
-    is_pruned: bool  # its number of heads is given by an option
-    gate: GateSettings | None  # of the gates of its heads; None: no gates
+    is_pruned: bool  # whether an option gives the number of heads
+    gate: GateSettings | None  # settings of the gates; None for no gates
 
 
 @dataclass(frozen=True)
@@ -186,15 +197,15 @@ class LayerShape:
 
     self_attention: AttentionShape
     cross_attention: AttentionShape | None  # None in the encoder
-    ffn_units: int  # F; 0: the feed-forward sub-layer has nothing but its bias
+    ffn_units: int  # F; with 0, the feed-forward sub-layer has only its output bias
 
 
 def layer_shapes(cfg: TransformerHCGConfig, side: str) -> list[LayerShape]:
     """Return the shapes of the layers of one side, "encoder" or "decoder".
 
     Args:
-        cfg: as :func:`check_config` accepts it.
-        side: which part.
+        cfg: config that :func:`check_config` has accepted.
+        side: "encoder" or "decoder".
     """
     config = getattr(cfg, side)
     attentions = _attention_shapes(cfg, side)

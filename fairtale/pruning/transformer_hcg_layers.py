@@ -1,6 +1,7 @@
-"""The parts of ``transformer_hcg``: fairseq's, with gates on heads, and with few heads and units.
+"""Encoder and decoder of ``transformer_hcg``, with gates on heads and pruned layers.
 
-They use fairseq's build hooks, so whatever is neither gated nor pruned is fairseq's own.
+The classes override fairseq's build methods, so parts that are neither gated nor pruned are
+fairseq's own.
 """
 
 from collections.abc import Sequence
@@ -25,11 +26,12 @@ from .transformer_hcg_config import AttentionShape, LayerShape, TransformerHCGCo
 
 
 def build_attention(shape: AttentionShape, embed_dim: int, **options: Any) -> nn.Module | None:
-    """Build a gated attention, a pruned one, or both; return None where fairseq's will do.
+    """Build a gated attention, a pruned one, or one that is both; return None for fairseq's own.
 
     Args:
+        shape: heads and gates of the attention.
         embed_dim: C.
-        options: of fairseq's attention that the others know too.
+        options: further options, which fairseq's attention and the others have in common.
     """
     gate = None
     if shape.gate is not None and shape.num_heads > 0:
@@ -44,12 +46,12 @@ def build_attention(shape: AttentionShape, embed_dim: int, **options: Any) -> nn
 
 
 class HCGEncoderLayer(TransformerEncoderLayerBase):
-    """fairseq's encoder layer; its heads may have gates, its sub-layers may be pruned.
+    """fairseq's encoder layer; its heads may have gates, and its sub-layers may be pruned.
 
     Args:
-        cfg: of the model.
-        shape: the widths of this layer.
-        return_fc: fairseq's.
+        cfg: config of the model.
+        shape: widths of this layer.
+        return_fc: as in fairseq.
     """
 
     def __init__(
@@ -80,12 +82,12 @@ class HCGEncoderLayer(TransformerEncoderLayerBase):
 
 
 class HCGDecoderLayer(TransformerDecoderLayerBase):
-    """fairseq's decoder layer; its heads may have gates, its sub-layers may be pruned.
+    """fairseq's decoder layer; its heads may have gates, and its sub-layers may be pruned.
 
     Args:
-        cfg: of the model.
-        shape: the widths of this layer.
-        no_encoder_attn: fairseq's.
+        cfg: config of the model.
+        shape: widths of this layer.
+        no_encoder_attn: as in fairseq.
     """
 
     def __init__(
@@ -113,7 +115,7 @@ class HCGDecoderLayer(TransformerDecoderLayerBase):
         return attention
 
     def build_encoder_attention(self, embed_dim: int, cfg: TransformerHCGConfig) -> nn.Module:
-        """Build the attention to the encoder."""
+        """Build the cross attention."""
         assert self.shape.cross_attention is not None
         attention = build_attention(
             self.shape.cross_attention,
@@ -137,23 +139,23 @@ class HCGDecoderLayer(TransformerDecoderLayerBase):
 
 
 def _wrapped(layer: nn.Module, cfg: TransformerHCGConfig) -> nn.Module:
-    """Wrap a layer as fairseq wraps each layer that it builds."""
+    """Wrap a layer in the same way as fairseq wraps its own layers."""
     if cfg.checkpoint_activations:
         layer = checkpoint_wrapper(layer, offload_to_cpu=cfg.offload_activations)
-    # a checkpointed layer is always a unit of fully sharded training
+    # a layer with activation checkpointing is always wrapped for fully sharded training
     return fsdp_wrap(
         layer, min_num_params=0 if cfg.checkpoint_activations else cfg.min_params_to_wrap
     )
 
 
 class HCGEncoder(TransformerEncoderBase):
-    """fairseq's encoder, of layers that have shapes of their own.
+    """fairseq's encoder with layers of different shapes.
 
     Args:
-        cfg: of the model.
-        dictionary: of the source.
-        embed_tokens: the source's embedding.
-        shapes: of the layers, in order.
+        cfg: config of the model.
+        dictionary: source dictionary.
+        embed_tokens: source embedding.
+        shapes: shapes of the layers, in order.
     """
 
     def __init__(
@@ -173,14 +175,14 @@ class HCGEncoder(TransformerEncoderBase):
 
 
 class HCGDecoder(TransformerDecoderBase):
-    """fairseq's decoder, of layers that have shapes of their own.
+    """fairseq's decoder with layers of different shapes.
 
     Args:
-        cfg: of the model.
-        dictionary: of the target.
-        embed_tokens: the target's embedding.
-        shapes: of the layers, in order.
-        no_encoder_attn: without attention to the encoder.
+        cfg: config of the model.
+        dictionary: target dictionary.
+        embed_tokens: target embedding.
+        shapes: shapes of the layers, in order.
+        no_encoder_attn: build no cross attention.
     """
 
     def __init__(
@@ -202,10 +204,10 @@ class HCGDecoder(TransformerDecoderBase):
         return _wrapped(HCGDecoderLayer(cfg, next(self._shapes), no_encoder_attn), cfg)
 
     def extract_features(self, *args: Any, **kwargs: Any) -> tuple[Tensor, dict[str, Any]]:
-        """Return what fairseq's decoder does, with features [B, T, C] contiguous in this order.
+        """Return the result of fairseq's decoder with contiguous features [B, T, C].
 
-        fairseq transposes them. Projected by a weight that needs no gradient (--freeze), such
-        features would make torch multiply with one copy of the weight for each row.
+        fairseq's features are a transposed view. If the output projection needs no gradient
+        (``--freeze``), torch would multiply such a view with a copy of the weight for each row.
         """
         features, extra = super().extract_features(*args, **kwargs)
         return features.clone(memory_format=torch.contiguous_format), extra

@@ -1,4 +1,7 @@
-"""Options of ``fairseq-train`` that rebuild a checkpoint's transformer, to train it with gates."""
+"""Compute the options with which ``fairseq-train`` rebuilds a checkpoint's transformer.
+
+They are used to train an existing model with gates.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from ..errors import UserError
 from .checkpoint import NOT_GATED, NOT_PRUNED, option_of, options_in_use, read_settings
 from .parts import HEAD_TYPES, SIDES
 
-# What every transformer with an encoder and a decoder has.
+# Settings that every transformer with an encoder and a decoder has.
 _SHAPE = [
     f"{side}_{name}"
     for side in SIDES
@@ -20,7 +23,7 @@ VALUES = [
     "activation_fn",
     "max_source_positions",
     "max_target_positions",
-    # of models that were pruned before
+    # options of pruned models
     *(f"{kind}_layer_heads" for kind in HEAD_TYPES),
     *(f"{side}_layer_ffn" for side in SIDES),
 ]
@@ -37,25 +40,29 @@ REFUSED = [*NOT_GATED, *NOT_PRUNED]
 
 
 def transformer_options(path: str) -> list[str]:
-    """Return the words for the command line.
+    """Return the options for ``fairseq-train`` as words of a command line.
 
     Args:
-        path: of a checkpoint.
+        path: path of the checkpoint.
 
     Raises:
-        UserError: the checkpoint is of no transformer that translates, or of one that cannot be
-            rebuilt; all reasons are named.
+        UserError: the model is not a transformer with encoder and decoder, or it cannot be
+            rebuilt; the message lists all reasons.
     """
     checkpoint = read_settings(path)
     model = vars(checkpoint.settings)
     missing = [name for name in _SHAPE if name not in model]
     if missing:
-        raise UserError(f"{path}: no transformer with encoder and decoder ({missing[0]} not found)")
+        raise UserError(
+            f"{path}: not a transformer with encoder and decoder ({missing[0]} not found)"
+        )
     refused = options_in_use(checkpoint.settings, REFUSED)
     if refused:
-        raise UserError(f"{path}: cannot be pruned, for it was trained with {' '.join(refused)}")
+        raise UserError(
+            f"{path}: cannot be trained with gates, because it was trained with {' '.join(refused)}"
+        )
     for side in SIDES:
-        if model.get(f"{side}_layers_to_keep"):  # the others are not in the checkpoint
+        if model.get(f"{side}_layers_to_keep"):  # the checkpoint contains only the kept layers
             model[f"{side}_layers"] = _num_layers(checkpoint.state["model"], side)
     words = []
     for name in VALUES:

@@ -1,4 +1,4 @@
-"""What the dialog tasks share: data options, limits, marks, raw dialogs in."""
+"""Base class of the dialog tasks, with the options and limits of their data."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,29 +20,39 @@ TURN_SEPARATOR = "\t"
 
 @dataclass
 class DialogDataConfig(FairseqDataclass):
+    """Options of all dialog tasks for the data and its limits."""
+
     data: Optional[str] = field(
         default=None,
-        metadata={"help": "folder made by fairseq-preprocess; several, joined by ':', are one set"},
+        metadata={
+            "help": "folder made by fairseq-preprocess; several folders, separated by ':', are "
+            "joined"
+        },
     )
     max_context_turns: Optional[int] = field(
         default=None,
-        metadata={"help": "context turns before the query that are read (default 10)"},
+        metadata={"help": "maximum number of context turns before the query (default: 10)"},
     )
     max_source_positions: Optional[int] = field(
         default=None,
-        metadata={"help": "prefix tokens that are read; the oldest turns are cut (default 256)"},
+        metadata={
+            "help": "maximum number of prefix tokens; the oldest turns are cut (default: 256)"
+        },
     )
     max_target_positions: Optional[int] = field(
         default=None,
-        metadata={"help": "response tokens that are learned or written, with the end (default 64)"},
+        metadata={
+            "help": "maximum number of response tokens, with the end-of-sentence token "
+            "(default: 64)"
+        },
     )
 
 
 class DialogTask(TextTask):
-    """Dialogs, read as ``context <CTX> query <SEP> response``, for any kind of model.
+    """A task of dialogs, read as ``context <CTX> query <SEP> response``, for any kind of model.
 
     Raises:
-        UserError: an option out of its range, or a dictionary without the marks.
+        UserError: an option is out of range, or the dictionary lacks ``<CTX>`` or ``<SEP>``.
     """
 
     remembered = {"max_context_turns": 10, "max_source_positions": 256, "max_target_positions": 64}
@@ -66,7 +76,7 @@ class DialogTask(TextTask):
 
     @property
     def limits(self) -> DialogLimits:
-        """How much of a dialog is read."""
+        """The limits on the lengths of prefixes and responses."""
         return DialogLimits(
             self.option("max_context_turns"),
             self.option("max_source_positions"),
@@ -76,15 +86,15 @@ class DialogTask(TextTask):
     def load_dialogs(
         self, split: str, combine: bool = False, reverse: bool = False
     ) -> DialogDataset:
-        """Load a split of every data folder that has it, and report what is in it.
+        """Load a split of every data folder that has it, and log its statistics.
 
         Args:
             split: name of the split.
-            combine: join ``split``, ``split1``, ``split2``, ... as far as there are any.
-            reverse: learn to find the query of a response.
+            combine: join ``split``, ``split1``, ``split2``, ..., up to the first that is missing.
+            reverse: swap query and response, to train the reverse model of ``--mmi-path``.
 
         Raises:
-            UserError: there is no such split, or no dialog in it.
+            UserError: the split does not exist, or contains no dialog.
         """
         dialogs = DialogDataset(
             self.load_lines(split, combine),
@@ -100,7 +110,7 @@ class DialogTask(TextTask):
         return dialogs
 
     def encode_prompt(self, text: str) -> Tensor:
-        """Return the tokens of a prefix, with ``</s>``, int64 [n + 1].
+        """Encode a prefix; return its tokens with ``</s>``, int64 [n + 1].
 
         Args:
             text: turns separated by tabs, the query last.
@@ -125,7 +135,7 @@ class DialogTask(TextTask):
     def get_interactive_tokens_and_lengths(
         self, lines: list[str], encode_fn: Callable[[str], str]
     ) -> tuple[list[Tensor], list[int]]:
-        """Encode lines of ``fairseq-interactive``: turns separated by tabs."""
+        """Encode input lines of ``fairseq-interactive``, in which tabs separate the turns."""
         tokens = []
         for number, line in self.numbered(lines):
             turns = [encode_fn(turn).split() for turn in line.split(TURN_SEPARATOR)]

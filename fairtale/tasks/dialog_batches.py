@@ -1,4 +1,4 @@
-"""Batches of dialogs as training packs them, and as decoding reads them."""
+"""Convert batches of dialogs between their packed form for training and prefixes for decoding."""
 
 from typing import cast
 
@@ -13,16 +13,18 @@ from ..interfaces import DialogBatch, PrefixInput, RowInput
 
 
 def dialog_view(sample: DialogBatch, seq2seq: bool, response_only: bool, pad: int) -> DialogBatch:
-    """Return a view of a packed batch: how its prefixes are read, and what counts.
+    """Return a view of a packed batch with the given attention and targets.
 
-    What does not count is padding in the targets, which every criterion leaves out: a prefix that
-    is read in both directions would show its own targets.
+    With ``response_only``, the targets of prefixes are replaced by padding, which every criterion
+    leaves out. This is needed with ``seq2seq``, because prefix tokens then attend to their own
+    targets.
 
     Args:
-        sample: packed; an empty one, of a worker that has no more data, is returned as it is.
+        sample: packed batch. An empty batch, which fairseq gives to a worker without data, is
+            returned unchanged.
         seq2seq: read the prefixes in both directions.
-        response_only: predict nothing but the responses.
-        pad: the padding of targets.
+        response_only: predict only the responses.
+        pad: padding token.
     """
     if "response_mask" not in sample:
         return sample
@@ -37,7 +39,7 @@ def dialog_view(sample: DialogBatch, seq2seq: bool, response_only: bool, pad: in
 
 
 def unpack_dialogs(sample: DialogBatch, pad: int) -> DialogBatch:
-    """Return a packed batch of M dialogs as padded prefixes [M, S] and references [M, T]."""
+    """Convert a packed batch of M dialogs to padded prefixes [M, S] and references [M, T]."""
     packed, targets = sample["net_input"], sample["target"]
     assert targets is not None
     sides = packed["sides"]
@@ -50,18 +52,20 @@ def unpack_dialogs(sample: DialogBatch, pad: int) -> DialogBatch:
         "positions": _rows(packed["positions"], starts, prefix, 0),
         "segments": _rows(packed["segments"], starts, prefix, 0),
     }
-    # a response of n inputs has n + 1 targets; the first is predicted by <SEP>
+    # a response with n input tokens has n + 1 targets; the first is predicted from <SEP>
     first = starts + prefix.unsqueeze(1) - 1
     target = _rows(targets, first, response + 1, pad)
     return cast(DialogBatch, {**sample, "net_input": net_input, "target": target})
 
 
 def _rows(packed: Tensor, first: Tensor, lengths: Tensor, fill: int) -> Tensor:
-    """Return M pieces of a packed row [1, N] as rows [M, longest], padded at the right.
+    """Copy M slices of a packed row [1, N] into rows [M, longest], padded at the right.
 
     Args:
-        first: where each piece begins, int64 [M, 1].
-        lengths: int64 [M].
+        packed: the packed row [1, N].
+        first: index of the first token of each slice, int64 [M, 1].
+        lengths: length of each slice, int64 [M].
+        fill: value of the padding.
     """
     place = torch.arange(int(lengths.max()), device=lengths.device)
     index = (first + place).clamp(max=packed.size(1) - 1)
@@ -69,7 +73,7 @@ def _rows(packed: Tensor, first: Tensor, lengths: Tensor, fill: int) -> Tensor:
 
 
 def split_prefixes(net_input: PrefixInput) -> list[Tensor]:
-    """Return padded prefixes one by one, without their begin mark, on the CPU."""
+    """Return a list of the prefixes without padding and without BOS token, on the CPU."""
     tokens, lengths = net_input["src_tokens"].cpu(), net_input["src_lengths"].tolist()
     return [row[1:n] for row, n in zip(tokens, lengths)]
 
@@ -77,7 +81,7 @@ def split_prefixes(net_input: PrefixInput) -> list[Tensor]:
 def describe_prefixes(
     net_input: PrefixInput, dictionary: Dictionary, ctx: int, limits: DialogLimits
 ) -> PrefixInput:
-    """Add segments and positions to padded prefixes, which ``fairseq-interactive`` drops."""
+    """Restore segments and positions of padded prefixes, which ``fairseq-interactive`` drops."""
     prefixes = [prefix.numpy() for prefix in split_prefixes(net_input)]
     dataset = DialogPrefixDataset(prefixes, dictionary, ctx, limits)
     described = dataset.collater([dataset[i] for i in range(len(dataset))])["net_input"]
@@ -90,7 +94,7 @@ def describe_prefixes(
 
 
 def begin_replies(net_input: PrefixInput, bidirectional: bool) -> PrefixInput:
-    """Add to prefixes where replies begin, and how the prefix is read."""
+    """Add the position and segment of the first reply token, and the direction of attention."""
     rows = net_input["src_lengths"]
     return {
         **net_input,
@@ -101,7 +105,7 @@ def begin_replies(net_input: PrefixInput, bidirectional: bool) -> PrefixInput:
 
 
 def find_queries(net_input: PrefixInput, dictionary: Dictionary, sep: int) -> list[Tensor]:
-    """Return the query of each prefix, without marks."""
+    """Return the query of each prefix, without special tokens."""
     queries = []
     for row, segments in zip(net_input["src_tokens"], net_input["segments"]):
         turn = row[segments == QUERY]

@@ -1,4 +1,4 @@
-"""Replies to dialogs: their generation options, and decoding with steering and re-ranking."""
+"""Generate replies to dialogs, with options for steering and re-ranking."""
 
 import math
 from argparse import Namespace
@@ -34,33 +34,42 @@ from .prefix_lm import PrefixLMTask
 
 @dataclass
 class ReplyConfig(DialogDataConfig):
+    """Options of the data, and options for generating replies."""
+
     block_context_ngram: int = field(
         default=0,
-        metadata={"help": "generation: no n-gram of the context is repeated in a reply (0: off)"},
+        metadata={
+            "help": "generation: forbid n-grams of this size that occur in the context (0: off)"
+        },
     )
     steer_words: Optional[str] = field(
         default=None,
-        metadata={"help": "generation: file with the words of a topic, one a line"},
+        metadata={"help": "generation: file with the words of a topic, one word on each line"},
     )
     steer_weight: Optional[float] = field(
         default=None,
-        metadata={"help": "added to the logits of the words in --steer-words (default 2)"},
+        metadata={
+            "help": "generation: weight added to the logits of the words in --steer-words "
+            "(default: 2)"
+        },
     )
     mmi_path: Optional[str] = field(
         default=None,
-        metadata={"help": "generation: checkpoint trained with --reverse that re-ranks replies"},
+        metadata={
+            "help": "generation: checkpoint trained with --reverse, for re-ranking the replies"
+        },
     )
     mmi_weight: Optional[float] = field(
         default=None,
         metadata={
-            "help": "W in (1 - W) log P(reply | context) + W log P(query | reply), 0 to 1 "
-            "(default 0.5)"
+            "help": "generation: W in (1 - W) log P(reply | context) + W log P(query | reply), "
+            "0 to 1 (default: 0.5)"
         },
     )
 
 
 class ReplyTask(DialogTask, PrefixLMTask):
-    """Dialogs whose responses a prefix language model writes from left to right."""
+    """A task of dialogs in which a prefix language model generates the responses."""
 
     cfg: ReplyConfig
 
@@ -71,16 +80,16 @@ class ReplyTask(DialogTask, PrefixLMTask):
     def __init__(self, cfg: ReplyConfig, dictionary: Dictionary) -> None:
         super().__init__(cfg, dictionary)
         self._reranker: MMIReranker | None = None
-        self._asked: DialogPrefixDataset | None = None  # what fairseq-interactive is answering
+        self._asked: DialogPrefixDataset | None = None  # current buffer of fairseq-interactive
 
     @property
     def needed_positions(self) -> int:
-        """How many positions a new model gets."""
-        # positions start anew in each turn, but a single one may fill the whole prefix
+        """The number of positions that a new model gets."""
+        # positions restart at 0 in each turn, but a single turn may fill the whole prefix
         return max(self.limits.max_source_positions, self.limits.max_target_positions)
 
     def max_positions(self) -> None:
-        """Return None: rows are cut, never too long."""
+        """Return None, because rows are cut and hence never too long."""
 
     @property
     def reads_both_ways(self) -> bool:
@@ -96,7 +105,7 @@ class ReplyTask(DialogTask, PrefixLMTask):
         constraints: Any = None,
         **unused: Any,
     ) -> DialogPrefixDataset:
-        """Make prefixes of encoded dialogs; their ``</s>`` is left out."""
+        """Make a dataset of prefixes from encoded dialogs, without their ``</s>``."""
         prefixes = [tokens[:-1].numpy() for tokens in src_tokens]
         self._asked = DialogPrefixDataset(prefixes, self.dictionary, self.ctx, self.limits)
         return self._asked
@@ -108,10 +117,12 @@ class ReplyTask(DialogTask, PrefixLMTask):
         extra_gen_cls_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Build the base task's generator; a reply holds no marks, and may be steered, re-ranked.
+        """Build the generator for prefixes, with processors and the re-ranker for replies.
+
+        Special tokens are suppressed in replies.
 
         Raises:
-            UserError: an option out of its range, or a file that does not serve.
+            UserError: an option is out of range, or a file named by an option is unusable.
         """
         if getattr(args, "score_reference", False):
             return super().build_generator(models, args, **kwargs)
@@ -120,7 +131,7 @@ class ReplyTask(DialogTask, PrefixLMTask):
         extra["max_new"] = self.limits.max_target_positions - 1
         if self.cfg.mmi_weight is not None and not self.cfg.mmi_path:
             raise UserError(
-                f"--mmi-weight {self.cfg.mmi_weight}: needs a reverse model; name it by --mmi-path"
+                f"--mmi-weight {self.cfg.mmi_weight}: needs a reverse model; give --mmi-path"
             )
         if self.cfg.mmi_path:
             self._reranker = MMIReranker(
@@ -133,10 +144,10 @@ class ReplyTask(DialogTask, PrefixLMTask):
         return super().build_generator(models, args, extra_gen_cls_kwargs=extra, **kwargs)
 
     def reply_processors(self) -> list[Any]:
-        """Return what changes the logits of each next token, as the options say.
+        """Return the processors that the task's options select.
 
         Raises:
-            UserError: an option out of its range, or a file that does not serve.
+            UserError: an option is out of range, or the file of ``--steer-words`` is unusable.
         """
         names = ("block_context_ngram", "steer_words", "steer_weight")
         check_decoding({name: getattr(self.cfg, name) for name in names})
@@ -161,7 +172,7 @@ class ReplyTask(DialogTask, PrefixLMTask):
         prefix_tokens: Tensor | None = None,
         constraints: Any = None,
     ) -> list[Any]:
-        """Answer the prefixes of a batch; a batch of whole dialogs is unpacked first, in place."""
+        """Generate replies to the prefixes of a batch; unpack whole dialogs first, in place."""
         if not isinstance(generator, PrefixGenerator):
             return super().inference_step(generator, models, sample, prefix_tokens, constraints)
         if "sides" in sample["net_input"]:
@@ -177,23 +188,23 @@ class ReplyTask(DialogTask, PrefixLMTask):
         return hypos if self._reranker is None else self._rerank(self._reranker, sample, hypos)
 
     def _rerank(self, reranker: MMIReranker, sample: Any, hypos: list[Any]) -> list[Any]:
-        """Re-rank replies and print both parts of their scores, in bits as fairseq does."""
+        """Re-rank replies, and print both parts of their scores in bits, as fairseq does."""
         queries = find_queries(sample["net_input"], self.dictionary, self.sep)
         hypos = reranker.rerank(queries, hypos)
         if "id" in sample:
             numbers = sample["id"].tolist()
-        else:  # fairseq-interactive drops it, and counts the lines of all its buffers
+        else:  # fairseq-interactive drops the ids, and numbers the lines of all its buffers
             assert self._asked is not None
             numbers = [self.lines_before + i for i in self._asked.collated]
         for number, group in zip(numbers, hypos, strict=True):
             for rank, hypo in enumerate(group, 1):
                 forward, reverse = _bits(hypo["forward_score"]), _bits(hypo["reverse_score"])
-                # part of the command's output, as fairseq's own H- and P- lines
+                # part of the command's output, like fairseq's own H- and P- lines
                 print(f"M-{number}\t{rank}\t{forward:.4f}\t{reverse:.4f}")
         return hypos
 
     def reply_input(self, turns: list[str], device: Any) -> tuple[PrefixInput, int, Sequence[int]]:
-        """Return what the encoder reads for one dialog, the end mark, and what no reply holds."""
+        """Return the encoder input for a dialog, the EOS token, and tokens forbidden in replies."""
         tokens = self.encode_turns(turns)
         dataset = self.build_dataset_for_inference([tokens], [len(tokens)])
         collated = dataset.collater([dataset[0]])["net_input"]
@@ -204,7 +215,7 @@ class ReplyTask(DialogTask, PrefixLMTask):
     # ---------------------------------------------------- pairs of prefixes and responses
 
     def build_pairs(self, prefixes: list[Tensor], responses: list[Tensor]) -> DialogDataset:
-        """Make a dataset of prefixes (ending with ``<SEP>``) and responses (with ``</s>``)."""
+        """Make a dataset of prefixes (with a final ``<SEP>``) and responses (with ``</s>``)."""
         lines = [torch.cat(pair) for pair in zip(prefixes, responses)]
         return DialogDataset(
             lines,
@@ -217,18 +228,18 @@ class ReplyTask(DialogTask, PrefixLMTask):
         )
 
     def response_view(self, sample: DialogBatch) -> DialogBatch:
-        """Return a packed batch as it is decoded: only its responses count."""
+        """Return a view of a packed batch in which only the responses are predicted."""
         pad = self.dictionary.pad()
         return dialog_view(sample, self.reads_both_ways, response_only=True, pad=pad)
 
     @torch.no_grad()
     def write_replies(self, model: nn.Module, sample: Batch, max_len: int) -> DialogBatch:
-        """Return a batch of the same prefixes with greedy replies of the model itself.
+        """Return a batch of the same prefixes with greedy replies of the model.
 
         Args:
-            model: decodes in evaluation mode, and is left in the mode it was in.
-            sample: packed dialogs, left as they are.
-            max_len: most tokens of a reply, the end left out.
+            model: model of the task. It generates in evaluation mode; its mode is restored.
+            sample: packed dialogs, which are not changed.
+            max_len: maximum number of tokens in a reply, without the EOS token.
         """
         training = model.training
         prompts = unpack_dialogs(cast(DialogBatch, sample), self.dictionary.pad())

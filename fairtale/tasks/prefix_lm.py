@@ -1,4 +1,4 @@
-"""What the tasks of prefix language models share: positions, evaluation, generation, samples."""
+"""Base class of the tasks of prefix language models."""
 
 from argparse import Namespace
 from contextlib import nullcontext
@@ -17,12 +17,15 @@ from .text_task import TextTask
 
 
 class PrefixLMTask(TextTask):
-    """A task whose model continues prefixes from left to right."""
+    """A task whose model continues prefixes from left to right.
+
+    It provides the number of positions, evaluation, generation, and samples during training.
+    """
 
     fast_fp32_products = True
     num_segments = 0
-    shares_positions = False  # whether --max-target-positions is also an option of the task
-    positions_options: str  # the options that set how many positions are needed, for the error
+    shares_positions = False  # whether the task, too, has the option --max-target-positions
+    positions_options: str  # options that determine needed_positions, for the error message
 
     def __init__(self, cfg: Any, dictionary: Dictionary) -> None:
         super().__init__(cfg, dictionary)
@@ -33,14 +36,14 @@ class PrefixLMTask(TextTask):
 
     @property
     def needed_positions(self) -> int:
-        """How many positions a new model gets."""
+        """The number of positions that a new model gets."""
         raise NotImplementedError
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> nn.Module:
-        """Build the model; a new one gets the positions that the task's rows need.
+        """Build the model; a new model gets the positions that the task's rows need.
 
         Raises:
-            UserError: a checkpoint has fewer.
+            UserError: the model of a checkpoint has too few positions.
         """
         given = getattr(cfg, "max_target_positions", 0)
         if not from_checkpoint and (given is None or (given and self.shares_positions)):
@@ -69,19 +72,19 @@ class PrefixLMTask(TextTask):
         data_buffer_size: int = 10,
         context_window: int = 0,
     ) -> Any:
-        """Make the batches of ``fairseq-eval-lm``: every row is scored from its beginning.
+        """Make the batches of ``fairseq-eval-lm``, in which every row is scored from its beginning.
 
         Args:
-            context_window: must be 0, since nothing stands before a row; the others are those of
-                fairseq's ``get_batch_iterator``.
+            context_window: must be 0, because rows have no preceding context. The other arguments
+                are those of fairseq's ``get_batch_iterator``.
 
         Raises:
-            UserError: a context window is asked for, or no row is left to be scored.
+            UserError: a context window is given, or no row is left to score.
         """
         if context_window > 0:
             raise UserError(
-                f"--context-window {context_window}: rows are scored whole, nothing stands "
-                "before them: leave it out"
+                f"--context-window {context_window}: rows are scored from their beginning and "
+                "have no preceding context; leave it out"
             )
         batches = self.get_batch_iterator(
             dataset,
@@ -102,7 +105,7 @@ class PrefixLMTask(TextTask):
         """Build fairseq's generator for prefixes (or its scorer, with ``--score-reference``).
 
         Raises:
-            UserError: an option that is out of its range or means nothing here.
+            UserError: an option is out of range, or has no effect in this task.
         """
         check_generation_options(args)
         if getattr(args, "match_source_len", False):
@@ -113,7 +116,7 @@ class PrefixLMTask(TextTask):
     # ------------------------------------------------------------------------- validation
 
     def begin_epoch(self, epoch: int, model: nn.Module) -> None:
-        """Try ``--sample-prompts`` once, so that a mistake does not show hours later."""
+        """Try ``--sample-prompts`` once, so that mistakes are reported before training starts."""
         if not self._tried_samples and self._writes_samples():
             self._sample(model, min(1, self.cfg.sample_length))
         self._tried_samples = True
@@ -122,7 +125,7 @@ class PrefixLMTask(TextTask):
         return get_global_rank() == 0 and bool(self.cfg.sample_prompts)
 
     def _sample(self, model: nn.Module, length: int) -> tuple[list[str], list[str], float]:
-        """Return the prompts, their continuations, and the speed in tokens/s."""
+        """Sample; return the prompts, the continuations, and the speed in tokens/s."""
         prompts = [p for p in self.cfg.sample_prompts.split("|") if p.strip()]
         options = (length, self.cfg.sample_topk, self.cfg.sample_temperature)
         return prompts, *sample_continuations(self, model, prompts, *options)

@@ -1,4 +1,4 @@
-"""What tasks with one dictionary share: options that checkpoints remember, lines, prompts, text."""
+"""Base class of the tasks with one dictionary: stored options, data, prompts and text."""
 
 import logging
 import os
@@ -22,17 +22,18 @@ logger = logging.getLogger(__name__)
 
 
 class TextTask(FairseqTask):
-    """A task on lines of pieces with one dictionary and one tokenizer.
+    """A task whose data are lines of sub-word pieces, with one dictionary and one tokenizer.
 
-    The tokenizer is the ``sentencepiece.bpe.model`` beside the data unless ``--bpe`` names
-    another. Options named in ``remembered`` default to what the checkpoint was trained with.
+    The tokenizer is the ``sentencepiece.bpe.model`` beside the data unless ``--bpe`` selects
+    another. Checkpoints store the options in ``remembered``; an option that is not given has the
+    stored value.
 
     Args:
-        cfg: the registered task's config; ``data`` names the data folders.
-        dictionary: fairseq's, of all folders.
+        cfg: config of the registered task; ``data`` contains the data folders.
+        dictionary: fairseq's dictionary, the same for all folders.
     """
 
-    # option -> its value where neither the user nor the checkpoint has one
+    # default of each stored option if neither the user nor the checkpoint gives a value
     remembered: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, cfg: Any, dictionary: Dictionary) -> None:
@@ -40,17 +41,17 @@ class TextTask(FairseqTask):
         self.dictionary = dictionary
         self._options = {name: getattr(cfg, name) for name in self.remembered}
         self._bpe: Any = None
-        self._lines_read = self.lines_before = 0  # of fairseq-interactive's input
+        self._lines_read = self.lines_before = 0  # input lines of fairseq-interactive
 
     @classmethod
     def setup_task(cls, cfg: Any, **kwargs: Any) -> Self:
         """Load the dictionary of the data.
 
         Raises:
-            UserError: dictionaries of several data folders differ, or none is found.
+            UserError: no dictionary is found, or those of several data folders differ.
         """
         if not cfg.data:
-            raise UserError("no data folder given: name one that fairseq-preprocess has made")
+            raise UserError("no data folder given: give one that fairseq-preprocess has made")
         paths = utils.split_paths(cfg.data)
         dictionary = load_dictionary(paths, "dict.txt", "fairseq-preprocess --only-source")
         logger.info("dictionary: %d types", len(dictionary))
@@ -58,31 +59,31 @@ class TextTask(FairseqTask):
 
     @property
     def source_dictionary(self) -> Dictionary:
-        """The one dictionary, as fairseq's commands ask for it."""
+        """The dictionary, under the name that fairseq's commands use."""
         return self.dictionary
 
     @property
     def target_dictionary(self) -> Dictionary:
-        """The one dictionary, as fairseq's generators and criterions ask for it."""
+        """The dictionary, under the name that fairseq's generators and criterions use."""
         return self.dictionary
 
-    # ------------------------------------------------------------------ what is remembered
+    # ---------------------------------------------------------------------- stored options
 
     def option(self, name: str) -> Any:
-        """Return an option: the user's, else the checkpoint's, else the default."""
+        """Return the value of an option: the given one, the checkpoint's, or the default."""
         value = self._options[name]
         return self.remembered[name] if value is None else value
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what generation needs to know, to be kept in the checkpoint."""
+        """Return the options and the dictionary's fingerprint, to be stored in the checkpoint."""
         state = {name: self.option(name) for name in self.remembered}
         return {**state, "dictionary": fingerprint(self.dictionary)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what the checkpoint remembers, where no option says otherwise.
+        """Take the options that are not given from the task state of a checkpoint.
 
         Raises:
-            UserError: it was trained with another dictionary.
+            UserError: the checkpoint was trained with another dictionary.
         """
         self.check_checkpoint(state_dict)
         for name in self.remembered:
@@ -90,19 +91,27 @@ class TextTask(FairseqTask):
                 self._options[name] = state_dict.get(name)
 
     def check_checkpoint(self, state_dict: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another dictionary; also called before training goes on."""
+        """Refuse a checkpoint that was trained with another dictionary.
+
+        It is also called before training loads a checkpoint.
+
+        Raises:
+            UserError: the dictionaries differ.
+        """
         known = state_dict.get("dictionary")
         if known is not None and known != fingerprint(self.dictionary):
             raise UserError(
                 f"the checkpoint was trained with another dictionary than {self.cfg.data}/dict.txt "
-                f"({len(self.dictionary)} entries): use the data folder it was trained on"
+                f"({len(self.dictionary)} entries): use the data folder that it was trained on"
             )
 
     def check_resumed(self, state_dict: dict[str, Any]) -> None:
-        """Refuse to go on otherwise than training began only because an option was left out.
+        """Refuse to resume a training with other values of stored options that are not given.
+
+        An option that is explicitly given may differ; this is logged.
 
         Raises:
-            UserError: an option that is not given was given before, or had another default.
+            UserError: an option that is not given had another value when training began.
         """
         for name in self.remembered:
             before, now = state_dict.get(name), self.option(name)
@@ -113,26 +122,26 @@ class TextTask(FairseqTask):
             if given is None or given is False:
                 again = option if before is True else f"{option} {before}"
                 raise UserError(
-                    f"training began with {again}, and would go on with {now}: give {again} again, "
-                    "or start anew in another --save-dir"
+                    f"training began with {again}, and would continue with {now}: give {again} "
+                    "again, or start a new training in another --save-dir"
                 )
-            logger.warning("training began with %s %s and goes on with %s", option, before, now)
+            logger.warning("training began with %s %s and continues with %s", option, before, now)
 
     # ------------------------------------------------------------------------------- data
 
     def has_sharded_data(self, split: str) -> bool:
-        """Return False: several folders are one set, not one for each epoch."""
+        """Return False, because several folders are joined, not used in different epochs."""
         return False
 
     def load_lines(self, split: str, combine: bool = False) -> Any:
-        """Return the indexed dataset of a split, of all data folders that have it.
+        """Return the indexed dataset of a split, joined from all data folders that have it.
 
         Args:
             split: name of the split.
-            combine: join ``split``, ``split1``, ``split2``, ... as far as there are any.
+            combine: join ``split``, ``split1``, ``split2``, ..., up to the first that is missing.
 
         Raises:
-            UserError: none has it, or it is damaged.
+            UserError: no folder has the split, or it is damaged.
         """
         parts = []
         for path in utils.split_paths(self.cfg.data):
@@ -146,18 +155,18 @@ class TextTask(FairseqTask):
     # ---------------------------------------------------------------------- prompts, text
 
     def build_bpe(self, args: Any) -> Any:
-        """Build the tokenizer that ``--bpe`` names, else the one beside the data."""
+        """Build the tokenizer that ``--bpe`` selects, or else the one beside the data."""
         return build_pieces(args, find_tokenizer(utils.split_paths(self.cfg.data)))
 
     def get_interactive_tokens_and_lengths(
         self, lines: list[str], encode_fn: Callable[[str], str]
     ) -> tuple[list[Tensor], list[int]]:
-        """Encode lines of ``fairseq-interactive``."""
+        """Encode input lines of ``fairseq-interactive``."""
         lines = [line for _, line in self.numbered(lines)]
         return super().get_interactive_tokens_and_lengths(lines, encode_fn)
 
     def numbered(self, lines: list[str]) -> Iterator[tuple[int, str]]:
-        """Yield the lines of a buffer with their numbers in the whole input.
+        """Yield each line of a buffer with its number in the whole input, counted from 1.
 
         Raises:
             UserError: a line is not valid UTF-8.
@@ -169,22 +178,22 @@ class TextTask(FairseqTask):
             yield number, line
 
     def encode_text(self, text: str) -> list[str]:
-        """Return the pieces of a text."""
+        """Split a text into pieces."""
         self._bpe = self._bpe or self.build_bpe(Namespace(bpe=None))
         return (text if self._bpe is None else self._bpe.encode(text)).split()
 
     def encode_pieces(self, pieces: list[str]) -> Tensor:
-        """Return the tokens of pieces, with ``</s>``, int64 [n + 1]."""
+        """Look up pieces in the dictionary; return tokens with ``</s>``, int64 [n + 1]."""
         return self.dictionary.encode_line(
             " ".join(pieces), line_tokenizer=str.split, add_if_not_exist=False
         ).long()
 
     def encode_prompt(self, text: str) -> Tensor:
-        """Return the tokens of a text that is to be continued, with ``</s>``, int64 [n + 1]."""
+        """Encode a prompt; return its tokens with ``</s>``, int64 [n + 1]."""
         return self.encode_pieces(self.encode_text(text))
 
     def decode_tokens(self, tokens: Tensor) -> str:
-        """Return the text of generated tokens, int [n]."""
+        """Decode generated tokens, int [n], to text."""
         pieces = self.dictionary.string(tokens.int().cpu())
         if self._bpe is None:
             return pieces
@@ -193,5 +202,5 @@ class TextTask(FairseqTask):
         return space + self._bpe.decode(pieces)
 
     def decode_ids(self, ids: list[int]) -> str:
-        """Return the text of token ids."""
+        """Decode a list of token ids to text."""
         return self.decode_tokens(torch.tensor(ids, dtype=torch.int32))

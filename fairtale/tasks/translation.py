@@ -1,4 +1,4 @@
-"""What a translation task needs to read and write plain text, and to remember how."""
+"""Base class of the translation task, which reads and writes plain text."""
 
 import os
 from argparse import Namespace
@@ -20,14 +20,15 @@ from ..errors import UserError
 
 
 class PlainTextTranslationTask(TranslationTask):
-    """fairseq's translation with the tokenizer that lies beside the data.
+    """fairseq's translation task with the tokenizer beside the data.
 
-    The checkpoint remembers languages, tokenizer and dictionaries, so that generation needs no
-    options.
+    Checkpoints store the languages, the tokenizer and fingerprints of the dictionaries, so that
+    generation needs no options.
 
     Args:
-        cfg: the registered task's config, which names both languages.
-        src_dict, tgt_dict: fairseq's dictionaries.
+        cfg: config of the registered task, which contains both languages.
+        src_dict: fairseq's dictionary of the source language.
+        tgt_dict: fairseq's dictionary of the target language.
     """
 
     fast_fp32_products = True
@@ -38,22 +39,22 @@ class PlainTextTranslationTask(TranslationTask):
     def __init__(self, cfg: Any, src_dict: Dictionary, tgt_dict: Dictionary) -> None:
         super().__init__(cfg, src_dict, tgt_dict)
         self.paths: list[str] = utils.split_paths(cfg.data or "")
-        self.asked_languages: tuple[str | None, str | None] = (None, None)  # by the user
+        self.asked_languages: tuple[str | None, str | None] = (None, None)  # given by the user
         self._settings = find_settings(self.paths)
         self._tokenizer_path = find_pieces(self.paths, cfg.source_lang)
         self._has_checkpoint = False
         self._plain_text_tools: tuple[Any, ParallelText | None] | None = None
-        self._lines_read = 0  # of fairseq-interactive's input
+        self._lines_read = 0  # input lines of fairseq-interactive
 
     @property
     def languages(self) -> tuple[str, str]:
         """The source and the target language."""
         return self.cfg.source_lang, self.cfg.target_lang
 
-    # ------------------------------------------------------------------ what is remembered
+    # ----------------------------------------------------------------------- stored settings
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what generation needs to know, to be kept in the checkpoint."""
+        """Return the settings that generation needs, to be stored in the checkpoint."""
         path = self._tokenizer_path
         return {
             "languages": list(self.languages),
@@ -64,22 +65,23 @@ class PlainTextTranslationTask(TranslationTask):
 
     @staticmethod
     def direction_of(state_dict: dict[str, Any]) -> Sequence[str] | None:
-        """Return source and target language of a checkpoint's task state, or None.
+        """Return the source and target language in a checkpoint's task state, or None.
 
-        Commands ask before they set the task up: some take its dictionaries before they load
-        the checkpoint, and would go on with those of the other direction.
+        Commands need the languages before they set up the task: some take its dictionaries before
+        they load the checkpoint, and would otherwise use those of the opposite direction.
         """
         return state_dict.get("languages")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what the checkpoint remembers, where no option says otherwise.
+        """Take the settings that no option gives from the task state of a checkpoint.
 
         Raises:
-            UserError: it was trained with other languages, dictionaries or another tokenizer.
+            UserError: the checkpoint was trained with other languages, with other dictionaries or
+                with another tokenizer.
         """
         languages = state_dict.get("languages")
         if languages == list(reversed(self.languages)):
-            self._turn_round(languages)
+            self._swap_languages(languages)
         self.check_checkpoint(state_dict)
         self._has_checkpoint = True
         if state_dict.get("tokenizer"):
@@ -88,20 +90,25 @@ class PlainTextTranslationTask(TranslationTask):
             known = state_dict.get("pieces")
             self._tokenizer_path = known if known and os.path.isfile(known) else None
 
-    def _turn_round(self, languages: list[str]) -> None:
+    def _swap_languages(self, languages: list[str]) -> None:
+        """Exchange source and target, to match the checkpoint.
+
+        Raises:
+            UserError: the direction is already fixed by an option, a model or the caller.
+        """
         own, wanted = "-".join(self.languages), "-".join(languages)
         if self._has_checkpoint:
             raise UserError(
-                f"a checkpoint translates {wanted} and one before it {own}: give models of one "
+                f"a checkpoint translates {wanted}, and an earlier one {own}: give models of one "
                 "direction only"
             )
         if any(self.asked_languages):
             raise UserError(
                 f"-s {self.cfg.source_lang} -t {self.cfg.target_lang}: the checkpoint translates "
-                f"{wanted}; leave them out"
+                f"{wanted}; leave the options out"
             )
         if self.src_dict != self.tgt_dict:
-            # the caller may hold one of the two dictionaries already
+            # the caller may already use one of the two dictionaries
             raise UserError(
                 f"the checkpoint translates {wanted}, and the task was set up for {own}: add "
                 f"-s {languages[0]} -t {languages[1]}"
@@ -111,7 +118,13 @@ class PlainTextTranslationTask(TranslationTask):
         self._tokenizer_path = find_pieces(self.paths, self.cfg.source_lang)
 
     def check_checkpoint(self, state_dict: dict[str, Any]) -> None:
-        """Refuse a checkpoint of other data; also called before training goes on."""
+        """Refuse a checkpoint that was trained on other data.
+
+        It is also called before training loads a checkpoint.
+
+        Raises:
+            UserError: languages, dictionaries or tokenizers differ.
+        """
         languages = state_dict.get("languages")
         if languages is not None and languages != list(self.languages):
             raise UserError(
@@ -123,13 +136,13 @@ class PlainTextTranslationTask(TranslationTask):
             if before != now:
                 raise UserError(
                     f"the checkpoint was trained with another dictionary than "
-                    f"{self.paths[0]}/dict.{lang}.txt: use the data folder it was trained on"
+                    f"{self.paths[0]}/dict.{lang}.txt: use the data folder that it was trained on"
                 )
         known = state_dict.get("tokenizer")
         if known and self._settings and known != asdict(self._settings):
             raise UserError(
-                f"the checkpoint was trained on text tokenised with {TextSettings(**known)}, "
-                f"{self.paths[0]} says {self._settings}: use the data folder it was trained on"
+                f"the checkpoint was trained on text tokenised with {TextSettings(**known)}, but "
+                f"{self.paths[0]} has {self._settings}: use the data folder that it was trained on"
             )
 
     def _fingerprints(self) -> list[str]:
@@ -138,7 +151,7 @@ class PlainTextTranslationTask(TranslationTask):
     # ------------------------------------------------------------------------ text, pieces
 
     def build_tokenizer(self, args: Any) -> Any:
-        """Build the tokenizer that ``--tokenizer`` names, else the one the data was made with."""
+        """Build the tokenizer that ``--tokenizer`` selects, or else the one of the data."""
         if getattr(args, "_name", None) is not None or getattr(args, "tokenizer", None):
             return super().build_tokenizer(args)
         if self._settings is None:
@@ -146,13 +159,13 @@ class PlainTextTranslationTask(TranslationTask):
         return ParallelText(*self.languages, self._settings)
 
     def build_bpe(self, args: Any) -> Any:
-        """Build the pieces that ``--bpe`` names, else those beside the data."""
+        """Build the sub-word model that ``--bpe`` selects, or else the one beside the data."""
         return build_pieces(args, self._tokenizer_path)
 
     def get_interactive_tokens_and_lengths(
         self, lines: list[str], encode_fn: Callable[[str], str]
     ) -> tuple[list[Tensor], list[int]]:
-        """Encode lines of ``fairseq-interactive``.
+        """Encode input lines of ``fairseq-interactive``.
 
         Raises:
             UserError: a line is not valid UTF-8.
@@ -163,12 +176,12 @@ class PlainTextTranslationTask(TranslationTask):
         return super().get_interactive_tokens_and_lengths(lines, encode_fn)
 
     def plain_text(self, tokens: Tensor, unknown: str = "<unk>", source: bool = False) -> str:
-        """Return the text of tokens: pieces joined, detokenised, entities unescaped.
+        """Decode tokens to text, with pieces joined, detokenised and with entities unescaped.
 
         Args:
             tokens: int [n], without padding.
-            unknown: stands for the tokens that the dictionary lacks.
-            source: whether they are of the source language.
+            unknown: string for unknown tokens.
+            source: whether the tokens are of the source language.
         """
         if self._plain_text_tools is None:
             none = Namespace(tokenizer=None, bpe=None)

@@ -1,4 +1,4 @@
-"""BLEU of plain text while a translation model trains, and some of its translations."""
+"""Compute BLEU of plain text in validation, and log some of the translations."""
 
 import json
 import logging
@@ -19,22 +19,24 @@ logger = logging.getLogger(__name__)
 
 
 def read_bleu_args(text: str | None) -> Namespace:
-    """Return the generation options in ``--eval-bleu-args``, which are JSON.
+    """Parse the generation options in ``--eval-bleu-args``, a JSON object.
 
     Raises:
-        UserError: they are not valid JSON, or no options with values.
+        UserError: the text is not valid JSON, or not an object.
     """
     try:
         options = json.loads(text or "{}")
     except ValueError as error:
         raise UserError(f"--eval-bleu-args {text}: not valid JSON ({error})") from None
     if not isinstance(options, dict):
-        raise UserError(f'--eval-bleu-args {text}: options and values, as {{"beam": 4}}')
+        raise UserError(
+            f'--eval-bleu-args {text}: must be an object of options and values, as {{"beam": 4}}'
+        )
     return Namespace(**options)
 
 
 class ValidationBLEU:
-    """BLEU statistics of batches; the signature goes to the log with the first of them."""
+    """Compute BLEU statistics of batches, and log sacreBLEU's signature with the first batch."""
 
     def __init__(self) -> None:
         self._bleu: Any = None
@@ -59,7 +61,7 @@ class ValidationBLEU:
 def log_bleu(logging_outputs: list[dict[str, Any]]) -> None:
     """Sum the statistics of all batches and workers, and log their BLEU.
 
-    Unlike fairseq's, this also works where every translation is empty.
+    Unlike fairseq's implementation, this also works if every translation is empty.
     """
     if not any("_bleu_ref_len" in log for log in logging_outputs):
         return
@@ -76,7 +78,7 @@ def log_bleu(logging_outputs: list[dict[str, Any]]) -> None:
 
 
 def _bleu_of_sums(meters: Any) -> float:
-    # sacreBLEU changes the lists that it is given, and a meter's sum is an array
+    # tolist makes copies, because sacreBLEU changes the lists, and a meter's sum is an array
     counts, totals = (meters[f"_bleu_{name}"].sum.tolist() for name in ("counts", "totals"))
     lengths = (int(meters[f"_bleu_{name}_len"].sum) for name in ("sys", "ref"))
     score: float = BLEU.compute_bleu(counts, totals, *lengths, smooth_method="exp").score
@@ -85,7 +87,7 @@ def _bleu_of_sums(meters: Any) -> float:
 
 @dataclass(frozen=True)
 class SampleTranslation:
-    """A validation sentence and what the model makes of it."""
+    """A validation sentence, its translation by the model, and its reference."""
 
     id: int  # number of the sentence in its split
     source: str
@@ -94,11 +96,11 @@ class SampleTranslation:
 
 
 class TranslationSamples:
-    """Some translations of a validation, written to the log and to TensorBoard.
+    """Collect translations during validation, and write some of them to the log and TensorBoard.
 
     Args:
-        count: how many are written of each validation.
-        tensorboard_logdir: None for no TensorBoard.
+        count: number of translations to write at each validation.
+        tensorboard_logdir: folder for the TensorBoard files; None to write no such files.
     """
 
     def __init__(self, count: int, tensorboard_logdir: str | None) -> None:
@@ -108,14 +110,14 @@ class TranslationSamples:
         self.writer: Any = None
 
     def take(self) -> list[SampleTranslation]:
-        """Return short and long sentences of those found since the last call, and forget them."""
+        """Return ``count`` samples of different lengths, and clear the collection."""
         found, self.found = self.found, []
         count = min(self.count, len(found))
-        # batches go from short to long; the middle of each of `count` equal parts is shown
+        # batches are sorted by length; take the middle of each of `count` equal parts
         return [found[(2 * i + 1) * len(found) // (2 * count)] for i in range(count)]
 
     def write(self, samples: list[SampleTranslation], num_updates: int) -> None:
-        """Write translations that a model has made after ``num_updates`` updates."""
+        """Write the translations of a validation after ``num_updates`` updates."""
         if self.writer is None:
             self.writer = SampleWriter(self.tensorboard_logdir).writer
         for sample in samples:

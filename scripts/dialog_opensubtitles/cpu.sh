@@ -23,7 +23,7 @@ bash "$scripts/prepare.sh" "${sources[@]}" --data-bin "$data_bin" --vocab-size 4
     --valid 0.01 --test 0.01
 
 N_GPUS=0 bash "$scripts/train.sh" --model "$model" --arch "$arch" --data-bin "$data_bin" \
-    --save-dir "$runs/$model" --lr 2e-3 --warmup-updates 60 --max-update 1200 \
+    --save-dir "$runs/$model" --precision fp32 --lr 2e-3 --warmup-updates 60 --max-update 1200 \
     --validate-interval-updates 2000 --save-interval-updates 2000
 
 bash "$scripts/evaluate.sh" --models "$model" --data-bin "$data_bin" --runs "$runs" \

@@ -3,9 +3,9 @@
 # length in words and F1 of its replies.
 #
 #   --models "A B"       models; those that are not trained are skipped ("gpt unilm mixture")
-#   --runs DIR           folder with a subfolder for each model (runs/dialog_opensubtitles)
-#   --outputs DIR        folder for the replies (outputs/dialog_opensubtitles)
-#   --data-bin DIR       data from prepare.sh (data-bin/dialog_opensubtitles)
+#   --runs DIR           folder with a subfolder for each model (runs/EXPERIMENT)
+#   --outputs DIR        folder for the replies (outputs/EXPERIMENT)
+#   --data-bin DIR       data from prepare.sh (data-bin/EXPERIMENT)
 #   --subset NAME        valid or test (test)
 #   --beam N             beam size (5)
 #   anything else        is passed to fairseq-generate
@@ -13,8 +13,8 @@ set -euo pipefail
 # shellcheck source=scripts/lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
 
-data_bin=$ROOT/data-bin/dialog_opensubtitles runs=$ROOT/runs/dialog_opensubtitles
-outputs=$ROOT/outputs/dialog_opensubtitles models="gpt unilm mixture" subset=test beam=5
+data_bin=$ROOT/data-bin/$EXPERIMENT runs=$ROOT/runs/$EXPERIMENT
+outputs=$ROOT/outputs/$EXPERIMENT models="gpt unilm mixture" subset=test beam=5
 options "models runs outputs data-bin subset beam" \
     "model checkpoint nbest input output reverse weight" "$@"
 device=() # options that fairseq-validate has too

@@ -2,11 +2,11 @@
 # Generate replies to the dialogs of the test set, or to those of a file.
 #
 #   --model NAME         gpt, unilm, mixture or nat (mixture, or the environment variable MODEL)
-#   --checkpoint FILE    checkpoint of the model (runs/dialog_opensubtitles/NAME/checkpoint_best.pt)
-#   --data-bin DIR       data from prepare.sh (data-bin/dialog_opensubtitles)
+#   --checkpoint FILE    checkpoint of the model (runs/EXPERIMENT/NAME/checkpoint_best.pt)
+#   --data-bin DIR       data from prepare.sh (data-bin/EXPERIMENT)
 #   --subset NAME        valid or test (test)
 #   --beam N, --nbest N  beam size, and replies for each dialog (5, 1)
-#   --output FILE        output of fairseq-generate (outputs/dialog_opensubtitles/NAME.SUBSET.out)
+#   --output FILE        output of fairseq-generate (outputs/EXPERIMENT/NAME.SUBSET.out)
 #   --input FILE         a file of dialogs instead of a subset: one dialog a line, turns separated by
 #                        tabs, the query last; the replies are printed, --nbest lines for each dialog
 #   anything else        is passed to fairseq, e.g. --sampling --sampling-topp 0.9
@@ -14,12 +14,12 @@ set -euo pipefail
 # shellcheck source=scripts/lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
 
-data_bin=$ROOT/data-bin/dialog_opensubtitles
+data_bin=$ROOT/data-bin/$EXPERIMENT
 model=${MODEL:-mixture} checkpoint='' subset=test beam=5 nbest=1 input='' output=''
 options "model checkpoint data-bin subset beam nbest input output" \
     "models reverse weight runs outputs" "$@"
-checkpoint=${checkpoint:-$ROOT/runs/dialog_opensubtitles/$model/checkpoint_best.pt}
-output=${output:-$ROOT/outputs/dialog_opensubtitles/$model.$subset.out}
+checkpoint=${checkpoint:-$ROOT/runs/$EXPERIMENT/$model/checkpoint_best.pt}
+output=${output:-$ROOT/outputs/$EXPERIMENT/$model.$subset.out}
 [ -f "$data_bin/dict.txt" ] || die "$data_bin: no such data; make it with prepare.sh"
 need_checkpoint "$checkpoint"
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train a model that answers film subtitles. A further run resumes from the last checkpoint.
+# Train a dialog model. A further run resumes from the last checkpoint.
 #
 #   --model NAME         model to train (mixture, or the environment variable MODEL):
 #                        gpt      causal model that predicts every token (gpt_112m)
@@ -7,8 +7,8 @@
 #                        mixture  a quarter of the updates like unilm, the others like gpt
 #                        reverse  like unilm, predicts the query from the response (rerank.sh)
 #                        nat      fairseq's insertion transformer (non-autoregressive)
-#   --data-bin DIR       data from prepare.sh (data-bin/dialog_opensubtitles)
-#   --save-dir DIR       folder for checkpoints, train.log, tensorboard/ (runs/dialog_opensubtitles/NAME)
+#   --data-bin DIR       data from prepare.sh (data-bin/EXPERIMENT)
+#   --save-dir DIR       folder for checkpoints, train.log, tensorboard/ (runs/EXPERIMENT/NAME)
 #   --update-tokens N    tokens of one update on all devices together (4096)
 #   --max-tokens N       tokens of one batch on one device (update-tokens / devices)
 #   --precision P        fp32, bf16, fp16, or auto for the fastest on the device (auto)
@@ -22,7 +22,7 @@ set -euo pipefail
 # shellcheck source=scripts/lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
 
-data_bin=$ROOT/data-bin/dialog_opensubtitles
+data_bin=$ROOT/data-bin/$EXPERIMENT
 model=${MODEL:-mixture} save_dir='' update_tokens=4096 max_tokens='' precision=auto
 options "model data-bin save-dir max-tokens update-tokens precision" '' "$@"
 kind=(--task dialog_lm --criterion label_smoothed_kl --use-kl)
@@ -38,7 +38,7 @@ case $model in # all models have 12 layers of width 768
         --decoder-attention-heads 12 --decoder-ffn-embed-dim 3072) ;;
     *) die "--model $model: gpt, unilm, mixture, reverse or nat" ;;
 esac
-save_dir=${save_dir:-$ROOT/runs/dialog_opensubtitles/$model}
+save_dir=${save_dir:-$ROOT/runs/$EXPERIMENT/$model}
 [ -f "$data_bin/train.idx" ] || die "$data_bin holds no training data; make it with prepare.sh"
 
 # The large --validate-interval, in epochs, disables the validation at the end of an epoch.

@@ -3,6 +3,7 @@
 # in bash 3.2, the version of macOS.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+EXPERIMENT=$(basename "$(cd "$(dirname "$0")" && pwd)") # the folder of the script that was started
 
 die() {
     echo "error: $*" >&2
@@ -44,7 +45,7 @@ options() {
     extra=()
     while [ $# -gt 0 ]; do
         case $1 in
-            -h | --help) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p;}' "$0" && exit 0 ;;
+            -h | --help) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p;}' "$0" | sed "s/EXPERIMENT/$EXPERIMENT/g" && exit 0 ;;
             --topk | --topks | --topp) die "$1 is now --sampling-${1#--}, as in fairseq" ;;
         esac
         name=${1#--}

@@ -139,7 +139,7 @@ def test_training_goes_on_with_its_own_dictionary_only(
     words = [option, checkpoint, "--tokens-per-sample", 96, "--batch-size", 16, "--max-update", 50]
     words = fairseq.tiny(damaged / "order", tmp_path / "ck", *words)
     result = fairseq.run("train", *words, check=False)
-    assert_told(result, "another dictionary", "use the data folder it was trained on")
+    assert_told(result, "another dictionary", "use the data folder that it was trained on")
     assert not list((tmp_path / "ck").glob("*"))
 
 

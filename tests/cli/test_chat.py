@@ -69,7 +69,7 @@ def test_steered_and_kept_from_repeating_the_history(model):
 
 def test_mistakes_are_one_line(model):
     done = fairtale("chat", model, "--max-len-b", "24", "--cpu", stdin="hello\n")
-    assert_user_error(done, "--max-len-b 24: replies of at most 23 tokens were learned")
+    assert_user_error(done, "--max-len-b 24: the model was trained on replies of at most 23 tokens")
     words = ["--sampling-topk", "5", "--sampling-topp", "0.5"]
     done = fairtale("chat", model, *words, "--cpu", stdin="hello\n")
     assert_user_error(done, "--sampling-topk 5 and --sampling-topp 0.5: give one of them")

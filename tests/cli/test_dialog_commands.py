@@ -126,7 +126,7 @@ def test_training_goes_on_only_as_it_began(fairseq, dialogs, trained, tmp_path):
     words += ["--criterion", "label_smoothed_kl", "--save-dir", tmp_path]
     result = fairseq.run("train", *words, check=False)
     assert result.status > 0
-    assert "began with --seq2seq-prob 1.0, and would go on with 0.25" in result.error
+    assert "began with --seq2seq-prob 1.0, and would continue with 0.25" in result.error
 
 
 def test_short_replies_need_no_short_prefixes(fairseq, dialogs, tmp_path):

@@ -209,9 +209,9 @@ def test_the_direction_need_not_be_named(fairseq, tmp_path):
     both = f"{paths[0]}{os.pathsep}{paths[1]}"
     done = fairseq.run("generate", data, *words, "--path", both, check=False)
     assert done.status == 1
-    assert "a checkpoint translates ru-en and one before it en-ru: give models of" in done.error
+    assert "a checkpoint translates ru-en, and an earlier one en-ru: give models of" in done.error
     done = fairseq.run("generate", data, *words, "-t", "ru", "--path", paths[1], check=False)
-    assert "-s en -t ru: the checkpoint translates ru-en; leave them out" in done.error
+    assert "-s en -t ru: the checkpoint translates ru-en; leave the options out" in done.error
 
 
 def test_the_corpora_are_fetched_and_unpacked(work, tmp_path):

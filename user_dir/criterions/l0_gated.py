@@ -1,4 +1,4 @@
-"""``l0_gated``: the translation loss, and what open gates cost."""
+"""``l0_gated``: the translation loss with a penalty on open gates."""
 
 import contextlib
 from collections.abc import Sequence
@@ -30,40 +30,42 @@ from .label_smoothed_kl import (
 
 @runtime_checkable
 class _GatedModel(HasGates, Protocol):
-    """A model with gates that knows the number of updates, as ``transformer_hcg`` does."""
+    """A model with gates and the number of updates, such as ``transformer_hcg``."""
 
-    num_updates: int  # that were done when the current update began
+    num_updates: int  # number of updates that were finished when the current update began
 
 
 @dataclass
 class L0GatedCriterionConfig(LabelSmoothedKLCriterionConfig):
+    """Options of ``l0_gated``."""
+
     l0_penalty: Optional[float] = field(
         default=None,
         metadata={
-            "help": "lambda, in nats per token: it is multiplied by the mean P(open) of all heads "
-            "of an attention type, summed over the gated types (0.05 to 0.5 are usual)"
+            "help": "penalty on open heads, in nats per token: factor of the mean P(open) of the "
+            "heads of each gated attention type, summed over the types (0.05 to 0.5 are usual)"
         },
     )
     target_heads: Optional[int] = field(
         default=None,
         metadata={
-            "help": "instead of --l0-penalty: learn which N heads stay open, of all gated types "
-            "and layers together; heads that an earlier training has fixed open count"
+            "help": "instead of --l0-penalty: number of heads that stay open, in all gated "
+            "attention types and layers together, including heads that are already fixed open"
         },
     )
     l0_warmup_updates: int = field(
         default=0,
         metadata={
-            "help": "over the first N updates the penalty grows from 0, or the target comes down "
-            "from all heads, linearly"
+            "help": "number of first updates over which the penalty grows linearly from 0, or the "
+            "target decreases linearly from all heads"
         },
     )
     gates_fix_update: int = field(
         default=-1,
         metadata={
-            "help": "after N updates gates are fixed to open or closed, and training goes on to "
-            "recover: the best --target-heads stay open, or, with --l0-penalty, those of P(open) "
-            "of at least one half. 0: at once; -1: gates are learned to the end"
+            "help": "fix gates to open or closed after N updates, and continue training to "
+            "recover: the best --target-heads stay open or, with --l0-penalty, those with "
+            "P(open) of at least 0.5 (0: fix at once; -1: learn to the end)"
         },
     )
     max_update: int = II("optimization.max_update")
@@ -73,26 +75,27 @@ class L0GatedCriterionConfig(LabelSmoothedKLCriterionConfig):
 
 @register_criterion("l0_gated", dataclass=L0GatedCriterionConfig)
 class L0GatedCriterion(LabelSmoothedKLCriterion):
-    """Smoothed cross-entropy plus a price of open heads, which are gates of ``transformer_hcg``.
+    """Smoothed cross-entropy plus a penalty on the open heads of ``transformer_hcg``.
 
-    Source: Louizos et al. 2018, equation 12, on heads as in Voita et al. 2019, equation 11;
-    with a target, see :func:`~fairtale.modules.gate_budget.hold_expected`.
+    Source: Louizos et al. 2018, equation 12, applied to heads as in Voita et al. 2019, equation 11.
+    With a target, see :func:`~fairtale.modules.gate_budget.hold_expected`.
 
-    The log shows, in bits per token: ``loss``, which is minimised; ``translation_loss``, its
-    first part, and ``gate_loss``, the second. In validation ``loss`` is the translation loss
-    alone, so that it can be compared at all times. ``nll_loss`` and ``ppl`` are without
-    smoothing, as always. ``expected_encoder`` is the sum of P(open), ``open_encoder`` the
-    number of gates that are not 0 in evaluation; likewise decoder and cross.
+    The log contains, in bits per token, ``loss``, which is minimised, and its two terms
+    ``translation_loss`` and ``gate_loss``. In validation, ``loss`` is the translation loss alone,
+    so that it is comparable throughout the training. ``nll_loss`` and ``ppl`` are without
+    smoothing. ``expected_encoder`` is the sum of P(open) of the encoder's gates, and
+    ``open_encoder`` is the number of its gates that are not 0 in evaluation; likewise for
+    ``decoder`` and ``cross``.
 
-    Gates that are fixed when training begins stay as they are, and cost nothing. A target counts
-    them: the other gates are left as many as are missing.
+    Gates that are fixed when training begins do not change and have no penalty. The target includes
+    those of them that are open.
 
-    At each validation the gates go into the log, layer by layer, into ``gates.jsonl`` of the
-    save dir, into a PNG under ``gates/`` there, and to TensorBoard.
+    At each validation, the gates are written to the log, to ``gates.jsonl`` and to a PNG file in
+    ``gates/``, both in the save dir, and to TensorBoard.
 
     Raises:
-        UserError: an option out of its range, a model without gates, or a number of heads
-            that cannot be reached.
+        UserError: an option is out of range, the model has no gates, or the target cannot be
+            reached.
     """
 
     def __init__(self, cfg: L0GatedCriterionConfig, task: FairseqTask) -> None:
@@ -104,15 +107,17 @@ class L0GatedCriterion(LabelSmoothedKLCriterion):
             fix_update=cfg.gates_fix_update,
             max_update=cfg.max_update,
         )
-        self._num_updates: int | None = None  # that are done; None before training begins
+        self._num_updates: int | None = None  # finished updates; None before training begins
         self._history = GateHistory(cfg.save_dir, cfg.tensorboard_logdir)
         install_update_hook()
 
     def forward(self, model: nn.Module, sample: Batch, reduce: bool = True) -> Loss:
-        """Compute the smoothed loss and the price of gates; see there for what a batch may hold.
+        """Compute the loss of a batch, with the penalty on open gates in training.
+
+        See :meth:`.LabelSmoothedKLCriterion.forward` for the arguments and the result.
 
         Raises:
-            UserError: the model has no gates, or training cannot begin with those that it has.
+            UserError: the model has no gates, or training cannot begin with its gates.
         """
         gated = _gated(model)
         gates = gated.gates()
@@ -125,7 +130,7 @@ class L0GatedCriterion(LabelSmoothedKLCriterion):
         expected = expected_open(gates)
         log["translation_loss"] = log["loss"]
         if self.training:
-            # weighed like the mean loss, whatever that is a mean over
+            # scale the penalty like the loss, which is later divided by sample_size
             price = self.schedule.price(gates, expected, gated.num_updates) * sample_size
             loss = loss + price
             log["gate_loss"] = price.detach().double()
@@ -146,18 +151,18 @@ class L0GatedCriterion(LabelSmoothedKLCriterion):
         self._history.write(gates, gated.num_updates)
 
     def end_update(self, model: nn.Module, num_updates: int) -> None:
-        """Let the schedule change the gates before anything is validated or saved.
+        """Update the gates by the schedule, before validation and saving.
 
         Args:
-            model: the model, wrapped for data parallel training or not.
-            num_updates: that are done.
+            model: the model, wrapped for data-parallel training or not.
+            num_updates: number of finished updates.
         """
         self.schedule.end_update(_gated(model).gates(), num_updates)
         self._num_updates = num_updates
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: Sequence[dict[str, Any]]) -> None:
-        """Turn the sums of all workers into the logged means; counts of heads per batch."""
+        """Log means from the sums of all workers; numbers of heads are means over batches."""
         super().reduce_metrics(logging_outputs)
 
         def total(key: str) -> Any:
@@ -176,10 +181,10 @@ class L0GatedCriterion(LabelSmoothedKLCriterion):
 
 
 def _gated(model: nn.Module) -> _GatedModel:
-    """Return the model inside the wrappers of data parallel training.
+    """Return the model inside the wrappers for data-parallel training.
 
     Raises:
-        UserError: it has no gates.
+        UserError: the model has no gates.
     """
     inner = unwrapped(model)
     if not isinstance(inner, _GatedModel) or not inner.gates():

@@ -1,4 +1,4 @@
-"""Label smoothing as a divergence, on chunks of the vocabulary projection."""
+"""``label_smoothed_kl``: label-smoothed cross-entropy or KL divergence, computed in chunks."""
 
 import logging
 import math
@@ -29,58 +29,64 @@ from fairtale.modules.chunked_loss import (
 logger = logging.getLogger(__name__)
 
 LOSS_AVERAGES = ["tokens", "samples"]
-BITS = 1 / math.log(2)  # in a nat
-Loss = tuple[Tensor, "int | Tensor", dict[str, Any]]  # a sum, its sample size, what is logged
+BITS = 1 / math.log(2)  # bits per nat
+Loss = tuple[Tensor, "int | Tensor", dict[str, Any]]  # the sum, the sample size, sums to log
 
 
 @dataclass
 class LabelSmoothedKLCriterionConfig(FairseqDataclass):
+    """Options of ``label_smoothed_kl``."""
+
     label_smoothing: float = field(
         default=0.0,
         metadata={
-            "help": "probability that the smoothed target takes from the right symbol and "
-            "spreads evenly over the others, padding excluded; in [0, 1)"
+            "help": "probability that is moved from the target and spread evenly over all other "
+            "symbols except padding, in [0, 1)"
         },
     )
     use_kl: bool = field(
         default=False,
         metadata={
-            "help": "minimise KL(q || p), which is zero at the optimum, instead of the "
-            "cross-entropy H(q, p); same gradient"
+            "help": "minimise KL(q || p), which is 0 at the optimum, instead of the "
+            "cross-entropy H(q, p); the gradient is the same"
         },
     )
     report_accuracy: bool = field(
         default=False,
-        metadata={"help": "log the percentage of tokens whose symbol is the model's first choice"},
+        metadata={"help": "log the percentage of tokens that the model predicts correctly"},
     )
     report_kl: bool = field(default=False, metadata={"help": "log KL(q || p) in bits per token"})
-    # fairseq takes an option's choices from such a call, which no type checker reads
+    # fairseq takes the choices of an option from this annotation, which is not a valid type
     loss_average: ChoiceEnum(LOSS_AVERAGES) = field(  # type: ignore[valid-type]
         default="tokens",
         metadata={
-            "help": "what the loss is a mean over: tokens, or samples (the mean over samples "
-            "of each sample's mean token loss, so that short and long ones weigh the same)"
+            "help": "average the loss over tokens, or over samples (the mean over samples of the "
+            "mean loss of their tokens, so that short and long samples have the same weight)"
         },
     )
     loss_chunk_mib: int = field(
         default=0,
         metadata={
-            "help": "most MiB of fp32 logits held at a time, but at least 128 tokens; "
-            "0 chooses by the device"
+            "help": "maximum MiB of fp32 logits in memory, but at least those of 128 tokens "
+            "(0: choose by the device)"
         },
     )
     sentence_avg: bool = II("optimization.sentence_avg")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the model inside the wrappers of data parallel training, if there are any."""
+    """Return the model inside the wrappers for data-parallel training, if there are any."""
     while not isinstance(model, BaseFairseqModel) and hasattr(model, "module"):
         model = cast(nn.Module, model.module)
     return model
 
 
 def shown_output_weight(model: nn.Module) -> Tensor | None:
-    """Return the output embedding [V, C] of a model that shows it, wrapped or not, else None."""
+    """Return the output embedding [V, C] of a model with ``output_weight()``, else None.
+
+    Args:
+        model: the model, wrapped for data-parallel training or not.
+    """
     inner = unwrapped(model)
     return inner.output_weight() if isinstance(inner, ShowsOutputWeight) else None
 
@@ -88,8 +94,8 @@ def shown_output_weight(model: nn.Module) -> Tensor | None:
 def _stock_projection(model: nn.Module) -> Tensor | None:
     """Return the output embedding [V, C] of fairseq's own transformers, else None.
 
-    Only if logits are exactly ``features @ weight.T``, that is, if no class between here
-    and fairseq's overrides how features become probabilities.
+    The embedding is returned only if logits are exactly ``features @ weight.T``, that is, if no
+    subclass overrides the computation of probabilities from features.
     """
     inner = unwrapped(model)
     cls: Any = type(inner)
@@ -107,7 +113,7 @@ def _stock_projection(model: nn.Module) -> Tensor | None:
         and type(projection) is nn.Linear
         and projection.bias is None
     )
-    # --find-unused-parameters: DDP would take a weight that its forward did not use for unused
+    # with --find-unused-parameters, DDP treats a weight as unused if forward does not use it
     tied = stock and projection.weight is decoder.embed_tokens.weight
     if not stock or (getattr(model, "find_unused_parameters", False) and not tied):
         return None
@@ -118,14 +124,14 @@ def _stock_projection(model: nn.Module) -> Tensor | None:
 class ChosenTokens:
     """The N tokens of a batch that are in the loss."""
 
-    index: Tensor | None  # int64 [N], places in the flattened batch [B * T]; None for all
+    index: Tensor | None  # int64 [N], indices in the flattened batch [B * T]; None for all
     target: Tensor  # int64 [N]
     weight: Tensor | None  # fp32 [N]; None for 1
-    sample_size: "int | Tensor"  # what the loss is divided by
+    sample_size: "int | Tensor"  # divisor of the loss
 
 
 def owners(target: Tensor, sample: Batch) -> Tensor:
-    """Return which sample each token of ``target`` [B, T] is of, int64 [B, T]."""
+    """Return the index of the sample that each token of ``target`` belongs to, int64 [B, T]."""
     owner = sample.get("sample_index")
     if owner is None:
         owner = torch.arange(target.size(0), device=target.device)
@@ -137,7 +143,7 @@ def _check_options(cfg: LabelSmoothedKLCriterionConfig) -> None:
     if not 0.0 <= cfg.label_smoothing < 1.0:
         raise UserError(
             f"--label-smoothing {cfg.label_smoothing}: must be at least 0 and less than 1; "
-            f"0.1 is usual, 0 switches it off"
+            f"0.1 is usual, 0 switches smoothing off"
         )
     if str(cfg.loss_average) not in LOSS_AVERAGES:
         raise UserError(
@@ -145,35 +151,35 @@ def _check_options(cfg: LabelSmoothedKLCriterionConfig) -> None:
         )
     if cfg.loss_chunk_mib < 0:
         raise UserError(
-            f"--loss-chunk-mib {cfg.loss_chunk_mib}: must be at least 1, or 0 to let the "
-            f"device decide"
+            f"--loss-chunk-mib {cfg.loss_chunk_mib}: must be at least 1, or 0 to choose a value "
+            f"for the device"
         )
     if cfg.sentence_avg:
         raise UserError(
-            "--sentence-avg with --criterion label_smoothed_kl: it would divide sums over "
-            "tokens by sentences; use --loss-average samples instead"
+            "--sentence-avg with --criterion label_smoothed_kl: it would divide a sum over "
+            "tokens by the number of sentences; use --loss-average samples instead"
         )
 
 
 @register_criterion("label_smoothed_kl", dataclass=LabelSmoothedKLCriterionConfig)
 class LabelSmoothedKLCriterion(FairseqCriterion):
-    """Cross-entropy H(q, p), or KL(q || p), of the smoothed target q and the model p.
+    """Cross-entropy H(q, p), or KL(q || p), of the smoothed target q and the model's p.
 
-    With V' symbols besides padding, q is 1 - eps on the target, eps / (V' - 1) on every
-    other one and 0 on padding. Source: Szegedy et al. 2016, section 7; fairseq's
-    ``label_smoothed_cross_entropy`` counts padding and spreads eps over all V - 1 others,
-    so the two agree at eps = 0.
+    With V' symbols other than padding, q is 1 - eps on the target, eps / (V' - 1) on every other
+    symbol and 0 on padding. Source: Szegedy et al. 2016, section 7. fairseq's
+    ``label_smoothed_cross_entropy`` includes padding and spreads eps over all V - 1 other symbols,
+    so the two criterions are equal for eps = 0.
 
-    Units: ``forward`` returns a sum in nats. The log shows bits: ``loss`` is what is
-    minimised, a mean over tokens or samples; ``nll_loss``, ``ppl``, ``kl`` and ``accuracy``
-    are unsmoothed (``kl`` excepted) and per token, whatever ``--loss-average`` says;
+    Units: ``forward`` returns a sum in nats, and the log contains bits. ``loss`` is the minimised
+    value, a mean over tokens or samples. ``nll_loss``, ``ppl``, ``kl`` and ``accuracy`` are means
+    over tokens independently of ``--loss-average``, and all but ``kl`` are without smoothing.
     ``bpb`` is bits per byte of the target text.
 
-    The model is called with ``features_only=True`` and asked for ``output_weight()`` [V, C];
-    fairseq's own transformers are known; any other model computes whole log-probabilities.
+    A model with ``output_weight()`` [V, C] is called with ``features_only=True``, and so are
+    fairseq's own transformers. For any other model, the loss uses whole log-probabilities.
 
     Raises:
-        UserError: an option out of its range.
+        UserError: an option is out of range.
     """
 
     def __init__(self, cfg: LabelSmoothedKLCriterionConfig, task: FairseqTask) -> None:
@@ -186,27 +192,27 @@ class LabelSmoothedKLCriterion(FairseqCriterion):
         self.by_samples = str(cfg.loss_average) == "samples"
         self.chunk_mib = cfg.loss_chunk_mib
         self.smoothing_padding = self.padding_idx if self.padding_idx >= 0 else None
-        self._said_whole = False  # that whole log-probabilities are used
+        self._said_whole = False  # whether the use of whole log-probabilities was logged
 
     def forward(self, model: nn.Module, sample: Batch, reduce: bool = True) -> Loss:
         """Compute the loss of a batch.
 
         Args:
-            model: a fairseq model, wrapped for data parallel training or not.
-            sample: fairseq's batch; of what else it may hold, ``loss_mask``, ``sample_index``,
-                ``nbytes``, ``padded_tokens`` and ``real_tokens`` are read.
+            model: a fairseq model, wrapped for data-parallel training or not.
+            sample: fairseq's batch. The optional keys ``loss_mask``, ``sample_index``, ``nbytes``,
+                ``padded_tokens`` and ``real_tokens`` are used as well.
             reduce: must be True.
 
         Returns:
-            The loss (a sum in nats, fp32), the number to divide it by, and sums to log.
+            The loss (a sum in nats, fp32), the divisor of the loss, and sums to log.
         """
         if not reduce:
-            raise ValueError("reduce=False: this criterion keeps no losses of single tokens")
+            raise ValueError("reduce=False: this criterion does not return losses of single tokens")
         sums, num_symbols, num_tokens, sample_size = self._compute(model, sample)
         entropy = smoothed_target_entropy(
             self.eps, num_symbols - (self.smoothing_padding is not None)
         )[2]
-        # the weights of the tokens sum to the sample size, in both averages
+        # for both kinds of average, the weights of the tokens sum to the sample size
         loss = sums.loss - entropy * sample_size if self.use_kl else sums.loss
         target = sample["target"]
         assert target is not None  # only prompts have none
@@ -231,12 +237,12 @@ class LabelSmoothedKLCriterion(FairseqCriterion):
     def _compute(
         self, model: nn.Module, sample: Batch
     ) -> tuple[LossSums, int, int, "int | Tensor"]:
-        """Return the sums, V, the tokens in the loss, and the sample size."""
+        """Return the sums, V, the number of tokens in the loss, and the sample size."""
         weight = shown_output_weight(model)
         weight = _stock_projection(model) if weight is None else weight
         if weight is None:
             return self._compute_whole(model, sample)
-        # chosen before the model runs: counting them waits for the device
+        # choose the tokens before the model runs, because counting them waits for the device
         chosen = self._choose(self._targets(model, sample, None), sample)
         features, _ = model(**sample["net_input"], features_only=True)
         features = _rows(features, chosen.index)
@@ -256,7 +262,7 @@ class LabelSmoothedKLCriterion(FairseqCriterion):
     def _compute_whole(
         self, model: nn.Module, sample: Batch
     ) -> tuple[LossSums, int, int, "int | Tensor"]:
-        """Compute the same from the log-probabilities [B, T, V] of the model."""
+        """Compute the result of :meth:`_compute` from the model's log-probabilities [B, T, V]."""
         if not self._said_whole:
             logger.info(
                 "%s has no output_weight(): the loss uses whole log-probabilities", type(model)
@@ -278,26 +284,30 @@ class LabelSmoothedKLCriterion(FairseqCriterion):
 
     @staticmethod
     def _targets(model: nn.Module, sample: Batch, net_output: Any) -> Tensor:
-        """Return what the model is to predict, int64 [B, T]."""
+        """Return the targets of the batch, int64 [B, T]."""
         targets: Tensor = cast(Any, model).get_targets(sample, net_output)
         return targets
 
     def _penalised(
         self, sums: LossSums, features: Tensor, weight: Tensor, chosen: ChosenTokens, sample: Batch
     ) -> LossSums:
-        """Hook: add to the loss what a criterion built on this one adds.
+        """Add a penalty to the loss; derived criterions override this method.
 
         Args:
-            features: [N, C], of the chosen tokens.
+            sums: sums of the batch.
+            features: features of the chosen tokens [N, C].
             weight: output embedding [V, C].
+            chosen: the chosen tokens.
+            sample: the batch.
         """
         return sums
 
     def _choose(self, target: Tensor, sample: Batch) -> ChosenTokens:
-        """Find the tokens in the loss and their weights.
+        """Choose the tokens in the loss, and compute their weights.
 
         Args:
             target: int64 [B, T].
+            sample: the batch.
         """
         counts = target.ne(self.padding_idx)
         if "loss_mask" in sample:
@@ -315,7 +325,7 @@ class LabelSmoothedKLCriterion(FairseqCriterion):
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: Sequence[dict[str, Any]]) -> None:
-        """Turn the sums of all workers into the logged means."""
+        """Log means from the sums of all workers."""
 
         def total(key: str) -> Any:
             return sum(log.get(key, 0) for log in logging_outputs)
@@ -339,7 +349,7 @@ class LabelSmoothedKLCriterion(FairseqCriterion):
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
-        """Tell fairseq that the logged numbers are sums."""
+        """Return True, because the logging outputs are sums."""
         return True
 
 

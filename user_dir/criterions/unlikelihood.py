@@ -1,4 +1,4 @@
-"""``unlikelihood``: the smoothed loss, and a penalty on what a model repeats."""
+"""``unlikelihood``: the label-smoothed loss with a penalty on repetitions."""
 
 import random
 from collections.abc import Sequence
@@ -30,18 +30,25 @@ from .label_smoothed_kl import (
 
 @dataclass
 class UnlikelihoodCriterionConfig(LabelSmoothedKLCriterionConfig):
+    """Options of ``unlikelihood``."""
+
     unlikelihood_alpha: float = field(
         default=1.0, metadata={"help": "weight of the token-level penalty; 0 switches it off"}
     )
     unlikelihood_sequence_prob: float = field(
         default=0.0,
         metadata={
-            "help": "share of updates that penalise repeated n-grams in replies the model "
-            "writes itself, instead of the ordinary loss"
+            "help": "share of updates that penalise repeated n-grams in generated replies, "
+            "instead of minimising the ordinary loss"
         },
     )
-    unlikelihood_ngram: int = field(default=4, metadata={"help": "n of those n-grams"})
-    unlikelihood_length: int = field(default=40, metadata={"help": "most tokens of such a reply"})
+    unlikelihood_ngram: int = field(
+        default=4, metadata={"help": "size of the n-grams of --unlikelihood-sequence-prob"}
+    )
+    unlikelihood_length: int = field(
+        default=40,
+        metadata={"help": "maximum length of the replies of --unlikelihood-sequence-prob"},
+    )
     seed: int = II("common.seed")
 
 
@@ -49,16 +56,15 @@ class UnlikelihoodCriterionConfig(LabelSmoothedKLCriterionConfig):
 class UnlikelihoodCriterion(LabelSmoothedKLCriterion):
     """Smoothed loss plus alpha times the token-level unlikelihood of earlier tokens.
 
-    Source: Welleck et al. 2020, equations 3 to 5. A token in the loss is penalised for the
-    earlier tokens of the same text that are in the loss too; of a dialog, only the reply counts,
-    also where the whole line is learned. The sequence-level form (section 5.2) takes the place
-    of both in a share of the training updates: the task, which
-    :class:`~fairtale.interfaces.WritesReplies`, writes replies by the model, and every token of
-    an n-gram that its reply repeats is penalised.
+    Source: Welleck et al. 2020, equations 3 to 5. For each token in the loss, the negative
+    candidates are the earlier tokens of the same text that are in the loss too. In a dialog, only
+    the tokens of the reply are used, even if the loss includes the whole line. In a share of the
+    training updates, the sequence-level form (section 5.2) replaces the loss and the penalty: the
+    task, which must be :class:`~fairtale.interfaces.WritesReplies`, generates replies with the
+    model, and every token of a repeated n-gram in a reply is penalised.
 
     Raises:
-        UserError: an option out of its range, a model that does not show its features, or a
-            task that cannot write replies.
+        UserError: an option is out of range, or the task cannot generate replies.
     """
 
     def __init__(self, cfg: UnlikelihoodCriterionConfig, task: FairseqTask) -> None:
@@ -67,8 +73,8 @@ class UnlikelihoodCriterion(LabelSmoothedKLCriterion):
             raise UserError(f"--unlikelihood-alpha {cfg.unlikelihood_alpha}: must not be negative")
         if not 0 <= cfg.unlikelihood_sequence_prob <= 1:
             raise UserError(
-                f"--unlikelihood-sequence-prob {cfg.unlikelihood_sequence_prob}: a probability, "
-                "0 to 1"
+                f"--unlikelihood-sequence-prob {cfg.unlikelihood_sequence_prob}: must be a "
+                "probability, 0 to 1"
             )
         if cfg.unlikelihood_ngram < 1 or cfg.unlikelihood_length < 2:
             raise UserError(
@@ -76,7 +82,7 @@ class UnlikelihoodCriterion(LabelSmoothedKLCriterion):
                 f"--unlikelihood-length {cfg.unlikelihood_length} at least 2"
             )
         if cfg.unlikelihood_sequence_prob and not isinstance(task, WritesReplies):
-            raise UserError("--unlikelihood-sequence-prob: only --task dialog_lm writes replies")
+            raise UserError("--unlikelihood-sequence-prob: works only with --task dialog_lm")
         self.alpha = cfg.unlikelihood_alpha
         self.sequence_prob = cfg.unlikelihood_sequence_prob
         self.ngram = cfg.unlikelihood_ngram
@@ -85,16 +91,18 @@ class UnlikelihoodCriterion(LabelSmoothedKLCriterion):
         self._penalty: Tensor | None = None
 
     def forward(self, model: nn.Module, sample: Batch, reduce: bool = True) -> Loss:
-        """Compute the smoothed loss with its penalty; see there for what a batch may hold.
+        """Compute the loss of a batch with its penalty.
+
+        See :meth:`.LabelSmoothedKLCriterion.forward` for the arguments and the result.
 
         Raises:
-            UserError: the model does not show its features.
+            UserError: the model has no ``output_weight()``.
         """
         weight = shown_output_weight(model)
         if weight is None:
             raise UserError(
-                f"--criterion unlikelihood: {type(unwrapped(model)).__name__} does not show its "
-                "features; use it with gpt or unilm_seq2seq"
+                f"--criterion unlikelihood: {type(unwrapped(model)).__name__} has no "
+                "output_weight(); use --arch gpt or unilm_seq2seq"
             )
         draw = random.Random(f"unlikelihood {self.seed} {sample.get('update_num')}").random()
         if self.training and draw < self.sequence_prob:
@@ -114,7 +122,7 @@ class UnlikelihoodCriterion(LabelSmoothedKLCriterion):
         assert target is not None  # only prompts have none
         owner = _chosen(owners(target, sample), chosen)
         response_mask = cast(DialogBatch, sample).get("response_mask")
-        if response_mask is not None:  # what the dialog says is no repetition of the reply
+        if response_mask is not None:  # tokens of the prefix are not candidates
             used = used.masked_fill(~_chosen(response_mask, chosen), self.padding_idx)
         negatives = earlier_tokens(used, owner, self.padding_idx)
         negatives = negatives.masked_fill((used == self.padding_idx)[:, None], self.padding_idx)
@@ -123,11 +131,11 @@ class UnlikelihoodCriterion(LabelSmoothedKLCriterion):
         return sums._replace(loss=sums.loss + self.alpha * penalty)
 
     def _sequence_level(self, model: nn.Module, weight: Tensor, sample: Batch) -> Loss:
-        """Penalise what the model repeats in replies of its own."""
+        """Compute the penalty on repeated n-grams in replies that the model generates."""
         task: WritesReplies = self.task
         batch = task.write_replies(model, sample, self.length)
         targets = batch["target"]
-        assert targets is not None  # the replies
+        assert targets is not None  # a batch of replies has targets
         chosen = batch["response_mask"].flatten()
         target = targets.flatten()[chosen]
         owner = batch["sample_index"].flatten()[chosen]
@@ -140,7 +148,7 @@ class UnlikelihoodCriterion(LabelSmoothedKLCriterion):
             "sequence_unlikelihood": penalty.detach().double(),
             "sequence_tokens": count,
             "sequence_repeated": repeated.sum(),
-            # nothing is predicted here: the ordinary means must not count these tokens
+            # exclude these tokens from the ordinary means, because their likelihood is not measured
             "loss": penalty.detach().double() * 0,
             "nll_loss": penalty.detach().double() * 0,
             "ntokens": 0,
@@ -151,7 +159,7 @@ class UnlikelihoodCriterion(LabelSmoothedKLCriterion):
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: Sequence[dict[str, Any]]) -> None:
-        """Turn the sums of all workers into the logged means, in bits per token."""
+        """Log means from the sums of all workers, in bits per token."""
         super().reduce_metrics(logging_outputs)
 
         def total(key: str) -> Any:
@@ -164,13 +172,13 @@ class UnlikelihoodCriterion(LabelSmoothedKLCriterion):
         if count:
             value = total("sequence_unlikelihood") * BITS / count
             metrics.log_scalar("sequence_unlikelihood", value, count, round=3)
-            if not total("sample_size"):  # it is all that this update minimised
+            if not total("sample_size"):  # the update minimised only the sequence-level penalty
                 metrics.log_scalar("loss", value, count, round=3)
             value = total("sequence_repeated") * 100.0 / count
             metrics.log_scalar("sequence_repeated", value, count, round=1)
 
 
 def _chosen(values: Tensor, chosen: ChosenTokens) -> Tensor:
-    """Return the values [N] of the chosen tokens of ``values`` [B, T]."""
+    """Return the entries [N] of ``values`` [B, T] for the chosen tokens."""
     values = values.flatten()
     return values if chosen.index is None else values[chosen.index]

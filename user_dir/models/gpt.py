@@ -23,7 +23,9 @@ from fairtale.modules.prefix_transformer import (
 
 @dataclass
 class GPTConfig(FairseqDataclass):
-    # fairseq reads the choices of an option from its annotation
+    """Options of ``gpt``."""
+
+    # fairseq takes the choices of an option from this annotation, which is not a valid type
     activation_fn: ChoiceEnum(list(ACTIVATIONS)) = field(  # type: ignore[valid-type]
         default="gelu_accurate",
         metadata={"help": "activation of the FFN; gelu_accurate is GPT-2's tanh form"},
@@ -45,27 +47,31 @@ class GPTConfig(FairseqDataclass):
     )
     max_target_positions: Optional[int] = field(
         default=None,
-        metadata={"help": "longest row the model can read (default: --tokens-per-sample)"},
+        metadata={
+            "help": "number of positions, the maximum length of a row (default: as many as the "
+            "task needs)"
+        },
     )
     checkpoint_activations: bool = field(
         default=False,
-        metadata={"help": "compute activations again in the backward pass, to save memory"},
+        metadata={"help": "recompute activations in the backward pass, to save memory"},
     )
     compile: bool = field(
-        default=False, metadata={"help": "torch.compile the layers: slow start, faster steps"}
+        default=False,
+        metadata={"help": "compile the layers with torch.compile: slower start, faster updates"},
     )
 
 
 @register_model("gpt", dataclass=GPTConfig)
 class GPTModel(BaseFairseqModel):
-    """A language model of GPT-2's layout (Radford et al. 2019).
+    """A language model with the architecture of GPT-2 (Radford et al. 2019).
 
-    Training reads whole rows by :meth:`forward`. Generation goes through ``encoder`` and
-    ``decoder``, the two parts that fairseq's generator asks for.
+    Training reads whole rows with :meth:`forward`. Generation uses ``encoder`` and ``decoder``,
+    which fairseq's generator requires.
 
     Args:
-        dictionary: fairseq's; its size is V.
-        transformer: the one module that holds all parameters.
+        dictionary: fairseq's dictionary, of size V.
+        transformer: module with all parameters of the model.
     """
 
     bidirectional_prefix = False
@@ -80,10 +86,10 @@ class GPTModel(BaseFairseqModel):
 
     @classmethod
     def build_model(cls, cfg: GPTConfig, task: PrefixTask) -> Self:
-        """Build the model; positions default to what the task needs.
+        """Build the model; the number of positions defaults to the one that the task needs.
 
         Raises:
-            UserError: the heads do not divide the width.
+            UserError: the number of heads does not divide the width.
         """
         if cfg.decoder_embed_dim % cfg.decoder_attention_heads:
             raise UserError(
@@ -130,23 +136,23 @@ class GPTModel(BaseFairseqModel):
         """Read whole rows and predict each next token.
 
         Args:
-            src_tokens: int64 [B, T], padding at the right, or packed [1, N].
-            src_lengths: not used; fairseq's criterions and tools give it.
-            positions: int64, the shape of ``src_tokens``; default 0 to T - 1. Packed rows must
-                give theirs.
-            segments: int64, the shape of ``src_tokens``, or None without segments.
-            packing: where the sequences of a packed row stand (see
+            src_tokens: int64 [B, T], padded at the right, or packed [1, N].
+            src_lengths: unused, but passed by fairseq's criterions and tools.
+            positions: int64, of the shape of ``src_tokens``; default: 0 to T - 1. They are required
+                for packed rows.
+            segments: int64, of the shape of ``src_tokens``, or None without segments.
+            packing: indices of the sequences in a packed row (see
                 :func:`~fairtale.modules.attention_masks.packing_index`).
-            sides: lengths of the two sides of packed dialogs.
+            sides: prefix and response lengths of packed dialogs.
             seq2seq: read the prefixes of packed dialogs in both directions; needs ``sides``.
-            features_only: leave out the projection to the vocabulary.
+            features_only: return the features before the projection to the vocabulary.
 
         Returns:
-            logits [B, T, V] or features [B, T, C], and None.
+            Logits [B, T, V] or features [B, T, C], and None.
         """
         packed: PackedRows | None = None
         if seq2seq:
-            assert sides is not None, "seq2seq needs the lengths of the sides"
+            assert sides is not None, "seq2seq needs the prefix and response lengths"
             packed = unilm_rows(
                 sides["prefix_lengths"], sides["response_lengths"], *sides["longest"]
             )
@@ -160,7 +166,7 @@ class GPTModel(BaseFairseqModel):
         return self(src_tokens, **net_input, features_only=True)
 
     def output_weight(self) -> Tensor:
-        """Return the projection to the vocabulary [V, C], which is the embedding."""
+        """Return the weight [V, C] of the projection to the vocabulary, the tied embedding."""
         return self.transformer.embed_tokens.weight
 
     def get_normalized_probs(
@@ -171,18 +177,18 @@ class GPTModel(BaseFairseqModel):
         return logits.log_softmax(-1) if log_probs else logits.softmax(-1)
 
     def max_positions(self) -> int:
-        """Return the length of the longest row."""
+        """Return the maximum length of a row."""
         return self.transformer.max_positions
 
     def max_decoder_positions(self) -> int:
-        """Return the length of the longest row, prefix included."""
+        """Return the maximum length of a row, prefix included."""
         return self.transformer.max_positions
 
     def upgrade_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check that the checkpoint fits this dictionary and these positions.
+        """Check that the checkpoint matches the dictionary and the positions of the model.
 
         Raises:
-            UserError: it has another number of dictionary entries or positions.
+            UserError: the checkpoint has another number of dictionary entries or positions.
         """
         super().upgrade_state_dict(state_dict)
         for key, own, what, remedy in (
@@ -190,28 +196,32 @@ class GPTModel(BaseFairseqModel):
                 "transformer.embed_tokens.weight",
                 len(self.dictionary),
                 "dictionary entries",
-                "use the dict.txt it was trained with",
+                "use the dict.txt that it was trained with",
             ),
             (
                 "transformer.embed_positions.weight",
                 self.transformer.max_positions,
                 "positions",
-                "set --max-target-positions (or --tokens-per-sample) to those it has",
+                "set --max-target-positions (or --tokens-per-sample) to the checkpoint's number",
             ),
         ):
             if key in state_dict and state_dict[key].size(0) != own:
                 raise UserError(
-                    f"the checkpoint has {state_dict[key].size(0)} {what}, here are {own}: {remedy}"
+                    f"the checkpoint has {state_dict[key].size(0)} {what}, but the model has "
+                    f"{own}: {remedy}"
                 )
 
 
 def shape_architecture(
     args: Namespace, embed_dim: int, layers: int, heads: int, **values: Any
 ) -> None:
-    """Give an architecture its shape, with an FFN four times as wide, where no option does.
+    """Set the options of an architecture that are not given, with an FFN four times as wide.
 
     Args:
-        args: the options; those that are None, or missing, are set.
+        args: options; those that are None or missing are set.
+        embed_dim: width of the model.
+        layers: number of layers.
+        heads: number of heads in each layer.
         values: further options of the architecture.
     """
     shape = {

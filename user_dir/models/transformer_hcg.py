@@ -1,4 +1,4 @@
-"""``transformer_hcg``: fairseq's transformer with gates on heads, and shapes of pruned models.
+"""``transformer_hcg``: fairseq's transformer with gates on heads, also for pruned models.
 
 Its options are in :mod:`fairtale.pruning.transformer_hcg_config`, its encoder and decoder in
 :mod:`fairtale.pruning.transformer_hcg_layers`.
@@ -32,10 +32,10 @@ from fairtale.pruning.transformer_hcg_layers import HCGDecoder, HCGEncoder
 class TransformerHCGModel(TransformerModel):
     """fairseq's transformer with a hard concrete gate for each head.
 
-    Source: Voita et al. 2019. Without gates, or with all of them open, it is fairseq's
-    ``transformer``, parameter for parameter, and loads its checkpoints; gates are added open.
-    It is registered as ``transformer`` is, by arguments and not by dataclass: fairseq loses the
-    options of a nested dataclass that are given on the command line.
+    Source: Voita et al. 2019. Without gates, or with all gates open, the model has the parameters
+    and the output of fairseq's ``transformer``, and loads its checkpoints; missing gates are added
+    as open gates. Like ``transformer``, it is registered with ``add_args`` and not with a
+    dataclass, because fairseq ignores command-line options for a nested dataclass.
     """
 
     def __init__(self, cfg: TransformerHCGConfig, encoder: HCGEncoder, decoder: HCGDecoder) -> None:
@@ -50,13 +50,13 @@ class TransformerHCGModel(TransformerModel):
 
     @classmethod
     def hub_models(cls) -> dict[str, Any]:
-        """Return no models: fairseq's pretrained ones are of other classes."""
+        """Return no models, because fairseq's pretrained models have other classes."""
         return {}
 
     @classmethod
     def add_args(cls, parser: ArgumentParser) -> None:
         """Add the options to fairseq's parser."""
-        # without defaults, so that architectures can give them
+        # add no defaults, so that architectures can set them
         gen_parser_from_dataclass(
             parser, TransformerHCGConfig(), delete_default=True, with_prefix=""
         )
@@ -66,9 +66,9 @@ class TransformerHCGModel(TransformerModel):
         """Build the model.
 
         Raises:
-            UserError: options that contradict each other.
+            UserError: options are malformed or contradict each other.
         """
-        transformer_hcg(args)  # options that older checkpoints do not have get their defaults
+        transformer_hcg(args)  # set the defaults of options that older checkpoints lack
         cfg = TransformerHCGConfig.from_namespace(args)
         for part in (cfg.encoder, cfg.decoder):
             if part.layers_to_keep:
@@ -94,22 +94,22 @@ class TransformerHCGModel(TransformerModel):
     # -------------------------------------------------------------- parts by name
 
     def attentions(self) -> dict[str, nn.Module]:
-        """Return all attentions: ``encoder.0``, ``decoder.3``, ``cross.1`` (type and layer)."""
+        """Return all attentions by type and layer, such as ``encoder.0`` or ``cross.1``."""
         return attentions(self)
 
     def gates(self) -> dict[str, HardConcreteGate]:
-        """Return all gates by the names of their attentions."""
+        """Return the gates by the names of their attentions."""
         gates = {key: getattr(module, "gate", None) for key, module in self.attentions().items()}
         return {key: gate for key, gate in gates.items() if gate is not None}
 
     def ffns(self) -> dict[str, tuple[nn.Module, nn.Module]]:
-        """Return both layers of each FFN: ``encoder.0``, ``decoder.3``."""
+        """Return both linear layers of each FFN by side and layer, such as ``encoder.0``."""
         return feed_forwards(self)
 
     # ------------------------------------------------------------------- training
 
     def set_num_updates(self, num_updates: int) -> None:
-        """Remember how many updates have been done."""
+        """Store the number of finished updates."""
         super().set_num_updates(num_updates)
         self.num_updates = num_updates
 
@@ -117,15 +117,15 @@ class TransformerHCGModel(TransformerModel):
         return [getattr(self, name) for name in self.frozen]
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode, except that a frozen part stays as in evaluation."""
+        """Set the training mode, but keep frozen parts, except their gates, in evaluation mode."""
         super().train(mode)
         for part in self._frozen_parts():
             part.train(False)
             for gate in _gates_in(part):
                 gate.train(mode)
         if "decoder" in self.frozen and mode != self._attention_unseen:
-            # in evaluation fairseq computes attention weights as well; they cost much, and
-            # training does not use them
+            # in evaluation mode fairseq also computes attention weights, which are expensive and
+            # not needed in training
             for layer in self.decoder.layers:
                 layer.need_attn = not mode
             self._attention_unseen = mode
@@ -136,8 +136,9 @@ class TransformerHCGModel(TransformerModel):
     def set_beam_size(self, beam_size: int) -> None:
         """Let the beams of a sentence share keys and values in pruned attentions.
 
-        fairseq's generator calls this when it is built. fairseq's own attentions are left alone:
-        they would treat rows as beams without a look at them, also those of another generator.
+        fairseq's generator calls this method when it is built. fairseq's own attentions are not
+        changed, because they would treat rows as beams without checking that their keys are equal,
+        even if another generator uses the model.
         """
         for attention in self.attentions().values():
             if isinstance(attention, NarrowAttention):
@@ -146,7 +147,7 @@ class TransformerHCGModel(TransformerModel):
     # ---------------------------------------------------------------- checkpoints
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> None:
-        """Add open gates where there are none, and refuse gates that have no place here.
+        """Add open gates that the checkpoint lacks, and refuse gates that the model lacks.
 
         Raises:
             UserError: the checkpoint has gates that the model lacks.
@@ -156,9 +157,9 @@ class TransformerHCGModel(TransformerModel):
         stray = [k for k in state_dict if k.endswith(".gate.log_alpha") and k not in own]
         if stray:
             raise UserError(
-                f"the checkpoint has gates ({stray[0]}) that the model lacks, and closed heads "
+                f"the checkpoint has gates ({stray[0]}) that the model lacks, so closed heads "
                 f"would open: add them to --gated-attention {self.cfg.gated_attention or '(none)'}"
-                ", or remove closed heads by fairtale prune"
+                ", or remove closed heads with fairtale prune"
             )
 
 

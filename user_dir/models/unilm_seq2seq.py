@@ -10,14 +10,14 @@ from .gpt import GPTConfig, GPTModel, shape_architecture
 
 @dataclass
 class UniLMSeq2SeqConfig(GPTConfig):
-    pass
+    """Options of ``unilm_seq2seq``, which are those of ``gpt``."""
 
 
 @register_model("unilm_seq2seq", dataclass=UniLMSeq2SeqConfig)
 class UniLMSeq2SeqModel(GPTModel):
-    """UniLM's sequence-to-sequence language model (Dong et al. 2019) in one stack.
+    """UniLM's sequence-to-sequence language model (Dong et al. 2019).
 
-    It has ``gpt``'s parameters and differs in one thing: prefix tokens see the whole prefix. The
+    It has the parameters of ``gpt``, but the tokens of a prefix attend to the whole prefix. The
     mask is in :mod:`~fairtale.modules.attention_masks`.
     """
 

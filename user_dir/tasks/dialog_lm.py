@@ -1,4 +1,4 @@
-"""``dialog_lm``: learn to answer, as a causal model, as UniLM's seq2seq model, or as both."""
+"""``dialog_lm``: train a causal or UniLM sequence-to-sequence model to reply to dialogs."""
 
 import math
 import random
@@ -22,29 +22,36 @@ from ..models.unilm_seq2seq import UniLMSeq2SeqModel
 
 @dataclass
 class DialogLMConfig(ReplyConfig):
+    """Options of ``dialog_lm``."""
+
     seq2seq_prob: Optional[float] = field(
         default=None,
         metadata={
-            "help": "share of updates that read the prefix in both directions and predict the "
-            "response only; the others are causal and predict every token "
-            "(default 0.25; gpt: 0)"
+            "help": "share of updates that read the prefix in both directions and predict only "
+            "the response; the other updates are causal and predict every token (default: 0.25; "
+            "with gpt: 0)"
         },
     )
     reverse: bool = field(
         default=False,
-        metadata={"help": "learn response -> query, for re-ranking by mutual information"},
+        metadata={"help": "learn to predict the query from the response, for --mmi-path"},
     )
     sample_prompts: Optional[str] = field(
         default=None,
         metadata={
-            "help": "at each validation answer these queries, separated by '|' (turns of one "
-            "dialog by tabs), and write the replies to the log and to TensorBoard"
+            "help": "queries that the model answers at each validation, separated by '|' (turns "
+            "of a dialog by tabs); the replies are written to the log and to TensorBoard"
         },
     )
-    sample_length: int = field(default=40, metadata={"help": "most tokens of such a reply"})
-    sample_topk: int = field(default=10, metadata={"help": "top-k of such a reply"})
+    sample_length: int = field(
+        default=40, metadata={"help": "maximum length of the replies to --sample-prompts"}
+    )
+    sample_topk: int = field(
+        default=10, metadata={"help": "top-k for sampling the replies to --sample-prompts"}
+    )
     sample_temperature: float = field(
-        default=1.0, metadata={"help": "temperature of such a reply; divides the logits"}
+        default=1.0,
+        metadata={"help": "temperature for sampling the replies to --sample-prompts"},
     )
     seed: int = II("common.seed")
     tensorboard_logdir: Optional[str] = II("common.tensorboard_logdir")
@@ -55,7 +62,7 @@ class DialogLMTask(ReplyTask):
     """Replies to dialogs, read as ``context <CTX> query <SEP> response``.
 
     Raises:
-        UserError: an option out of its range.
+        UserError: an option is out of range.
     """
 
     cfg: DialogLMConfig
@@ -65,26 +72,26 @@ class DialogLMTask(ReplyTask):
     def __init__(self, cfg: DialogLMConfig, dictionary: Dictionary) -> None:
         super().__init__(cfg, dictionary)
         if cfg.seq2seq_prob is not None and not 0 <= cfg.seq2seq_prob <= 1:
-            raise UserError(f"--seq2seq-prob {cfg.seq2seq_prob}: a probability, 0 to 1")
+            raise UserError(f"--seq2seq-prob {cfg.seq2seq_prob}: must be a probability, 0 to 1")
         self._options["reverse"] = cfg.reverse or None
 
     # ----------------------------------------------------------------------- model, data
 
     @property
     def is_reverse(self) -> bool:
-        """Whether the model learns the query of a response."""
+        """Whether the model predicts the query from the response."""
         return bool(self.option("reverse"))
 
     @property
     def reads_both_ways(self) -> bool:
-        """Whether decoding reads the prefix in both directions: as some updates have."""
+        """Whether decoding reads the prefix in both directions, as some training updates do."""
         return bool(self.option("seq2seq_prob") > 0)
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> nn.Module:
-        """Build the model and settle the share of seq2seq updates.
+        """Build the model, and set the default share of seq2seq updates.
 
         Raises:
-            UserError: the model reads prefixes causally, and cannot do seq2seq updates.
+            UserError: seq2seq updates are requested for a model that reads prefixes causally.
         """
         model = super().build_model(cfg, from_checkpoint)
         can_read_both_ways = isinstance(model, UniLMSeq2SeqModel)
@@ -106,7 +113,7 @@ class DialogLMTask(ReplyTask):
     # --------------------------------------------------------------------------- training
 
     def is_seq2seq_update(self, update_num: int) -> bool:
-        """Draw the kind of an update: the same on every worker, and again after a resume."""
+        """Choose the kind of an update at random, equally on all workers and after resuming."""
         draw = random.Random(f"{self.cfg.seed} {update_num}").random()
         return bool(draw < self.option("seq2seq_prob"))
 
@@ -122,14 +129,14 @@ class DialogLMTask(ReplyTask):
         update_num: int,
         ignore_grad: bool = False,
     ) -> Any:
-        """Train on a batch, as the kind of this update reads it."""
+        """Train on a batch, with the kind of attention chosen for this update."""
         seq2seq = self.is_seq2seq_update(update_num)
         sample = self._view(sample, seq2seq, response_only=seq2seq or self.is_reverse)
-        sample["update_num"] = update_num  # criterions draw by it, as this task does
+        sample["update_num"] = update_num  # criterions use it as a seed, as this task does
         return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 
     def valid_step(self, sample: DialogBatch, model: nn.Module, criterion: nn.Module) -> Any:
-        """Validate on the response: as the model will decode, and in the other way too."""
+        """Compute the loss of responses as in decoding, and also with causal attention."""
         both_ways = self.reads_both_ways
         main = self._view(sample, both_ways, response_only=True)
         loss, sample_size, logging_output = super().valid_step(main, model, criterion)
@@ -141,7 +148,7 @@ class DialogLMTask(ReplyTask):
         return loss, sample_size, logging_output
 
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: nn.Module) -> None:
-        """Log the criterion's metrics, and the losses of both ways of reading, in bits."""
+        """Log the criterion's metrics, and the seq2seq and causal losses in bits per token."""
         super().reduce_metrics(logging_outputs, criterion)
         tokens = sum(float(log.get("ntokens", 0)) for log in logging_outputs)
         for name in ("seq2seq_nll_loss", "causal_nll_loss"):

@@ -1,4 +1,4 @@
-"""``dialog_nat``: replies that are not written from left to right, to compare with."""
+"""``dialog_nat``: non-autoregressive generation of replies, for comparison with ``dialog_lm``."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,9 +20,14 @@ from fairtale.tasks.dialog import DialogDataConfig, DialogTask
 
 @dataclass
 class DialogNATConfig(DialogDataConfig):
+    """Options of ``dialog_nat``."""
+
     noise: NOISE_CHOICES = field(
         default="random_delete",
-        metadata={"help": "what training hides of a reply; insertion_transformer: random_delete"},
+        metadata={
+            "help": "noise that is added to replies in training (insertion_transformer needs "
+            "random_delete)"
+        },
     )
 
 
@@ -30,31 +35,31 @@ class DialogNATConfig(DialogDataConfig):
 class DialogNATTask(DialogTask):
     """Dialogs for fairseq's non-autoregressive models, from the same data as ``dialog_lm``.
 
-    ``--arch insertion_transformer --criterion nat_loss`` trains Stern et al.'s (2019) model:
-    the encoder reads the prefix, the decoder inserts tokens everywhere at once.
-    ``--iter-decode-max-iter`` bounds the rounds of decoding, and so the length of replies:
-    ``--max-len-b`` does not.
+    ``--arch insertion_transformer --criterion nat_loss`` trains the model of Stern et al. (2019):
+    the encoder reads the prefix, and the decoder inserts tokens at all places in parallel. The
+    length of replies is limited by the number of decoding iterations, ``--iter-decode-max-iter``,
+    and not by ``--max-len-b``.
     """
 
     cfg: DialogNATConfig
 
     def __init__(self, cfg: DialogNATConfig, dictionary: Dictionary) -> None:
         super().__init__(cfg, dictionary)
-        # fairseq keeps the noise of training and the iterative generator in a task of its own
+        # fairseq's Levenshtein task provides the noise for training and the iterative generator
         self._levenshtein = TranslationLevenshteinTask(cfg, dictionary, dictionary)
 
     @property
     def src_dict(self) -> Dictionary:
-        """The one dictionary, as fairseq's non-autoregressive models ask for it."""
+        """The dictionary, under the name that fairseq's non-autoregressive models use."""
         return self.dictionary
 
     @property
     def tgt_dict(self) -> Dictionary:
-        """The one dictionary, as fairseq's non-autoregressive models ask for it."""
+        """The dictionary, under the name that fairseq's non-autoregressive models use."""
         return self.dictionary
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> nn.Module:
-        """Build one of fairseq's models; its own options give it at least the limits' positions."""
+        """Build a fairseq model with at least as many positions as the task needs."""
         for name, needed in zip(("max_source_positions", "max_target_positions"), self._positions):
             if not from_checkpoint and getattr(cfg, name, None) is not None:
                 setattr(cfg, name, max(getattr(cfg, name), needed))
@@ -62,11 +67,11 @@ class DialogNATTask(DialogTask):
 
     @property
     def _positions(self) -> tuple[int, int]:
-        # one more for the end mark of a prefix, and for the begin mark of a response
+        # one more for the EOS token of a prefix, and one more for the BOS token of a response
         return self.limits.max_source_positions + 1, self.limits.max_target_positions + 1
 
     def max_positions(self) -> tuple[int, int]:
-        """Return the longest prefix and the longest response, with their marks."""
+        """Return the maximum lengths of prefixes and responses, with their special tokens."""
         return self._positions
 
     # ------------------------------------------------------------------------------- data
@@ -93,7 +98,7 @@ class DialogNATTask(DialogTask):
         constraints: Any = None,
         **unused: Any,
     ) -> LanguagePairDataset:
-        """Make prefixes of encoded dialogs (``fairseq-interactive``)."""
+        """Make a dataset of prefixes from encoded dialogs (for ``fairseq-interactive``)."""
         begin, end = (torch.tensor([i]) for i in (self.dictionary.bos(), self.dictionary.eos()))
         rows = []
         for tokens in src_tokens:
@@ -105,7 +110,7 @@ class DialogNATTask(DialogTask):
     # ----------------------------------------------------------------------- training
 
     def _hide(self, sample: Batch) -> dict[str, Any]:
-        """Add to a batch what the model sees of its responses."""
+        """Add the noisy responses, which the model reads, to a batch."""
         return {**sample, "prev_target": self._levenshtein.inject_noise(sample["target"])}
 
     def train_step(
@@ -117,12 +122,12 @@ class DialogNATTask(DialogTask):
         update_num: int,
         ignore_grad: bool = False,
     ) -> Any:
-        """Train to restore the responses of a batch."""
+        """Train to restore the responses of a batch from their noisy form."""
         shown = self._hide(sample)
         return super().train_step(shown, model, criterion, optimizer, update_num, ignore_grad)
 
     def valid_step(self, sample: Batch, model: nn.Module, criterion: nn.Module) -> Any:
-        """Validate how well the responses of a batch are restored."""
+        """Compute the loss of restoring the responses of a batch from their noisy form."""
         return super().valid_step(self._hide(sample), model, criterion)
 
     def eval_lm_dataloader(self, dataset: Any, **unused: Any) -> NoReturn:
@@ -132,8 +137,8 @@ class DialogNATTask(DialogTask):
             UserError: always.
         """
         raise UserError(
-            "fairseq-eval-lm: a model that does not write from left to right has no perplexity; "
-            "fairseq-validate gives its loss"
+            "fairseq-eval-lm: a non-autoregressive model has no perplexity; fairseq-validate "
+            "computes its loss"
         )
 
     # --------------------------------------------------------------------- generation
@@ -142,7 +147,7 @@ class DialogNATTask(DialogTask):
         """Build fairseq's iterative generator.
 
         Raises:
-            UserError: options of left-to-right search, which would do nothing here.
+            UserError: an option of left-to-right search is given, which would have no effect.
         """
         for name, default in (
             ("sampling", False),
@@ -152,9 +157,9 @@ class DialogNATTask(DialogTask):
         ):
             if getattr(args, name, default) != default:
                 raise UserError(
-                    f"--{name.replace('_', '-')}: a reply that is not written from left to right "
-                    "has no next token to choose; leave it out"
+                    f"--{name.replace('_', '-')}: has no effect in non-autoregressive generation; "
+                    "leave it out"
                 )
         if getattr(args, "nbest", 1) != 1:
-            raise UserError(f"--nbest {args.nbest}: this model writes one reply; leave it out")
+            raise UserError(f"--nbest {args.nbest}: this model generates one reply; leave it out")
         return self._levenshtein.build_generator(models, args)

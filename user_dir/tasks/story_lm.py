@@ -1,4 +1,4 @@
-"""``story_lm``: learn to write stories, one a line, and to continue their beginnings."""
+"""``story_lm``: train a language model on stories, one per line, and continue prompts."""
 
 import logging
 from collections.abc import Sequence
@@ -26,52 +26,63 @@ DEFAULT_TOKENS_PER_SAMPLE = 256
 
 @dataclass
 class StoryLMConfig(FairseqDataclass):
+    """Options of ``story_lm``."""
+
     data: Optional[str] = field(
         default=None,
-        metadata={"help": "folder made by fairseq-preprocess; several, joined by ':', are one set"},
+        metadata={
+            "help": "folder made by fairseq-preprocess; several folders, separated by ':', are "
+            "joined"
+        },
     )
     tokens_per_sample: Optional[int] = field(
         default=None,
         metadata={
-            "help": "stories are cut to this many tokens "
-            f"(default: what the checkpoint was trained with, else {DEFAULT_TOKENS_PER_SAMPLE})"
+            "help": "maximum number of tokens of a story; longer stories are cut (default: as in "
+            f"the training of the checkpoint, else {DEFAULT_TOKENS_PER_SAMPLE})"
         },
     )
     pack: bool = field(
         default=False,
         metadata={
-            "help": "put the stories of a batch into one row without any padding; "
-            "attention does not cross stories"
+            "help": "put the stories of a batch into one row without padding; attention stays "
+            "within each story"
         },
     )
     prompt_tokens: int = field(
         default=0,
         metadata={
-            "help": "fairseq-generate: the first N tokens of each story are its prompt, "
-            "the rest its reference (0: write whole stories)"
+            "help": "fairseq-generate: number of first tokens of each story that are the prompt; "
+            "the rest is the reference (0: generate whole stories)"
         },
     )
     sample_prompts: Optional[str] = field(
         default=None,
         metadata={
-            "help": "at each validation continue these beginnings, separated by '|', "
-            'and write them to the log and to TensorBoard: "Once upon a time|One day"'
+            "help": "prompts that the model continues at each validation, separated by '|', as in "
+            '"Once upon a time|One day"; the continuations are written to the log and to '
+            "TensorBoard"
         },
     )
-    sample_length: int = field(default=100, metadata={"help": "most tokens of such a continuation"})
-    sample_topk: int = field(default=10, metadata={"help": "top-k of such a continuation"})
+    sample_length: int = field(
+        default=100, metadata={"help": "maximum length of the continuations of --sample-prompts"}
+    )
+    sample_topk: int = field(
+        default=10, metadata={"help": "top-k for sampling the continuations of --sample-prompts"}
+    )
     sample_temperature: float = field(
-        default=1.0, metadata={"help": "temperature of such a continuation; divides the logits"}
+        default=1.0,
+        metadata={"help": "temperature for sampling the continuations of --sample-prompts"},
     )
     tensorboard_logdir: Optional[str] = II("common.tensorboard_logdir")
 
 
 @register_task("story_lm", dataclass=StoryLMConfig)
 class StoryLMTask(PrefixLMTask):
-    """Language modelling of stories with prompts.
+    """Language modelling of stories, and continuation of prompts.
 
     Raises:
-        UserError: an option out of its range.
+        UserError: an option is out of range.
     """
 
     cfg: StoryLMConfig
@@ -88,16 +99,16 @@ class StoryLMTask(PrefixLMTask):
 
     @property
     def tokens_per_sample(self) -> int:
-        """How many tokens of a story are read, its end included."""
+        """The maximum number of tokens of a story, with its EOS token."""
         return int(self.option("tokens_per_sample"))
 
     @property
     def needed_positions(self) -> int:
-        """How many positions a new model gets."""
+        """The number of positions that a new model gets."""
         return self.tokens_per_sample
 
     def max_positions(self) -> int:
-        """Return the longest row that is trained on."""
+        """Return the maximum length of a row in training."""
         return self.tokens_per_sample
 
     def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:
@@ -121,7 +132,7 @@ class StoryLMTask(PrefixLMTask):
         constraints: Any = None,
         **unused: Any,
     ) -> PromptDataset:
-        """Make prompts of encoded lines (``fairseq-interactive``)."""
+        """Make a dataset of prompts from encoded lines (for ``fairseq-interactive``)."""
         return PromptDataset(src_tokens, self.dictionary)
 
     def filter_indices_by_size(
@@ -131,18 +142,25 @@ class StoryLMTask(PrefixLMTask):
         max_positions: Any = None,
         ignore_invalid_inputs: bool = False,
     ) -> Any:
-        """Leave out what is too long: with a count if asked to, else with an error."""
+        """Return the indices of prompts that are not too long.
+
+        Prompts that are too long are an error, unless ``ignore_invalid_inputs`` is True; then their
+        number is logged.
+
+        Raises:
+            UserError: a prompt is too long.
+        """
         if not isinstance(dataset, PromptDataset):
             return super().filter_indices_by_size(
                 indices, dataset, max_positions, ignore_invalid_inputs
             )
-        # the begin mark counts, and one position must be left to continue from
+        # the BOS token needs a position, and so does the first new token
         fits = dataset.sizes[indices] < max_positions
         if not fits.all() and not ignore_invalid_inputs:
             worst = indices[~fits][0]
             number, length = self.lines_before + worst + 1, dataset.sizes[worst] - 1
             raise UserError(
-                f"prompt {number} has {length} tokens, the model has room for "
+                f"prompt {number} has {length} tokens, but the model has room for "
                 f"{max_positions - 2}: shorten it, or give --skip-invalid-size-inputs-valid-test"
             )
         if not fits.all():
@@ -163,18 +181,18 @@ class StoryLMTask(PrefixLMTask):
         return super().inference_step(generator, models, sample, prefix_tokens, constraints)
 
     def _cut_prompts(self, sample: Batch, prefix_tokens: Tensor | None) -> Tensor | None:
-        """Make prompts of stories, in place: what is printed is what was used."""
+        """Cut prompts and references from stories, in place, so that both are printed correctly."""
         net_input, target, pad = sample["net_input"], sample["target"], self.dictionary.pad()
         assert target is not None
         if "packing" in net_input:
-            raise UserError("--pack is for training: leave it out to generate")
+            raise UserError("--pack: cannot be used in generation; leave it out")
         count = min(self.cfg.prompt_tokens, target.size(1) - 1)
         real = target.ne(pad).sum(1)
-        prompt = torch.clamp(real - 1, max=count)  # every story keeps its end as reference
+        prompt = torch.clamp(real - 1, max=count)  # every reference has at least the EOS token
         place = torch.arange(count + 1, device=target.device)
         source = net_input["src_tokens"][:, : count + 1]
         net_input["src_tokens"] = source.masked_fill(place > prompt.unsqueeze(1), pad)
-        net_input["src_lengths"] = prompt + 1  # the begin mark
+        net_input["src_lengths"] = prompt + 1  # with the BOS token
         rest = torch.arange(target.size(1), device=target.device) + prompt.unsqueeze(1)
         shifted = target.gather(1, rest.clamp(max=target.size(1) - 1))
         reference = shifted.masked_fill(rest >= real.unsqueeze(1), pad)

@@ -1,4 +1,4 @@
-"""``wmt16_translation``: fairseq's translation task that reads and writes plain text."""
+"""``wmt16_translation``: fairseq's translation task with plain text as input and output."""
 
 import copy
 import logging
@@ -35,34 +35,38 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class WMT16TranslationConfig(TranslationConfig):
+    """Options of ``wmt16_translation``."""
+
     source_lang: Optional[str] = field(
         default=None,
         metadata={
-            "help": "source language (default: what the checkpoint was trained with, else that "
-            "of the data, else en)",
+            "help": "source language (default: as in the checkpoint, else as in the data, else en)",
             "argparse_alias": "-s",
         },
     )
     target_lang: Optional[str] = field(
         default=None,
-        metadata={"help": "target language (likewise, else ru)", "argparse_alias": "-t"},
+        metadata={
+            "help": "target language (default: as in the checkpoint, else as in the data, else ru)",
+            "argparse_alias": "-t",
+        },
     )
     eval_bleu_sentences: int = field(
         default=500,
         metadata={
-            "help": "validation BLEU on so many sentences of each split, always the same, evenly "
-            "spread (0: none; --eval-bleu: on all)"
+            "help": "number of sentences of each validation split for BLEU, evenly spread and "
+            "always the same (0: no BLEU; with --eval-bleu: all sentences)"
         },
     )
     eval_bleu_args: Optional[str] = field(
         default='{"beam": 4, "lenpen": 0.6, "max_len_a": 1.5, "max_len_b": 10}',
-        metadata={"help": "how they are translated: generation options as JSON"},
+        metadata={"help": "generation options for BLEU in validation, as JSON"},
     )
     sample_translations: int = field(
         default=3,
         metadata={
-            "help": "so many of their translations are written to the log and to TensorBoard "
-            "at each validation"
+            "help": "number of translations that are written to the log and to TensorBoard at each "
+            "validation"
         },
     )
     tensorboard_logdir: Optional[str] = II("common.tensorboard_logdir")
@@ -70,13 +74,13 @@ class WMT16TranslationConfig(TranslationConfig):
 
 @register_task("wmt16_translation", dataclass=WMT16TranslationConfig)
 class WMT16TranslationTask(PlainTextTranslationTask):
-    """Translation with the tokenizer that lies beside the data, and BLEU of plain text.
+    """Translation with the tokenizer beside the data, and BLEU of plain text in validation.
 
-    The checkpoint remembers languages, tokenizer and dictionaries, so that generation needs no
-    options.
+    Checkpoints store the languages, the tokenizer and fingerprints of the dictionaries, so that
+    generation needs no options.
 
     Raises:
-        UserError: an option that contradicts the data or means nothing here.
+        UserError: an option contradicts the data, or has no effect in this task.
     """
 
     cfg: WMT16TranslationConfig
@@ -86,8 +90,8 @@ class WMT16TranslationTask(PlainTextTranslationTask):
     ) -> None:
         _check_config(cfg)
         super().__init__(cfg, src_dict, tgt_dict)
-        # fairseq's task then logs what _inference_with_bleu returns, for each batch and worker
-        self.cfg = copy.copy(cfg)  # the command's own goes into the checkpoint as it was given
+        # with eval_bleu, fairseq's task logs the result of _inference_with_bleu for each batch
+        self.cfg = copy.copy(cfg)  # the original config is saved in the checkpoint, unchanged
         self.cfg.eval_bleu = cfg.eval_bleu or cfg.eval_bleu_sentences > 0
         self._scores_all = cfg.eval_bleu
         self._bleu = ValidationBLEU()
@@ -101,7 +105,7 @@ class WMT16TranslationTask(PlainTextTranslationTask):
             UserError: a dictionary is missing or damaged, or the data folders differ.
         """
         if not cfg.data:
-            raise UserError("no data folder given: name one that prepare.sh has made")
+            raise UserError("no data folder given: give one that prepare.sh has made")
         paths = utils.split_paths(cfg.data)
         asked = cfg.source_lang, cfg.target_lang
         cfg.source_lang, cfg.target_lang = find_pair(paths[0], *asked)
@@ -118,10 +122,10 @@ class WMT16TranslationTask(PlainTextTranslationTask):
     def load_dataset(
         self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any
     ) -> None:
-        """Load a split; those for validation know which of their sentences are scored.
+        """Load a split; in validation splits, mark the sentences that are scored.
 
         Raises:
-            UserError: the two sides differ in length, or the split is not there.
+            UserError: the two sides differ in length, or the split does not exist.
         """
         pair = self.languages
         try:
@@ -143,9 +147,9 @@ class WMT16TranslationTask(PlainTextTranslationTask):
         """Build the model, and the generator for validation.
 
         Raises:
-            UserError: the options of validation are no JSON.
+            UserError: ``--eval-bleu-args`` is not valid JSON.
         """
-        # not TranslationTask's, which would also build a detokenizer by options refused here
+        # skip TranslationTask, which would also build a detokenizer from options refused here
         model: nn.Module = FairseqTask.build_model(self, cfg, from_checkpoint)
         if self.cfg.eval_bleu:
             options = read_bleu_args(self.cfg.eval_bleu_args)
@@ -153,7 +157,7 @@ class WMT16TranslationTask(PlainTextTranslationTask):
         return model
 
     def _inference_with_bleu(self, generator: Any, sample: Any, model: nn.Module) -> Any:
-        """Return the BLEU statistics of a batch's scored sentences."""
+        """Return the BLEU statistics of the scored sentences of a batch."""
         chosen = select_scored(sample, self.src_dict.pad())
         if chosen is None:
             return self._bleu.of_nothing()
@@ -164,7 +168,7 @@ class WMT16TranslationTask(PlainTextTranslationTask):
             return [self.plain_text(utils.strip_pad(row, pad), **options) for row in rows]
 
         sources = texts(chosen["net_input"]["src_tokens"], self.src_dict, source=True)
-        # what is unknown counts as wrong, and must not match itself
+        # unknown tokens of translations and references must not match each other
         best = [self.plain_text(f[0]["tokens"], "UNKNOWNHYP") for f in found]
         references = texts(chosen["target"], self.tgt_dict, unknown="UNKNOWNREF")
         parts = zip(chosen["id"].tolist(), sources, best, references, strict=True)
@@ -173,19 +177,19 @@ class WMT16TranslationTask(PlainTextTranslationTask):
 
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: nn.Module) -> None:
         """Log the criterion's metrics, and BLEU from the statistics of all workers."""
-        # not TranslationTask's, whose BLEU fails where every translation is empty
+        # skip TranslationTask, whose BLEU fails if every translation is empty
         FairseqTask.reduce_metrics(self, logging_outputs, criterion)
         log_bleu(logging_outputs)
 
     def post_validate(self, model: nn.Module, stats: dict[str, Any], agg: Any) -> None:
-        """Write some of what the first worker has translated, short and long sentences."""
+        """Write some translations of the first worker, of sentences of different lengths."""
         samples = self._samples.take()
         if samples and get_global_rank() == 0:
             self._samples.write(samples, stats["num_updates"])
 
 
 def _check_config(cfg: WMT16TranslationConfig) -> None:
-    """Refuse options that mean nothing here, or are out of their range."""
+    """Refuse options that have no effect in this task, or are out of range."""
     for name, default in (
         ("eval_bleu_detok", "space"),
         ("eval_bleu_remove_bpe", None),
@@ -193,9 +197,9 @@ def _check_config(cfg: WMT16TranslationConfig) -> None:
     ):
         if getattr(cfg, name) != default:
             raise UserError(
-                f"--{name.replace('_', '-')}: validation compares plain text, made with the "
-                "data's own tokenizer; leave it out"
+                f"--{name.replace('_', '-')}: has no effect, because validation detokenizes with "
+                "the tokenizer of the data; leave it out"
             )
     for name in ("eval_bleu_sentences", "sample_translations"):
         if getattr(cfg, name) < 0:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(cfg, name)}: 0 or more")
+            raise UserError(f"--{name.replace('_', '-')} {getattr(cfg, name)}: must be at least 0")

@@ -65,7 +65,7 @@ def test_fp16_needs_a_gpu():
     "message, told",
     [
         ("unrecognized arguments: --samplin-topk 5", "did you mean --sampling-topk?"),
-        ("unrecognized arguments: --zzz", "--help lists what there is"),
+        ("unrecognized arguments: --zzz", "--help lists all options"),
         ("argument --x: invalid choice: 'b' (choose from 'a', 'c')", "(choose from 'a', 'c')"),
     ],
 )

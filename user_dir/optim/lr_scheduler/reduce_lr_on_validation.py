@@ -1,4 +1,4 @@
-"""``reduce_lr_on_validation``: a plateau schedule that follows every validation."""
+"""``reduce_lr_on_validation``: a plateau schedule that is updated by every validation."""
 
 import math
 from dataclasses import dataclass, field
@@ -15,17 +15,21 @@ from fairtale.optim.training_hooks import install_validation_hook
 
 @dataclass
 class ReduceLROnValidationConfig(FairseqDataclass):
+    """Options of ``reduce_lr_on_validation``."""
+
     lr_shrink: float = field(
         default=0.1, metadata={"help": "factor of each reduction: lr_new = lr * lr_shrink"}
     )
     lr_patience: int = field(
-        default=1, metadata={"help": "validations in a row without gain before a reduction"}
+        default=1,
+        metadata={"help": "number of successive validations without improvement per reduction"},
     )
     lr_threshold: float = field(
-        default=1e-4, metadata={"help": "relative change of the best value that counts as a gain"}
+        default=1e-4,
+        metadata={"help": "relative change of the best value that counts as an improvement"},
     )
     warmup_updates: int = field(
-        default=0, metadata={"help": "raise the learning rate linearly over N updates"}
+        default=0, metadata={"help": "increase the learning rate linearly over the first N updates"}
     )
     warmup_init_lr: float = field(
         default=0.0, metadata={"help": "learning rate at the start of the warm-up"}
@@ -36,14 +40,15 @@ class ReduceLROnValidationConfig(FairseqDataclass):
 
 @register_lr_scheduler("reduce_lr_on_validation", dataclass=ReduceLROnValidationConfig)
 class ReduceLROnValidation(FairseqLRScheduler):
-    """Shrink the learning rate after ``lr_patience`` validations without gain.
+    """Reduce the learning rate after ``lr_patience`` validations without improvement.
 
-    fairseq's ``reduce_lr_on_plateau`` looks at the last validation of each epoch only and
-    forgets on resuming how long it has waited; this one is updated by every validation
-    (``--validate-interval-updates``) and resumes exactly.
+    fairseq's ``reduce_lr_on_plateau`` uses only the last validation of each epoch, and a resumed
+    training restarts its count of validations. This schedule is updated by every validation
+    (``--validate-interval-updates``), and its whole state is saved.
 
     Raises:
-        UserError: several learning rates, a factor outside (0, 1), a patience below 1.
+        UserError: several learning rates are given, the factor is outside (0, 1), or the patience
+            is below 1.
     """
 
     def __init__(self, cfg: ReduceLROnValidationConfig, optimizer: FairseqOptimizer) -> None:
@@ -63,11 +68,11 @@ class ReduceLROnValidation(FairseqLRScheduler):
         self.step_update(0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed training needs to know, as plain numbers."""
+        """Return the state for resuming a training, as plain numbers."""
         return {"best": self.best, "waited": self.waited, "scale": self.scale}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a state; fairseq's ``reduce_lr_on_plateau`` saves the best value alone."""
+        """Load a state, which may come from ``reduce_lr_on_plateau`` with only the best value."""
         self.best = state_dict["best"]
         self.waited = state_dict.get("waited", 0)
         self.scale = state_dict.get("scale", 1.0)
@@ -75,7 +80,7 @@ class ReduceLROnValidation(FairseqLRScheduler):
     def step_validation(self, value: float) -> None:
         """Update the schedule from a validation result (fairseq's best-checkpoint metric)."""
         value = float(value)
-        # a best value of NaN could never be beaten
+        # ignore NaN, because no later value would be better than it
         if not math.isnan(value) and self._is_gain(value):
             self.best, self.waited = value, 0
             return
@@ -83,18 +88,18 @@ class ReduceLROnValidation(FairseqLRScheduler):
         if self.waited >= self.cfg.lr_patience:
             self.scale *= self.cfg.lr_shrink
             self.waited = 0
-            # at once: a training resumed from here starts with the reduced rate as well
+            # set the rate at once, so that a training resumed from here starts with it
             self.step_update(self.num_updates)
 
     def _is_gain(self, value: float) -> bool:
-        """Tell whether ``value`` is better than the best one by more than the threshold."""
+        """Return whether ``value`` is better than the best one by more than the threshold."""
         if self.best is None:
             return True
         sign = -1.0 if self.cfg.maximize_best_checkpoint_metric else 1.0
         return sign * value < sign * self.best - self.cfg.lr_threshold * abs(self.best)
 
     def step(self, epoch: int, val_loss: Optional[float] = None) -> float:
-        """Change nothing at the end of an epoch, whose validation has updated the schedule."""
+        """Keep the learning rate at the end of an epoch; only validations change it."""
         super().step(epoch, None)
         return self._current_lr()
 

@@ -19,10 +19,10 @@ def parsed(options):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ("--sampling-topk 0", "--sampling-topk 0: give at least 1, or -1 for no limit"),
-        ("--sampling-topp 0", "--sampling-topp 0.0: a probability"),
-        ("--sampling-topp 1.5", "--sampling-topp 1.5: a probability"),
-        ("--sampling-topp nan", "--sampling-topp nan: a probability"),
+        ("--sampling-topk 0", "--sampling-topk 0: must be at least 1, or -1 for no limit"),
+        ("--sampling-topp 0", "--sampling-topp 0.0: must be above 0"),
+        ("--sampling-topp 1.5", "--sampling-topp 1.5: must be above 0"),
+        ("--sampling-topp nan", "--sampling-topp nan: must be above 0"),
         (
             "--sampling-topk 5 --sampling-topp 0.9",
             "--sampling-topk 5 and --sampling-topp 0.9: give one",
@@ -34,13 +34,13 @@ def parsed(options):
         ("--min-len -1", "--min-len -1: must not be negative"),
         ("--no-repeat-ngram-size -1", "--no-repeat-ngram-size -1"),
         ("--block-context-ngram -2", "--block-context-ngram -2"),
-        ("--steer-weight 3", "--steer-weight 3.0: a finite number, together with --steer-words"),
+        ("--steer-weight 3", "--steer-weight 3.0: must be finite, and needs --steer-words"),
         ("--steer-weight nan --steer-words f", "--steer-weight nan"),
-        (f"--seed {1 << 64}", "--seed 18446744073709551616: a number of 64 bits"),
+        (f"--seed {1 << 64}", "--seed 18446744073709551616: must be a 64-bit integer"),
         (
             "--sampling-topk -3 --temperature -1 --steer-weight 2",
-            "--temperature -1.0: must be > 0, and finite (--sampling-topk 1 is greedy); "
-            "--sampling-topk -3: give at least 1, or -1 for no limit; --steer-weight 2.0",
+            "--temperature -1.0: must be > 0 and finite (--sampling-topk 1 is greedy); "
+            "--sampling-topk -3: must be at least 1, or -1 for no limit; --steer-weight 2.0",
         ),
     ],
 )

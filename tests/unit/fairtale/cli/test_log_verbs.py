@@ -136,7 +136,9 @@ def test_dialog_models_in_one_table(folder, capsys):
     assert heads == names
     assert first[:2] == ["gpt", "5.123"] and second[:2] == ["nat", "-"]
     assert first[-2:] == ["3.00", "90.00"]  # words, and F1 of 1 and 0.8
-    assert lines[4] == "2 dialogs, 1 empty replies" and lines[5].startswith("BLEU|nrefs:1")
+    assert lines[4] == "2 dialogs, empty replies: gpt 0, nat 1" and lines[5].startswith(
+        "BLEU|nrefs:1"
+    )
     run_verb(["score-dialog", "gpt.out", "ref", "--table"])
     row = cells(capsys.readouterr().out.splitlines()[2])
     assert row[0] == "first" and row[1:] == first[2:]

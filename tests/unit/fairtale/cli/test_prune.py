@@ -71,7 +71,10 @@ def test_gates_of_a_model_whose_first_layer_has_no_heads():
 def test_gates_that_let_all_heads_stay_are_told_of(caplog):
     model = gated_model(gated_attention="encoder")
     chosen(model)
-    assert "no head goes: the gates are not fixed, and all 8 are open; say --heads" in caplog.text
+    assert (
+        "no head is removed: the gates are not fixed, and all 8 are open; give --heads"
+        in caplog.text
+    )
     caplog.clear()
     for words in (("--heads", 8), ("--threshold", 0.5), ("--ffn-keep", 0.5)):
         chosen(model, *words)
@@ -88,7 +91,7 @@ def test_a_kind_of_attention_that_loses_all_heads_is_told_of(caplog):
     for key, gate in model.gates().items():
         gate.fix([key == "encoder.1", False, False, False])
     chosen(model)
-    assert [r.getMessage()[:20] for r in caplog.records] == ["all cross heads go: "]
+    assert [r.getMessage()[:27] for r in caplog.records] == ["all cross heads are removed"]
     assert caplog.records[0].levelno == logging.WARNING
 
 

@@ -1,4 +1,4 @@
-"""Every cure is installed before these tests import what it changes."""
+"""Install every work-around before these tests import the modules that it changes."""
 
 from fairtale import compat, options
 

@@ -1,4 +1,4 @@
-"""``--bf16``, which fairseq takes for a training on TPUs."""
+"""``--bf16``, which makes fairseq train on TPUs."""
 
 from tests.compat_helpers import parse
 

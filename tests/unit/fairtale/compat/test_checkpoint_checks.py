@@ -1,4 +1,4 @@
-"""Checkpoints that do not fit the model."""
+"""Checkpoints that do not match the model."""
 
 import pytest
 import torch

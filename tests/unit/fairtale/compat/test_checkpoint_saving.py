@@ -1,4 +1,4 @@
-"""Writing checkpoints: whole files only, and none for a mistake in an option."""
+"""Saving checkpoints atomically, and no ``crash.pt`` for a mistake in an option."""
 
 import pytest
 from fairseq import checkpoint_utils, file_io
@@ -9,7 +9,7 @@ from tests.compat_helpers import pristine
 
 
 def test_copies_are_renamed_into_place(tmp_path, monkeypatch):
-    """A copy that is interrupted leaves the old file whole; fairseq's own does not."""
+    """An interrupted copy does not damage the old file; fairseq's own copy does."""
     source, target = tmp_path / "a.pt", tmp_path / "b.pt"
     source.write_text("new")
 
@@ -30,7 +30,7 @@ def test_copies_are_renamed_into_place(tmp_path, monkeypatch):
 
 
 def test_what_a_killed_training_left_is_removed(tmp_path):
-    folder = tmp_path / "a[1]"  # no pattern
+    folder = tmp_path / "a[1]"  # glob characters in the name are not a pattern
     folder.mkdir()
     for name in ("checkpoint_last.pt", "checkpoint_last.pt.tmp", "notes.tmp"):
         (folder / name).touch()

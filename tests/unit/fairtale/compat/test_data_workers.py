@@ -1,4 +1,4 @@
-"""Threads and processes that read data and outlive their use."""
+"""Stopping the threads and processes that load data."""
 
 import gc
 import subprocess
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[4]
 
 
 def test_data_thread_is_stopped_at_exit():
-    """At the very end of Python no thread is left; fairseq's own consumer still runs."""
+    """No thread is running when Python exits; fairseq's own consumer still is."""
     code = """
 import atexit, sys, threading
 from fairseq.data import iterators
@@ -41,7 +41,7 @@ assert next(iterators.BufferedIterator(2, Endless())) == 1
             capture_output=True,
             text=True,
             cwd=ROOT,
-            timeout=600,  # a guard against hanging
+            timeout=600,  # a time limit, in case the process hangs
         )
         assert f"left: {left}" in done.stdout, done.stderr[-2000:]
 
@@ -89,7 +89,7 @@ def dead_iterator_in_a_cycle():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork, which is Linux's way
 def test_data_workers_are_dismissed():
-    """A worker leaves by itself (0); without the cure torch waits five seconds and kills it."""
+    """A worker exits by itself (0); without the work-around, torch kills it after five seconds."""
     gc.collect()
     worker = dead_iterator_in_a_cycle()
     assert worker.is_alive()

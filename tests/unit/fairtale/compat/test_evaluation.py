@@ -1,4 +1,4 @@
-"""Evaluations that score nothing."""
+"""Evaluations that score no sample."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Cures are installed by a call, once, and not by an import."""
+"""Work-arounds are installed once by a call, and not by an import."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ def test_cures_are_applied_once():
 
 
 def test_importing_changes_nothing(tmp_path):
-    """Without fairseq there is nothing to change; a checkpoint can be read all the same."""
+    """A checkpoint can be read without importing fairseq."""
     code = f"""
 import argparse, sys, torch
 hook = sys.excepthook

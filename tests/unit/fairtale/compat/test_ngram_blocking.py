@@ -1,4 +1,4 @@
-"""``--no-repeat-ngram-size`` beside fairseq's own, which blocks nothing."""
+"""``--no-repeat-ngram-size``, compared with fairseq's own, which has no effect."""
 
 import torch
 from fairseq import ngram_repeat_block
@@ -7,7 +7,7 @@ from tests.compat_helpers import pristine
 
 
 def test_ngrams_are_blocked():
-    """``tokens`` is the whole buffer: begin mark, what is written so far, padding."""
+    """``tokens`` is the whole buffer: EOS token, generated tokens, padding."""
     buffer = torch.tensor([[2, 5, 6, 7, 5, 6, 1, 1, 1, 1]])
 
     def blocked(module):
@@ -15,5 +15,5 @@ def test_ngrams_are_blocked():
         lprobs = block(buffer, torch.zeros(1, 10), bsz=1, beam_size=1, step=5)
         return lprobs[0].isinf().nonzero().flatten().tolist()
 
-    assert blocked(ngram_repeat_block) == [7]  # 5 6 -> 7 was there
+    assert blocked(ngram_repeat_block) == [7]  # the trigram 5 6 7 has occurred
     assert blocked(pristine("fairseq.ngram_repeat_block")) == []

@@ -1,4 +1,4 @@
-"""Names that NumPy 2 has dropped."""
+"""Names that NumPy 2 has removed."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from tests.compat_helpers import pristine
 
 
 def test_buckets():
-    """fairseq's own fails with NumPy 2."""
+    """fairseq's own function fails with NumPy 2."""
     sizes = np.array([1, 2, 3, 4, 5, 6, 7, 8, 20, 30])
     assert data_utils.get_buckets(sizes, 3).tolist() == [4, 7, 30]
     with pytest.raises((TypeError, AttributeError)):
@@ -16,4 +16,4 @@ def test_buckets():
 
 
 def test_long_integers():
-    assert np.compat.long is int  # what NumPy 1 had
+    assert np.compat.long is int  # the result with NumPy 1

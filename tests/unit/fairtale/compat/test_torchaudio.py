@@ -1,4 +1,4 @@
-"""The cure of torchaudio."""
+"""The work-around for torchaudio."""
 
 import importlib
 import sys

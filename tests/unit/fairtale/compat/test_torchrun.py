@@ -1,4 +1,4 @@
-"""Trainings that torchrun has launched."""
+"""Training processes that torchrun has launched."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The reverse score of re-ranking: what is scored; computing it in parts changes nothing."""
+"""The reverse score of re-ranking: the scored tokens, and equality in parts and as a whole."""
 
 from argparse import Namespace
 
@@ -38,7 +38,7 @@ def reranker(request, monkeypatch):
 
 
 def directly(reranker, query, reply):
-    """Return the log-probabilities of the tokens of one query that the model may learn."""
+    """Return the log-probabilities of the tokens of one query, as far as the model reads it."""
     dictionary, task = reranker.task.dictionary, reranker.task
     words = [" ".join(dictionary[t] for t in side.tolist()) for side in (reply, query)]
     dataset = dialog_dataset([f" {SEP} ".join(words)], dictionary, task.limits)
@@ -83,7 +83,7 @@ def test_cutting_into_batches_and_chunks_changes_nothing(max_tokens, reranker, m
 
 
 def test_what_is_projected_does_not_grow_with_the_number_of_replies(reranker, monkeypatch):
-    """Rows of features and of logits at a time, for 600 replies."""
+    """Return the rows of features and of logits that are computed at a time for 600 replies."""
     features, logits = [], []
     forward, cross_entropy = reranker.model.forward, mmi.F.cross_entropy
 
@@ -114,7 +114,7 @@ def test_no_replies(reranker):
 
 
 def interactive(task, model, lines, buffer_size, batch_size):
-    """Answer lines as fairseq-interactive does; return the numbers of its S- lines, unsorted."""
+    """Answer lines as fairseq-interactive does; return the numbers of the S- lines, unsorted."""
     cfg = FairseqConfig()
     cfg.dataset.batch_size, cfg.generation.constraints = batch_size, None
     generator = task.build_generator([model], Namespace(beam=2, max_len_b=4))

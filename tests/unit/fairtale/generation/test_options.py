@@ -25,7 +25,7 @@ from fairtale.generation.options import (
     [
         (dict(temperature=0.0), "--temperature 0.0"),
         (dict(temperature=-1.0), "--temperature -1.0"),
-        (dict(temperature=math.inf), "--temperature inf: must be > 0, and finite"),
+        (dict(temperature=math.inf), "--temperature inf: must be > 0 and finite"),
         (dict(temperature=math.nan), "--temperature nan"),
         (dict(sampling_topk=5), "--sampling-topk 5 needs --sampling"),
         (dict(sampling_topp=0.5), "--sampling-topp 0.5 needs --sampling"),
@@ -46,9 +46,12 @@ from fairtale.generation.options import (
         (dict(constraints="ordered"), "--constraints"),
         (dict(print_alignment="hard"), "--print-alignment"),
         (dict(block_context_ngram=-2), "--block-context-ngram -2: must not be negative"),
-        (dict(steer_weight=3.0), "--steer-weight 3.0: a finite number, together with --steer-wo"),
+        (
+            dict(steer_weight=3.0),
+            "--steer-weight 3.0: must be finite, and needs --steer-words FILE",
+        ),
         (dict(steer_weight=math.nan, steer_words="f"), "--steer-weight nan"),
-        (dict(seed=1 << 64), "--seed 18446744073709551616: a number of 64 bits"),
+        (dict(seed=1 << 64), "--seed 18446744073709551616: must be a 64-bit integer"),
     ],
     ids=lambda x: " ".join(f"{k}={v}" for k, v in x.items()) if isinstance(x, dict) else "",
 )
@@ -110,7 +113,7 @@ def test_a_nucleus_is_of_all_tokens():
     assert DecodingOptions(sampling_topp=0.9).topk == -1
     with pytest.raises(UserError, match="--sampling-topk 5 and --sampling-topp 0.9: give one"):
         DecodingOptions(sampling_topk=5, sampling_topp=0.9)
-    # the whole probability is no limit, and contradicts nothing
+    # top-p 1 does not limit the choice, so it does not contradict top-k
     options = DecodingOptions(sampling_topk=5, sampling_topp=1.0)
     assert (options.topk, options.topp) == (5, -1.0)
     assert DecodingOptions(sampling_topp=1.0).topk == 10

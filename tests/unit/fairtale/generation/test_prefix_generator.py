@@ -22,13 +22,13 @@ def model():
     made = tiny_model(max_positions=POSITIONS, seed=3)
     with torch.no_grad():
         made.transformer.layer_norm.bias[0] = 2.0
-        made.transformer.embed_tokens.weight[END, 0] = 1.0  # ends by itself now and then
+        made.transformer.embed_tokens.weight[END, 0] = 1.0  # generates EOS by itself sometimes
     return made
 
 
 @pytest.fixture
 def endless():
-    """A model that never ends by itself."""
+    """A model that never generates EOS by itself."""
     made = tiny_model(max_positions=POSITIONS, seed=3)
     with torch.no_grad():
         made.transformer.layer_norm.bias[0] = 20.0
@@ -92,7 +92,7 @@ def test_each_row_ends_at_its_own_limit(endless, options):
     for n, hypos in zip(lengths, found, strict=True):
         assert len(hypos) == options["beam"]
         for hypo in hypos:
-            # begin mark, prompt and continuation fill the positions; the end needs none
+            # BOS token, prompt and continuation fill the positions; EOS needs none
             assert 1 + n + len(hypo["tokens"]) - 1 == POSITIONS
             assert hypo["tokens"][-1] == END and END not in hypo["tokens"][:-1]
             assert hypo["score"].isfinite()
@@ -101,16 +101,20 @@ def test_each_row_ends_at_its_own_limit(endless, options):
 def test_max_len_counts_each_prompts_own_tokens(endless):
     task = tiny_task(endless.dictionary, POSITIONS)
     found = generate(task, [endless], prompts_of([3, 0, 6]), max_len_a=0.5, max_len_b=2)
-    # the begin mark counts: 4 / 2 + 2, int(1 / 2) + 2, int(7 / 2) + 2, and the end
+    # with the BOS token: 4 / 2 + 2, int(1 / 2) + 2, int(7 / 2) + 2, and EOS
     assert [len(h[0]["tokens"]) - 1 for h in found] == [4, 2, 5]
 
 
 def test_prompts_without_room_are_refused_in_one_line(model, task):
     generate(task, [model], prompts_of([14]))
     for prompts, options, words in (
-        (prompts_of([15]), {}, "16 tokens leaves 0 .* 16 positions.*--min-len asks for 1"),
-        (prompts_of([2, 12]), {"min_len": 4}, "13 tokens leaves 3 .*--min-len asks for 4"),
-        (prompts_of([9, 2]), {"max_len_a": 0.5, "min_len": 4, "max_len_b": 2}, "3 tokens leaves 3"),
+        (prompts_of([15]), {}, "16 tokens leaves room for 0 .* 16 positions.*--min-len requires 1"),
+        (prompts_of([2, 12]), {"min_len": 4}, "13 tokens leaves room for 3 .*--min-len requires 4"),
+        (
+            prompts_of([9, 2]),
+            {"max_len_a": 0.5, "min_len": 4, "max_len_b": 2},
+            "3 tokens leaves .* 3",
+        ),
     ):
         with pytest.raises(UserError, match=words) as error:
             generate(task, [model], prompts, **options)
@@ -171,7 +175,7 @@ def distribution(model, prompt, temperature=1.0):
 
 
 def first_words(task, model, prompt, count=6000, **options):
-    """Return how often each word was drawn first, as fractions [V]."""
+    """Return how often each word was sampled first, as fractions [V]."""
     beam = 20
     torch.manual_seed(1)
     found = generate(
@@ -182,7 +186,7 @@ def first_words(task, model, prompt, count=6000, **options):
 
 
 def distance(p, q):
-    """Total variation of two distributions."""
+    """Return the total variation distance of two distributions."""
     return (p - q).abs().sum().item() / 2
 
 
@@ -248,7 +252,7 @@ def test_the_seed_decides(model, task):
 
 @pytest.mark.parametrize("limit", [{}, {"sampling_topk": 3}, {"sampling_topp": 0.9}])
 def test_low_temperatures_are_greedy_up_to_the_limit(endless, limit):
-    """At the limit only the end is left, its probability underflows: fairseq draws of nothing."""
+    """At the limit only EOS is allowed, and its probability underflows; fairseq fails."""
     task = tiny_task(endless.dictionary, POSITIONS)
     prompts = prompts_of([4, 0, 12])
     greedy = generate(task, [endless], prompts, max_len_b=9)
@@ -342,7 +346,7 @@ def test_the_task_builds_this_generator(model, task):
 def test_wider_than_the_vocabulary(task):
     small = tiny_model(tiny_dictionary(3), POSITIONS)
     (hypos,) = generate(tiny_task(small.dictionary), [small], [[4, 5]], beam=50, nbest=50)
-    assert len(hypos) == 6  # one less than there are symbols
+    assert len(hypos) == 6  # one less than the number of symbols
 
 
 @pytest.mark.gpu

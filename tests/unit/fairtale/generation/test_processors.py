@@ -1,4 +1,4 @@
-"""Context n-grams that are not repeated, and words that steer."""
+"""Blocking of context n-grams, and steering by words."""
 
 import math
 
@@ -10,7 +10,7 @@ from fairtale.generation.processors import ContextNgramBlock, WordSteering, read
 
 
 class FakePrefix:
-    """Two sentences with two beams each."""
+    """Return the encoder output for two sentences with two beams each."""
 
     tokens = torch.tensor([[0, 5, 6, 7, 1], [0, 8, 9, 1, 1]])
 
@@ -76,10 +76,10 @@ def test_word_bags_are_read_and_checked(tmp_path, caplog):
     assert read_word_bag(str(path), spell, 3) == [[99]]
     assert "left out: a漢" in caplog.text
     path.write_text("漢\n", encoding="utf-8")
-    with pytest.raises(UserError, match="can spell none of its words"):
+    with pytest.raises(UserError, match="all of its words have unknown tokens"):
         read_word_bag(str(path), spell, 3)
     path.write_text("\n \n", encoding="utf-8")
-    with pytest.raises(UserError, match="no word in it"):
+    with pytest.raises(UserError, match="contains no words"):
         read_word_bag(str(path), list, 3)
     path.write_bytes(b"\xff\xfe\n")
     with pytest.raises(UserError, match="--steer-words"):

@@ -1,4 +1,4 @@
-"""Continuations in the log: the same every time, and without a trace in the training."""
+"""Continuations in the log: reproducible, and without effect on the training."""
 
 import logging
 
@@ -35,7 +35,7 @@ def model(task):
 
 def test_samples_repeat_and_depend_on_their_settings(task, model):
     first, speed = sample_continuations(task, model, PROMPTS, 8)
-    torch.rand(3)  # another state of the random numbers
+    torch.rand(3)  # change the random state
     again, _ = sample_continuations(task, model, PROMPTS, 8)
     assert first == again and len(first) == 3 and speed > 0
     assert sample_continuations(task, model, PROMPTS, 8, seed=2)[0] != first
@@ -77,7 +77,7 @@ def test_a_length_is_kept(task, model):
     decode = task.decode_tokens
     task.decode_tokens = lambda tokens: lengths.append(len(tokens)) or decode(tokens)
     sample_continuations(task, model, PROMPTS, 3)
-    assert max(lengths) <= 4  # three and the end
+    assert max(lengths) <= 4  # three tokens and EOS
 
 
 def test_the_log_holds_every_sample(caplog):

@@ -1,4 +1,4 @@
-"""Sessions: stories continued and dialogs answered, request after request."""
+"""Sessions: continuations of stories and replies to dialogs."""
 
 import dataclasses
 import subprocess
@@ -36,7 +36,9 @@ def dialog(tmp_path):
     task = dialog_task(dictionary, data=str(tmp_path), seed=1, tensorboard_logdir=None)
     task._options["seq2seq_prob"] = 1.0
     model = dialog_model(dictionary, seed=3)
-    with torch.no_grad():  # fairseq draws the begin mark and leaves it out of the text afterwards
+    with (
+        torch.no_grad()
+    ):  # fairseq may sample the BOS token, and removes it from the text afterwards
         model.transformer.embed_tokens.weight[dictionary.bos()] = 0
     return Session(task, model)
 
@@ -106,7 +108,7 @@ def test_open_streams_do_not_mix(story):
     options = [dataclasses.replace(WILD, seed=seed) for _, seed in requests]
     alone = [list(story.stream(r, o)) for (r, _), o in zip(requests, options)]
     streams = [story.stream(r, o) for (r, _), o in zip(requests, options)]
-    together = list(zip_longest(*streams))  # a part of each in turn
+    together = list(zip_longest(*streams))  # take a part of each stream alternately
     assert [[p for p in column if p is not None] for column in zip(*together)] == alone
 
 
@@ -144,11 +146,11 @@ def test_the_tasks_processors_come_after_those_of_the_request(dialog, monkeypatc
 def test_a_request_is_refused_before_its_first_part(story, dialog):
     with pytest.raises(UserError, match="empty"):
         dialog.stream([""], GREEDY)
-    with pytest.raises(UserError, match="--max-len-b 20: replies of at most 19 tokens"):
+    with pytest.raises(UserError, match="--max-len-b 20: .* replies of at most 19 tokens"):
         dialog.stream(["w1"], DecodingOptions(max_len_b=20))
-    with pytest.raises(UserError, match="a prompt of 15 tokens leaves 0 .* 16 positions"):
+    with pytest.raises(UserError, match="a prompt of 15 tokens leaves room for 0 .* 16 positions"):
         story.stream("w1 " * 15, GREEDY)
-    with pytest.raises(TypeError, match="a story continues one text, not a list"):
+    with pytest.raises(TypeError, match="a story continues a str, not a list"):
         story.stream(["w1"], GREEDY)
 
 
@@ -159,7 +161,7 @@ def test_a_story_ends_with_the_positions(story):
         room = limits.max_new_tokens - length
         options = DecodingOptions(min_len=room, max_len_b=99, sampling_topk=-1, seed=1)
         assert len(story.continue_text("w1 " * length, options).split()) == room
-        with pytest.raises(UserError, match=f"leaves {room} .* --min-len asks for {room + 1}"):
+        with pytest.raises(UserError, match=f"room for {room} .* --min-len requires {room + 1}"):
             story.stream("w1 " * length, dataclasses.replace(options, min_len=room + 1))
 
 
@@ -175,7 +177,9 @@ def test_replies_are_no_longer_than_what_was_learned(dialog):
     assert max(lengths) == 19
     dialog.check(DecodingOptions(max_len_b=19, min_len=19))
     for wrong, told in (({"max_len_b": 20}, "--max-len-b 20"), ({"min_len": 20}, "--min-len 20")):
-        with pytest.raises(UserError, match=f"{told}: replies of at most 19 tokens were learned"):
+        with pytest.raises(
+            UserError, match=f"{told}: the model was trained on replies of at most 19"
+        ):
             dialog.check(DecodingOptions(**wrong))
 
 
@@ -204,7 +208,7 @@ def test_a_batch_without_a_seed_draws_from_torchs_generator(story):
 
 
 def save_checkpoint(session, folder, **options):
-    """Write what fairseq-train writes, as far as loading needs it; return the path."""
+    """Write the parts of a fairseq checkpoint that loading needs; return its path."""
     session.task.dictionary.save(str(folder / "dict.txt"))
     model = GPTConfig(
         decoder_embed_dim=16,
@@ -253,7 +257,7 @@ def test_what_the_training_was_told_of_generation_does_not_count(dialog, tmp_pat
     path = save_checkpoint(dialog, tmp_path, **told)
     session = Session.load(path, cpu=True)
     assert session.reply(["w1 w2"], WILD) == dialog.reply(["w1 w2"], WILD)
-    with pytest.raises(UserError, match="--steer-words .*words"):  # now, not in a request
+    with pytest.raises(UserError, match="--steer-words .*words"):  # when loading, not in a request
         Session.load(path, cpu=True, overrides={"steer_words": str(words)})
     words.write_text("w7\n")
     steer = {"steer_words": str(words), "steer_weight": 50.0}
@@ -269,7 +273,7 @@ def test_other_kinds_are_refused(story, tmp_path):
 
 def test_a_model_that_continues_nothing_is_refused(monkeypatch):
     task = DialogNATTask(DialogNATConfig(), dialog_dictionary())
-    model = torch.nn.Linear(2, 2)  # whatever is no prefix language model
+    model = torch.nn.Linear(2, 2)  # any model that is not a prefix language model
     monkeypatch.setattr(
         checkpoint_utils, "load_model_ensemble_and_task", lambda *args: ([model], None, task)
     )

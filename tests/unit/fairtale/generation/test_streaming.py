@@ -1,4 +1,4 @@
-"""Continuations that are written token by token."""
+"""Continuations that are generated token by token."""
 
 import pytest
 import torch
@@ -75,7 +75,7 @@ def test_what_masks_leave_can_be_drawn_at_any_temperature(temperature):
     model = tiny_model(max_positions=24, seed=5)
     logits = model.decoder.forward
 
-    def sure_of_the_end(*args):  # so sure that all else underflows
+    def sure_of_the_end(*args):  # one token is so probable that all others underflow
         out = logits(*args)
         out[0][..., END] += 200.0
         return out
@@ -112,5 +112,5 @@ def test_half_characters_wait_for_their_other_half():
 
     assert list(text_as_it_grows([1, 2, 3, 4], decode)) == ["a", "\u0436", "!"]
     assert list(text_as_it_grows([], decode)) == []
-    # what never becomes a character is shown at the end
+    # bytes of an incomplete character are shown at the end
     assert "".join(text_as_it_grows([1, 2], decode)) == "a\ufffd"

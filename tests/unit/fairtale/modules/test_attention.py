@@ -1,4 +1,4 @@
-"""Self-attention against its definition, and its three forms against each other."""
+"""Self-attention, compared with its definition, and its three modes, compared with each other."""
 
 import math
 
@@ -26,7 +26,7 @@ def attention():
 def by_definition(attention, x, visible):
     """softmax(q k / sqrt(D)) v of one row [T, C], one head and one query at a time.
 
-    ``visible(i)`` is how many tokens query i sees.
+    ``visible(i)`` is the number of tokens that query i attends to.
     """
     q, k, v = (x @ attention.qkv_proj.weight.t() + attention.qkv_proj.bias).split(C, -1)
     out = torch.zeros_like(x)
@@ -47,7 +47,7 @@ def test_forward_is_causal_attention(attention):
 
 
 def layout_of(lengths, both_directions=False, packed=False):
-    """How prefixes padded to the longest stand, in rows or in one row."""
+    """Return the layout of padded prefixes, in separate rows or in one row."""
     lengths = torch.tensor(lengths)
     width = int(lengths.max())
     real = (torch.arange(width) < lengths.unsqueeze(1))[:, None, None]
@@ -99,7 +99,7 @@ def test_packed_rows_equal_separate_rows_forward_and_backward(attention, lengths
 
 @torch.no_grad()
 def prefixes_and_rest(attention, lengths, beams, new):
-    """Read random prefixes; return also the new tokens and what a full forward makes of both."""
+    """Read random prefixes; return also new tokens and the output of a full forward pass."""
     x = torch.randn(len(lengths), max(lengths), C)
     rest = torch.randn(len(lengths) * beams, new, C)
     expected = torch.cat(
@@ -120,7 +120,7 @@ def prefixes_and_rest(attention, lengths, beams, new):
 @torch.no_grad()
 def test_continuing_equals_the_full_forward(attention, lengths, beams, steps):
     cache, bias, rest, expected = prefixes_and_rest(attention, lengths, beams, sum(steps))
-    # room that is not written yet may hold anything
+    # cells that are not yet written may hold any value
     past = LayerCache(*torch.full((2, len(rest), H, 9, D), torch.nan))
     found, done = [], 0
     for step in steps:

@@ -1,4 +1,4 @@
-"""How sequences lie in rows; which token sees which, causally and with UniLM's mask."""
+"""The layout of sequences in rows, the causal mask and UniLM's mask."""
 
 import pytest
 import torch

@@ -19,7 +19,7 @@ PAD = 1
 
 
 def make(num_tokens=37, num_symbols=23, channels=5, dtype=torch.float64, device="cpu"):
-    """Features, weight and targets (never padding); equal on every call."""
+    """Return features, weight and targets without padding, the same in every call."""
     generator = torch.Generator().manual_seed(7)
     features = torch.randn(num_tokens, channels, generator=generator, dtype=torch.float64)
     weight = torch.randn(num_symbols, channels, generator=generator, dtype=torch.float64)
@@ -36,7 +36,7 @@ def make_token_weight(num_tokens=37):
 
 
 def smoothed(target, num_symbols, eps, pad=PAD):
-    """q as the definition has it, written out: fp64 [N, V]."""
+    """Return q [N, V] by its definition, in fp64."""
     num_real = num_symbols - (pad is not None)
     q = torch.full((len(target), num_symbols), eps / (num_real - 1), dtype=torch.float64)
     if pad is not None:
@@ -46,7 +46,7 @@ def smoothed(target, num_symbols, eps, pad=PAD):
 
 
 def plain_cross_entropy(features, weight, target, eps, pad=PAD):
-    """H(q, p) of every token."""
+    """Return H(q, p) of every token."""
     lprobs = F.log_softmax(features.double() @ weight.double().t(), dim=1)
     return -(smoothed(target, weight.size(0), eps, pad) * lprobs).sum(1)
 
@@ -138,7 +138,7 @@ def test_equals_torch_and_fairseq_without_smoothing(small_chunks):
 
 
 def test_equals_fairseq_smoothing_without_padding(small_chunks):
-    """fairseq counts all V symbols; with no padding symbol, so do we."""
+    """fairseq smooths over all V symbols, as this loss does without a padding symbol."""
     features, weight, target = make()
     ours = chunked_cross_entropy(features, weight, target, eps=0.1).loss
     lprobs = F.log_softmax(F.linear(features, weight), 1)
@@ -261,7 +261,7 @@ def test_bf16(small_chunks, eps, weighted):
     factor = token_weight.double() if weighted else 1.0
     loss = (plain_cross_entropy(*exact, target, eps) * factor).sum()
     loss.backward()
-    # bf16 keeps 8 bits; the logits are rounded to it
+    # bf16 has 8 bits of precision, and the logits are rounded to it
     torch.testing.assert_close(sums.loss.double(), loss, rtol=1e-2, atol=0)
     for ours, theirs in zip((features, weight), exact, strict=True):
         error = (ours.grad.double() - theirs.grad).norm() / theirs.grad.norm()
@@ -282,7 +282,7 @@ def test_autocast_equals_bf16_and_keeps_fp32_gradients(small_chunks):
 
 
 def test_fp16_loss_scale_does_not_overflow():
-    """The loss's sum times the scale is far beyond fp16's 65504; the gradients are not."""
+    """The scaled sum exceeds the range of fp16, but the gradients do not."""
     features, weight, target = make(4096, 50, 8, torch.float16)
     scale = 2.0**12
     loss = chunked_cross_entropy(features, weight, target, eps=0.1, padding_idx=PAD).loss
@@ -356,7 +356,7 @@ def test_gpu_equals_definition(dtype, eps, weighted):
     each = plain_cross_entropy(*exact, target.cpu(), eps)
     loss = (each * (token_weight.cpu().double() if weighted else 1.0)).sum()
     loss.backward()
-    # half operands are summed and kept in fp32: only p is rounded, once
+    # products are summed and stored in fp32, so only p is rounded
     tolerance = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 5e-3}[dtype]
     torch.testing.assert_close(sums.loss.cpu().double(), loss, rtol=1e-5, atol=0)
     for ours, theirs in zip((features, weight), exact, strict=True):

@@ -1,4 +1,4 @@
-"""What the chunked projection computes, how much of it at a time, and what it leaves out."""
+"""The chunked projection: its results, the sizes of its chunks, and skipped computations."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from fairtale.modules.chunked_loss import chunked_cross_entropy, smoothed_target
 
 
 def make(num_tokens=37, num_symbols=23, channels=5):
-    """Features, weight and targets; equal on every call."""
+    """Return features, weight and targets, the same in every call."""
     generator = torch.Generator().manual_seed(7)
     features = torch.randn(num_tokens, channels, generator=generator)
     weight = torch.randn(num_symbols, channels, generator=generator)
@@ -26,7 +26,7 @@ def test_entropy_is_that_of_the_distribution():
 
 
 def test_logits_of_all_tokens_are_never_held(monkeypatch):
-    """Every matrix product that yields logits has at most the rows of a chunk."""
+    """Every matrix product for logits has at most as many rows as a chunk."""
     rows = []
     product = chunked_projection._product
 

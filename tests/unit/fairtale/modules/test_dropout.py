@@ -1,4 +1,4 @@
-"""The fast CPU dropout: its rate, its scale, its stream."""
+"""The fast CPU dropout: its rate, its scale and its random numbers."""
 
 import math
 
@@ -27,7 +27,7 @@ def test_numbers_of_one_draw_are_independent():
     torch.manual_seed(2)
     count = 400_000
     kept = (dropout_scale((count,), 0.5, torch.float64) > 0).double() - 0.5
-    # four numbers come from one 64-bit draw: neighbours must not know of each other
+    # four numbers come from one 64-bit number; neighbours must be independent
     for distance in (1, 2, 3, 4, 5, 64):
         correlation = (kept[distance:] * kept[:-distance]).mean().item() / 0.25
         assert abs(correlation) < 4 / math.sqrt(count), distance
@@ -53,7 +53,7 @@ def test_manual_seed_repeats_and_calls_differ():
     torch.manual_seed(4)
     first, second = dropout(x, 0.5, True), dropout(x, 0.5, True)
     torch.manual_seed(4)
-    np.random.seed(123)  # NumPy's global stream has no say
+    np.random.seed(123)  # NumPy's global random state has no influence
     again = dropout(x, 0.5, True)
     torch.manual_seed(5)
     other = dropout(x, 0.5, True)

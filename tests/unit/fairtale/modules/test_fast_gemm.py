@@ -11,7 +11,7 @@ AMD = "vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx2 avx512f avx512bw avx512_bf
 
 @pytest.fixture
 def processor(monkeypatch, tmp_path):
-    """Pretend that this machine has the processor described."""
+    """Simulate a machine with the given processor."""
 
     def pretend(cpuinfo):
         file = tmp_path / "cpuinfo"
@@ -53,7 +53,7 @@ def test_not_used_where_products_are_rounded(processor, monkeypatch):
 
 
 def test_probe_notices_rounding(monkeypatch):
-    """Were operands rounded to bf16, the probe would tell."""
+    """The probe detects operands that are rounded to bf16."""
     plain = torch.Tensor.__matmul__
 
     def rounded(a, b):
@@ -66,7 +66,7 @@ def test_probe_notices_rounding(monkeypatch):
 
 
 def test_products_keep_fp32_precision():
-    """Whatever this machine chooses: errors are fp32's (1e-7), not bf16's (1e-3)."""
+    """With either library, errors are those of fp32 (1e-7), not of bf16 (1e-3)."""
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(300, 700, generator=generator)
     b = torch.randn(700, 500, generator=generator)
@@ -92,7 +92,7 @@ def test_a_process_chooses_once_and_only_where_products_stay_exact(processor, mo
 
 @pytest.mark.parametrize("rows, inner, columns", [(1, 512, 512), (33, 65, 129), (512, 256, 1536)])
 def test_chosen_products_are_exact_in_every_layout(rows, inner, columns):
-    """Integers of 11 bits, which bf16 cannot hold, in forward and both gradients' layouts."""
+    """Integers of 11 bits are exact in the layouts of the forward pass and of both gradients."""
     generator = torch.Generator().manual_seed(0)
     wide = torch.randint(-2047, 2048, (rows, inner), generator=generator).float()
     narrow = torch.randint(-2, 3, (inner, columns), generator=generator).float()
@@ -110,5 +110,5 @@ def test_chosen_products_are_exact_in_every_layout(rows, inner, columns):
 
 
 def test_probe_runs_on_the_cpu_whatever_the_default_device_is():
-    with torch.device("meta"):  # as where a model is built without memory
+    with torch.device("meta"):  # as for a model that is built on the meta device
         assert fast_gemm._product_is_exact() in (True, False)

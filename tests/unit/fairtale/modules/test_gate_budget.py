@@ -1,4 +1,4 @@
-"""What open heads cost, and how their number is held."""
+"""The penalty on open heads, and the control of their number."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def test_exactly_so_many_heads_are_expected_open(target, expected):
 
 
 def test_the_gradient_is_that_of_the_constrained_gates():
-    """As if the shift that holds the number were differentiated too."""
+    """The gradient is the one through the shift that controls the number."""
     gates = _gates(encoder_0=[0.3, -0.7, 1.5], cross_0=[0.1, -2.0])
     worth = torch.tensor([0.3, 0.1, 0.5, 0.2, 0.4])
 
@@ -76,7 +76,7 @@ def test_competing_changes_no_value():
 @pytest.mark.parametrize("noise", [0.0, 0.05])
 @pytest.mark.parametrize("target", [2, 4, 9])
 def test_the_best_heads_stay(target, noise):
-    """Also where a batch says more about itself than about a head's worth."""
+    """The best heads are found even if the gradients of batches are very noisy."""
     torch.manual_seed(0)
     worth = torch.linspace(0.001, 0.06, 12)[torch.randperm(12)]  # of a head, in nats
     gates = {f"encoder.{i}": HardConcreteGate(6, lr_scale=32.0) for i in range(2)}

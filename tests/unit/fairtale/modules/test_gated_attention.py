@@ -1,4 +1,4 @@
-"""Gates on heads: fairseq's attention to the last bit when open, heads scaled otherwise."""
+"""Gates on heads: bitwise equal to fairseq's attention if all are open, else scaled heads."""
 
 import copy
 
@@ -18,7 +18,7 @@ KINDS = {
 
 
 def _pair(**options):
-    """fairseq's attention, and a gated one of the same weights."""
+    """Return fairseq's attention, and a gated one with the same weights."""
     torch.manual_seed(0)
     plain = MultiheadAttention(C, H, **options)
     for bias in (plain.q_proj.bias, plain.v_proj.bias, plain.out_proj.bias):
@@ -39,7 +39,7 @@ def _inputs(kind):
 
 
 def _scaled(plain, gates):
-    """fairseq's attention with the heads' outputs scaled by hand."""
+    """Compute fairseq's attention with explicitly scaled outputs of the heads."""
     scaled = copy.deepcopy(plain)
     with torch.no_grad():
         scaled.out_proj.weight.view(C, H, C // H).mul_(gates.view(1, H, 1))

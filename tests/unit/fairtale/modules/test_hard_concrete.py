@@ -1,4 +1,4 @@
-"""Hard concrete gates against the formulas, in 64 bits."""
+"""Hard concrete gates, compared with the formulas in fp64."""
 
 import math
 
@@ -34,7 +34,7 @@ def test_a_million_samples_have_the_distribution(temperature, low, high, log_alp
     options = {"temperature": temperature, "low": low, "high": high}
     gate = _gate(SAMPLES, log_alpha, **options)
     drawn = gate().detach().double()
-    # u as a fine grid instead of chance: 64-bit references of mass and mean
+    # u on a fine grid instead of random values, for fp64 references of mass and mean
     u = (np.arange(SAMPLES) + 0.5) / SAMPLES
     s = 1 / (1 + np.exp(-(np.log(u) - np.log1p(-u) + log_alpha) / temperature))
     reference = np.clip(s * (high - low) + low, 0, 1)
@@ -88,7 +88,7 @@ def test_one_draw_a_head_and_call_and_none_in_evaluation():
     gate = _gate(64)
     first, second = gate(), gate()
     assert not torch.equal(first, second)
-    assert first.unique().numel() > 10  # heads are drawn one by one
+    assert first.unique().numel() > 10  # each head has its own random number
     gate.eval()
     assert torch.equal(gate(), gate())
 
@@ -114,7 +114,7 @@ def test_gates_that_are_not_learned_give_a_gradient_of_zero():
     for prepare in (gate.leave_open, lambda: gate.fix([1, 0, 1])):
         gate.zero_grad()
         prepare()
-        gate().sum().backward()  # a parameter without any would stop data parallel training
+        gate().sum().backward()  # data-parallel training needs a gradient of every parameter
         assert gate.scaled_log_alpha.grad.tolist() == [0, 0, 0]
 
 
@@ -155,7 +155,7 @@ def test_missing_and_surplus_keys_are_told():
     gate = _gate(2)
     with pytest.raises(RuntimeError, match="(?s)Missing.*log_alpha.*Unexpected"):
         gate.load_state_dict({"fixed": gate.fixed, "other": gate.fixed})
-    with pytest.raises(UserError, match="3 gates at log_alpha, the model has 2 heads"):
+    with pytest.raises(UserError, match="3 gates at log_alpha, but the model has 2 heads"):
         gate.load_state_dict(_gate(3).state_dict())
 
 

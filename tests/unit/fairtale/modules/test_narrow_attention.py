@@ -1,4 +1,4 @@
-"""NarrowAttention beside fairseq's MultiheadAttention with the same weights."""
+"""NarrowAttention, compared with fairseq's MultiheadAttention with the same weights."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ C, H, D, S, T = 32, 4, 8, 20, 20  # T is large enough for the fused kernel
 
 
 def pair(**options):
-    """fairseq's attention and ours, with the same random weights."""
+    """Return fairseq's attention and a narrow one, with the same random weights."""
     theirs = randomize(MultiheadAttention(C, H, **options)).eval()
     ours = NarrowAttention(C, H, D, **options).eval()
     ours.load_state_dict(theirs.state_dict())
@@ -80,13 +80,13 @@ def test_scores_before_softmax():
     options = {"static_kv": True, "before_softmax": True, "key_padding_mask": padding()}
     expected = theirs(x, y, y, **options)
     found = ours(x, y, y, **options)
-    # fairseq's rows are (row, head), as ours
+    # rows are ordered by (row, head), as in fairseq
     torch.testing.assert_close(found[0], expected[0])
     torch.testing.assert_close(found[1], expected[1])
 
 
 def steps(attention, encoder, mask, orders):
-    """Decode step by step; between steps rows continue others, as beams do."""
+    """Decode step by step; between steps, reorder rows as a beam search does."""
     state, outs, rows = {}, [], encoder.size(1)
     for number, order in enumerate(orders):
         x = inputs(rows, 1, seed=number)
@@ -128,7 +128,7 @@ def test_incremental(cross, orders):
 
 
 def test_rows_that_change_their_sentence():
-    """fairseq takes it that as many rows as before are of the same sentences; we look."""
+    """Unlike in fairseq, an equal number of rows is not assumed to mean equal sentences."""
     theirs, ours = pair(encoder_decoder_attention=True)
     ours.set_beam_size(3)
     encoder, state = inputs(2, S, seed=9).repeat_interleave(3, 1), {}
@@ -177,7 +177,7 @@ def test_beams_share_the_keys_of_their_sentence():
 
 
 def test_beams_of_another_number_than_was_said_are_not_shared():
-    """A generator may be used after another one with other beams was built."""
+    """A generator works even after another one with another beam size was built."""
     theirs, ours = pair(encoder_decoder_attention=True)
     encoder, x = inputs(2, S, seed=9).repeat_interleave(3, 1), inputs(6, 1)
     expected, _ = theirs(x, encoder, encoder, static_kv=True)
@@ -208,7 +208,7 @@ def test_an_alignment_cannot_be_printed_without_heads():
     attention.make_generation_fast_(name="decoder.layers.1.encoder_attn", need_attn=None)
     assert attention(x, x, x, incremental_state={}, need_head_weights=True)[1] is None
     attention.make_generation_fast_(name="decoder.layers.1.encoder_attn", need_attn="hard")
-    # other layers are not looked at
+    # other layers do not define the alignment
     assert attention(x, x, x, incremental_state={})[1] is None
     with pytest.raises(UserError, match="--print-alignment: .* has no heads left; leave the opt"):
         attention(x, x, x, incremental_state={}, need_head_weights=True)

@@ -1,4 +1,4 @@
-"""n-gram blocking against a search by hand, and fairseq's own fault."""
+"""n-gram blocking, compared with a simple search, and the fault of fairseq."""
 
 import itertools
 import math
@@ -14,7 +14,7 @@ END, PAD = 2, 1
 
 
 def forbidden(tokens, size):
-    """Every next token that would complete an n-gram of this list once more."""
+    """Return every next token that would repeat an n-gram of this list."""
     known = {tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)}
     tail = tuple(tokens[len(tokens) - size + 1 :]) if size > 1 else ()
     return {ngram[-1] for ngram in known if ngram[:-1] == tail}
@@ -57,7 +57,7 @@ def test_the_last_choice_is_never_taken_away():
 
 
 def generator_state(steps, words, room=12):
-    """The generator's buffer after ``steps`` words: begin mark, words, padding to the end."""
+    """Return the generator's buffer after ``steps`` words: BOS token, words, padding."""
     tokens = torch.full((1, room), PAD)
     tokens[0, 0] = END
     tokens[0, 1 : steps + 1] = torch.tensor(words[:steps])
@@ -71,7 +71,7 @@ def test_with_single_words_the_end_stays_possible():
 
 
 def test_fairseq_alone_blocks_nothing():
-    """The test of the fault: fairseq compares the padding at the end of its buffer."""
+    """The fault: fairseq compares the padding at the end of its buffer."""
     words = [4, 5, 6, 4, 5, 6, 4, 5]
     block = NGramRepeatBlock(3, use_extension=False)
     ours, theirs = [], []

@@ -1,4 +1,4 @@
-"""The encoder and the decoder that fairseq's generator sees: exact, with no needless copies."""
+"""The encoder and decoder for fairseq's generator: exact results, no unnecessary copies."""
 
 import copy
 
@@ -10,7 +10,7 @@ from tests.helpers import random_rows, tiny_model
 
 BEGIN, PAD, END = 0, 1, 2
 LENGTHS = [4, 1, 7]  # of prefixes
-ROOM = 32  # tokens a cache has room for at first
+ROOM = 32  # initial capacity of a cache, in tokens
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def spread(model, out, beams):
 
 
 def full(model, rows, generated):
-    """Logits after the last prefix token and each generated one, by whole forward passes."""
+    """Compute the logits after the prefix and each generated token by full forward passes."""
     beams = len(generated) // len(rows)
     found = []
     for r, words in enumerate(generated):
@@ -120,7 +120,7 @@ def test_half_precision(model):
 def decode_and_reorder(model, rows, beams, orders):
     """Generate random words, following each of ``orders`` (rows of the generator) in turn.
 
-    Returns the last logits, and what full forward passes of the surviving histories give.
+    Returns the last logits, and those of full forward passes over the remaining histories.
     """
     out, state = spread(model, read(model, rows), beams), {}
     sources = torch.arange(len(rows)).repeat_interleave(beams)
@@ -145,8 +145,8 @@ def decode_and_reorder(model, rows, beams, orders):
         [[0, 1, 2, 3, 4, 5]] * 3,
         [[1, 0, 2, 3, 5, 4], [0, 0, 3, 3, 4, 5], [1, 0, 3, 2, 5, 4]],
         [[1, 1, 2, 2, 4, 5], [0, 1, 5, 4], [1, 0, 3, 2], [3, 2]],  # sentences end
-        [[2, 3, 0, 1], [1, 0, 2, 3]],  # the first ends, others change places
-        [[4, 0, 3, 1, 5, 2], [5, 4, 3, 2, 1, 0]],  # rows in no order of sentences
+        [[2, 3, 0, 1], [1, 0, 2, 3]],  # the first sentence ends, others are reordered
+        [[4, 0, 3, 1, 5, 2], [5, 4, 3, 2, 1, 0]],  # rows are not grouped by sentence
         [[0, 2, 5], [2, 1, 0]],  # single rows are left
     ],
     ids=["stay", "beams move", "sentences end", "sentences move", "no order", "fewer beams"],

@@ -1,4 +1,4 @@
-"""Properties of the transformer: what it sees, what it must not, and how it starts."""
+"""Properties of the transformer: visible and hidden tokens, and initial weights."""
 
 import math
 
@@ -42,7 +42,7 @@ def packed(rows):
 def reference(transformer, tokens, visible, normalize_before):
     """The same computation by torch's own encoder layers, with copied weights.
 
-    ``visible`` [T, T] is True where a query (row) sees a key.
+    ``visible`` [T, T] is True where a query (row) attends to a key.
     """
     x = transformer.embed_tokens.weight[tokens] + transformer.embed_positions.weight[: len(tokens)]
     for layer in transformer.layers:
@@ -198,7 +198,7 @@ def test_activation_checkpointing_has_the_same_gradients(normalize_before, pack)
         features.sin().sum().backward()
         results.append([features] + [p.grad for p in transformer.parameters()])
         calls.append(len(count))
-    assert calls == [1, 2]  # computed again, from the same random numbers
+    assert calls == [1, 2]  # recomputed with the same random numbers
     for plain, again in zip(*results):
         assert torch.equal(plain, again)
 
@@ -218,7 +218,7 @@ def test_the_seed_decides():
 def test_dropout_stands_where_gpt2_has_it():
     (tokens,) = random_rows([6])
     everything = tiny_transformer(dropout=1.0).train()
-    # nothing is left of the embeddings, nor of what a sub-layer adds
+    # both the embeddings and the outputs of sub-layers are dropped
     expected = everything.layer_norm.bias.expand(1, 6, -1)
     torch.testing.assert_close(everything(tokens[None]), expected)
 
@@ -266,7 +266,7 @@ def test_too_long_rows_are_refused_in_one_line():
 
 @pytest.mark.parametrize("pack", [False, True])
 def test_layers_are_compiled_in_one_piece(pack):
-    """Under ``--compile`` nothing of a layer falls back to Python, dropout included."""
+    """With ``--compile``, no part of a layer falls back to Python, dropout included."""
     transformer = tiny_transformer(dropout=0.2, attention_dropout=0.2, activation_dropout=0.2)
     rows = random_rows([3, 7, 5])
     inputs = packed(rows) if pack else {"tokens": padded(rows)}
@@ -275,7 +275,7 @@ def test_layers_are_compiled_in_one_piece(pack):
         layer.compile(backend="eager", fullgraph=True, dynamic=True)
     torch.testing.assert_close(transformer(**inputs), expected)
     first, second = (transformer.train()(**inputs) for _ in range(2))
-    assert not torch.allclose(first, second)  # the masks are no constants of the program
+    assert not torch.allclose(first, second)  # the masks are not constants of the compiled program
 
 
 # --------------------------------------------------------------------------- beginning

@@ -92,7 +92,7 @@ def test_other_criterions_are_left_alone(trainer):
 
 def test_validation_hook_needs_fairseq_train(monkeypatch):
     monkeypatch.delitem(sys.modules, "fairseq_cli.train", raising=False)
-    with pytest.raises(UserError, match="fairseq-train only"):
+    with pytest.raises(UserError, match="only in fairseq-train"):
         install_validation_hook()
 
 

@@ -1,4 +1,4 @@
-"""Comparison of models: their text, their batches, their turns."""
+"""Comparison of models: plain text, batches, and the order of the models in a round."""
 
 from argparse import Namespace
 
@@ -29,7 +29,7 @@ def test_pieces_are_joined_for_other_tasks():
 
 
 class Lengths:
-    """A data set that is only lengths of sentences."""
+    """A data set that has only the lengths of its sentences."""
 
     def __init__(self, *lengths):
         self.lengths = np.array(lengths)

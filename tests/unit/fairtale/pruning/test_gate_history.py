@@ -1,4 +1,4 @@
-"""``gates.jsonl``: read as it was written, also after a kill and a second start."""
+"""``gates.jsonl``: records are read as written, also after a killed and resumed training."""
 
 import pytest
 
@@ -48,10 +48,10 @@ def test_a_run_that_goes_on_after_a_kill_cuts_the_incomplete_line(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("", "no record in it"),
-        ("[1, 2]\n{}\n", "line 1: no record of gates"),
-        ('{"update": 1}\n', "line 1: no record of gates"),
-        ("\x00\xff\n{}\n", "line 1: no record"),
+        ("", "contains no records"),
+        ("[1, 2]\n{}\n", "line 1: not a record of gates"),
+        ('{"update": 1}\n', "line 1: not a record of gates"),
+        ("\x00\xff\n{}\n", "line 1: not a record"),
     ],
 )
 def test_what_is_no_history(tmp_path, text, message):
@@ -59,5 +59,5 @@ def test_what_is_no_history(tmp_path, text, message):
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message):
         read_history(path)
-    with pytest.raises(UserError, match="no such file; a training with --criterion l0_gated"):
+    with pytest.raises(UserError, match="no such file; training with --criterion l0_gated"):
         read_history(tmp_path / "missing")

@@ -1,4 +1,4 @@
-"""The schedule of gates by itself, without model and criterion."""
+"""The schedule of gates, without a model and a criterion."""
 
 import pytest
 import torch
@@ -74,12 +74,12 @@ def test_gates_compete_for_a_target_only():
 
 
 def test_what_cannot_begin():
-    with pytest.raises(UserError, match="say what gates are learned for"):
+    with pytest.raises(UserError, match="give a goal for learning the gates"):
         GateSchedule().begin(gates_of([1.0]), 0)
     with pytest.raises(UserError, match="--target-heads 4: must be 0 to 3, .*encoder.0 3"):
         GateSchedule(target_heads=4).begin(gates_of([1.0, 2.0, 3.0]), 0)
     fixed = gates_of([1.0, 2.0])
     fixed["encoder.0"].fix([True, False])
     GateSchedule(target_heads=1).begin(fixed, 0)
-    with pytest.raises(UserError, match="--target-heads 2: the gates .* fixed already, 1 open"):
+    with pytest.raises(UserError, match="--target-heads 2: the gates .* already fixed, 1 open"):
         GateSchedule(target_heads=2).begin(fixed, 0)

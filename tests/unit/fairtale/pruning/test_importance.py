@@ -1,4 +1,4 @@
-"""Importance of heads and units, against computing it the long way."""
+"""Importance of heads and units, compared with a direct computation."""
 
 from argparse import Namespace
 
@@ -86,7 +86,7 @@ def test_gradients_are_those_of_single_sentences():
             (gradient,) = torch.autograd.grad(loss(model, row(batch, i)), weight)
             total += (gradient * weight).sum(0).view(H, -1).sum(1).detach().abs()
         torch.testing.assert_close(found.gradient[key], total.double() / 4, rtol=1e-3, atol=1e-5)
-    # nothing is left behind
+    # the model is restored
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     assert type(model.encoder.layers[0].self_attn).__name__ == "MultiheadAttention"

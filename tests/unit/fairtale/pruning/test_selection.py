@@ -1,4 +1,4 @@
-"""Which heads and units stay."""
+"""Selection of heads and units."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ SCORES = {
     [
         (0, ([], [])),
         (1, ([1], [])),
-        (3, ([1, 2], [2])),  # of two equal ones the first
+        (3, ([1, 2], [2])),  # the first of two equal scores
         (4, ([1, 2], [0, 2])),
         (6, ([0, 1, 2], [0, 1, 2])),
     ],

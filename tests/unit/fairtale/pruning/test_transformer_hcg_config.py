@@ -1,4 +1,4 @@
-"""The shapes of layers that the options of ``transformer_hcg`` stand for."""
+"""The shapes of layers that the options of ``transformer_hcg`` define."""
 
 from argparse import Namespace
 

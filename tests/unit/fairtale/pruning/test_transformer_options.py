@@ -1,4 +1,4 @@
-"""The options that rebuild a transformer: complete, or the checkpoint is refused."""
+"""The options that rebuild a transformer are complete, or the checkpoint is refused."""
 
 from argparse import ArgumentParser, Namespace
 
@@ -17,7 +17,7 @@ def test_every_option_of_a_transformer_is_carried_or_refused():
     TransformerModel.add_args(parser)
     known = {*VALUES, *FLAGS, *REFUSED}
     others = {action.dest for action in parser._actions} - known - {"help"}
-    # of training only; done already; of others that are refused
+    # options for training only; already applied; parts of refused options
     assert {name.removeprefix("encoder_").removeprefix("decoder_") for name in others} == {
         *("dropout", "attention_dropout", "activation_dropout", "relu_dropout", "layerdrop"),
         *("checkpoint_activations", "offload_activations", "min_params_to_wrap", "export"),
@@ -69,7 +69,7 @@ def test_options_that_rebuild_a_transformer(save):
 
 
 def test_another_model_is_refused(save):
-    with pytest.raises(UserError, match="no transformer with encoder and decoder .encoder_embed_d"):
+    with pytest.raises(UserError, match="not a transformer with encoder and decoder .encoder_emb"):
         transformer_options(save(Namespace()))
     with pytest.raises(UserError, match="nowhere.pt: no such file"):
         transformer_options("nowhere.pt")

@@ -1,4 +1,4 @@
-"""Packed batches of dialogs: what counts in them, and how they become prefixes again."""
+"""Packed batches of dialogs: the predicted tokens, and the conversion to prefixes."""
 
 import torch
 

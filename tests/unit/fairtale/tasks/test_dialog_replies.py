@@ -33,7 +33,7 @@ def test_generate_and_interactive_write_the_same_replies(probability):
     for a, b, c in zip(packed, prefixes, alone):
         assert [h["tokens"].tolist() for h in a] == [h["tokens"].tolist() for h in b]
         assert [h["tokens"].tolist() for h in a] == [h["tokens"].tolist() for h in c]
-    # what is printed as source and reference is the dialog
+    # source and reference are printed from the dialog
     for i, line in enumerate(LINES):
         shown = torch.cat([sample["net_input"]["src_tokens"][i], sample["target"][i]])
         words = dictionary.string(shown[shown != dictionary.pad()]).split()
@@ -46,7 +46,7 @@ def test_replies_are_no_longer_than_those_that_were_learned(from_dataset):
     task = settled(dialog_task(dictionary, max_target_positions=4), 1.0)
     model = dialog_model(dictionary, seed=1)
     _, hypos = answer(task, model, LINES, from_dataset, max_len_b=30, min_len=3)
-    assert {len(h["tokens"]) for group in hypos for h in group} == {4}  # the end is one of them
+    assert {len(h["tokens"]) for group in hypos for h in group} == {4}  # one of them is EOS
     with pytest.raises(UserError, match="--min-len 4: a reply has at most 3 tokens"):
         answer(task, model, LINES, from_dataset, max_len_b=30, min_len=4)
 
@@ -55,7 +55,7 @@ def test_replies_are_no_longer_than_those_that_were_learned(from_dataset):
     "options, message",
     [
         ({"mmi_weight": 0.3}, "--mmi-weight 0.3: needs a reverse model"),
-        ({"steer_weight": 1.0}, "--steer-weight 1.0: a finite number, together with"),
+        ({"steer_weight": 1.0}, "--steer-weight 1.0: must be finite, and needs"),
         ({"steer_weight": float("nan"), "steer_words": "w"}, "--steer-weight nan"),
     ],
 )
@@ -123,7 +123,9 @@ class TestMMI:
                 pair = dialog_dataset([f"{' '.join(reply or ['w0'])} {SEP} {' '.join(query)}"])
                 batch = batch_of(pair)
                 if not reply:
-                    scores.append(hypo["reverse_score"])  # an empty reply is no line of data
+                    scores.append(
+                        hypo["reverse_score"]
+                    )  # an empty reply is not a valid line of data
                     continue
                 lprobs = logits_of(reverse, batch, seq2seq=True).log_softmax(-1)
                 own = lprobs.gather(1, batch["target"][0].unsqueeze(1)).squeeze(1)
@@ -180,9 +182,9 @@ def test_replies_are_scored_as_the_training_forward_scores_them(probability):
     torch.testing.assert_close(hypos[0][0]["positional_scores"], expected, atol=1e-5, rtol=1e-4)
 
 
-def test_a_tab_within_a_turn_separates_no_turns():
+def test_a_tab_within_a_turn_separates_no_turns(tmp_path):
     """A caller that names the turns one by one may hold any text in them."""
-    task = settled(dialog_task(dialog_dictionary()), 1.0)
+    task = settled(dialog_task(dialog_dictionary(), data=str(tmp_path)), 1.0)
     with_tab, _, _ = task.reply_input(["w1\tw2", "w3"], torch.device("cpu"))
     with_space, _, _ = task.reply_input(["w1 w2", "w3"], torch.device("cpu"))
     assert with_tab["src_tokens"].tolist() == with_space["src_tokens"].tolist()

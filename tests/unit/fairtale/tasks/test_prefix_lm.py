@@ -1,4 +1,4 @@
-"""Prefix language models: evaluation, and continuations written while they are trained."""
+"""Prefix language models: evaluation, and continuations during training."""
 
 import logging
 
@@ -15,7 +15,7 @@ TEXTS = ["the cat ran to the cat", "a cat and a dog", "the dog ran"]
 
 @pytest.fixture(scope="module")
 def speaking(tmp_path_factory):
-    """A data folder with its tokenizer, as prepare.sh leaves it."""
+    """Make a data folder with its tokenizer, as prepare.sh does."""
     folder = tmp_path_factory.mktemp("speaking")
     tokenizer = train_tokenizer(folder / TOKENIZER_FILE, TEXTS * 5)
     data_folder(folder, dictionary_of(tokenizer))
@@ -44,7 +44,7 @@ def test_samples_are_written_at_each_validation(speaking, caplog):
     with caplog.at_level(logging.INFO):
         task.post_validate(model, stats, agg=None)
     lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("sample ")]
-    assert len(lines) == 2  # the empty prompt is none
+    assert len(lines) == 2  # an empty prompt is ignored
     assert lines[0].startswith("sample 0 @ 7 updates: the cat|")
     assert lines[1].startswith("sample 1 @ 7 updates: a dog|")
     assert stats["sample_tok_s"] > 0

@@ -1,4 +1,4 @@
-"""Tasks with one dictionary: folders, what checkpoints remember, text in and out."""
+"""Tasks with one dictionary: data folders, stored options, input and output text."""
 
 from argparse import Namespace
 
@@ -89,7 +89,7 @@ def test_a_checkpoint_of_another_dictionary_is_refused():
             tiny_task(dictionary).load_state_dict(state)
         assert "\n" not in str(error.value)
     tiny_task(tiny_dictionary(20)).load_state_dict(state)
-    tiny_task(same_size).load_state_dict({})  # a checkpoint from before says nothing
+    tiny_task(same_size).load_state_dict({})  # older checkpoints have no fingerprint
 
 
 # ------------------------------------------------------------------------------ tokenizer
@@ -97,7 +97,7 @@ def test_a_checkpoint_of_another_dictionary_is_refused():
 
 @pytest.fixture(scope="module")
 def speaking(tmp_path_factory):
-    """A data folder with its tokenizer, as prepare.sh leaves it."""
+    """Make a data folder with its tokenizer, as prepare.sh does."""
     folder = tmp_path_factory.mktemp("speaking")
     tokenizer = train_tokenizer(folder / TOKENIZER_FILE, TEXTS * 5)
     data_folder(folder, dictionary_of(tokenizer))
@@ -119,7 +119,7 @@ def test_text_survives_the_tokenizer(speaking, text):
     tokens = task.encode_prompt(text)
     assert tokens[-1] == END and task.dictionary.unk() not in tokens
     assert tokens.dtype == torch.int64
-    # a continuation that begins a new word brings the space between
+    # a continuation that begins a new word starts with a space
     assert task.decode_tokens(tokens) == " " + text
     bpe = task.build_bpe(Namespace(bpe=None))
     assert bpe.decode(task.dictionary.string(tokens)) == text

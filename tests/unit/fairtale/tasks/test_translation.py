@@ -1,4 +1,4 @@
-"""Translation of plain text: what is found beside the data, and what checkpoints remember."""
+"""Translation of plain text: files beside the data, and settings in checkpoints."""
 
 import json
 from argparse import Namespace
@@ -15,7 +15,7 @@ from user_dir.tasks.wmt16_translation import WMT16TranslationTask
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A folder as prepare.sh leaves it."""
+    """Make a data folder as prepare.sh does."""
     return write_data(tmp_path_factory.mktemp("data"))
 
 
@@ -40,7 +40,7 @@ def test_each_language_may_have_pieces_of_its_own(tmp_path):
         processor = train_tokenizer(tmp_path / f"sentencepiece.bpe.{lang}.model", texts, 310)
         dictionary_of(processor).save(str(tmp_path / f"dict.{lang}.txt"))
     task = setup(tmp_path)
-    assert task.build_tokenizer(None) is None  # no settings: text is not tokenised
+    assert task.build_tokenizer(None) is None  # without settings, text is not tokenised
     bpe = task.build_bpe(None)
     line = task.src_dict.encode_line(bpe.encode("the cat ran"), add_if_not_exist=False)
     assert task.plain_text(line, source=True) == "the cat ran"
@@ -67,13 +67,13 @@ def test_prompt_lines_must_be_utf8(data):
         )
 
 
-# ------------------------------------------------------------------ what is remembered
+# --------------------------------------------------------------------- stored settings
 
 
 def test_a_checkpoint_brings_its_settings(data, tmp_path):
     state = setup(data).state_dict()
     assert state["languages"] == ["en", "ru"] and state["tokenizer"] == asdict(TextSettings())
-    for lang in ("en", "ru"):  # only dictionaries travel with the checkpoint
+    for lang in ("en", "ru"):  # the other folder has only dictionaries
         (tmp_path / f"dict.{lang}.txt").write_bytes((data / f"dict.{lang}.txt").read_bytes())
     task = setup(tmp_path)
     assert task.build_tokenizer(None) is None and task.build_bpe(None) is None
@@ -97,7 +97,7 @@ def test_the_direction_is_the_checkpoints(data):
 
 
 def test_a_task_with_two_dictionaries_is_not_turned_round(data, tmp_path):
-    """The caller may hold one of them already; commands ask for the direction before."""
+    """The caller may already use one of them; commands request the direction earlier."""
     for name in data.iterdir():
         (tmp_path / name.name).write_bytes(name.read_bytes())
     tiny_dictionary().save(str(tmp_path / "dict.ru.txt"))
@@ -116,7 +116,7 @@ def test_models_of_both_directions_are_refused(data, first):
     task = setup(data)
     for _ in range(2):
         task.load_state_dict(state(*first))
-    with pytest.raises(UserError, match="and one before it .*models of one direction only"):
+    with pytest.raises(UserError, match="and an earlier one .*models of one direction only"):
         task.load_state_dict(state(*reversed(first)))
 
 
@@ -135,7 +135,7 @@ def test_another_tokenizer_is_refused(data, tmp_path):
     for name in data.iterdir():
         (tmp_path / name.name).write_bytes(name.read_bytes())
     write_settings(tmp_path, TextSettings(escape=True))
-    with pytest.raises(UserError, match="trained on text tokenised with .*false.*says .*true"):
+    with pytest.raises(UserError, match="trained on text tokenised with .*false.* has .*true"):
         setup(tmp_path).load_state_dict(state)
 
 

@@ -273,7 +273,9 @@ def test_a_penalty_leaves_heads_alone_that_were_fixed_before(criterion, caplog):
 @pytest.mark.parametrize("target", [1, 11])
 def test_a_target_beyond_what_is_fixed_and_what_is_learned(criterion, target):
     model = _encoder_fixed()
-    message = f"--target-heads {target}: must be 2 to 10, 2 heads are fixed open .*, 8 can be .*cr"
+    message = (
+        f"--target-heads {target}: must be 2 to 10, as 2 heads are fixed open .* 8 can be .*cr"
+    )
     with pytest.raises(UserError, match=message):
         _step(model, criterion(target_heads=target), _adam(model), 0)
 
@@ -291,7 +293,7 @@ def test_fixed_gates_recover_without_price_and_noise(criterion, caplog):
     assert "gates are fixed, 4 of 8 open: recovery tuning" in caplog.text
     # neither price nor budget is needed
     _step(model, criterion(), _adam(model), 0)
-    with pytest.raises(UserError, match="--target-heads 3: the gates .* are fixed already, 4 open"):
+    with pytest.raises(UserError, match="--target-heads 3: the gates .* are already fixed, 4 open"):
         _step(model, criterion(target_heads=3), _adam(model), 0)
 
 

@@ -16,10 +16,13 @@ TASK = translation_task()
         ({"l0_penalty": 0.1, "target_heads": 2}, "--l0-penalty 0.1 and --target-heads 2: give one"),
         ({"l0_penalty": -0.1}, "--l0-penalty -0.1: must not be negative"),
         ({"l0_warmup_updates": -1}, "--l0-warmup-updates -1"),
-        ({"gates_fix_update": 9, "max_update": 5}, "--gates-fix-update 9: training ends before"),
+        (
+            {"gates_fix_update": 9, "max_update": 5},
+            "--gates-fix-update 9: must be at most --max-update 5",
+        ),
         (
             {"gates_fix_update": 9, "l0_warmup_updates": 10, "max_update": 50},
-            "--gates-fix-update 9: gates would be fixed before",
+            "--gates-fix-update 9: must be at least --l0-warmup",
         ),
     ],
 )
@@ -33,7 +36,7 @@ def test_bad_options(options, message):
     [
         ("gated", {"target_heads": 9}, r"--target-heads 9: must be 0 to 8, .*encoder.0 4, enc"),
         ("gated", {"target_heads": -1}, "--target-heads -1: must be 0 to 8"),
-        ("gated", {}, "say what gates are learned for"),
+        ("gated", {}, "give a goal for learning the gates"),
         ("plain", {"l0_penalty": 0.1}, "the model has no gates; use --arch transformer_hcg"),
         ("ungated", {"l0_penalty": 0.1}, "the model has no gates"),
     ],

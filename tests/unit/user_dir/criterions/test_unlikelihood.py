@@ -156,7 +156,7 @@ def test_options_out_of_range_are_refused(parts, options, message):
 
 def test_a_task_that_writes_no_replies_is_refused(parts):
     task = SimpleNamespace(target_dictionary=parts[0].dictionary)
-    with pytest.raises(UserError, match="only --task dialog_lm"):
+    with pytest.raises(UserError, match="only with --task dialog_lm"):
         make(task, unlikelihood_sequence_prob=0.5)
 
 

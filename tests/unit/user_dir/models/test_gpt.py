@@ -238,9 +238,9 @@ def test_seq2seq_rows_see_their_prefix_in_both_directions():
 
 def test_a_checkpoint_of_another_dictionary_or_length_is_refused():
     state = tiny_model().state_dict()
-    with pytest.raises(UserError, match="24 dictionary entries, here are 29: .*dict.txt"):
+    with pytest.raises(UserError, match="24 dictionary entries, but the model has 29: .*dict.txt"):
         tiny_model(tiny_dictionary(25)).load_state_dict(dict(state))
-    with pytest.raises(UserError, match="16 positions, here are 12: .*--max-target-positions"):
+    with pytest.raises(UserError, match="16 positions, but the model has 12: .*--max-target"):
         tiny_model(max_positions=12).load_state_dict(dict(state))
     other = tiny_model(seed=5)
     other.load_state_dict(dict(state))

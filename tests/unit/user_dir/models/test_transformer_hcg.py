@@ -166,7 +166,7 @@ def test_gates_are_not_dropped_in_silence():
 
 def test_a_checkpoint_of_other_heads_is_refused():
     state = gated_model(encoder_attention_heads=2).state_dict()
-    with pytest.raises(UserError, match="has 2 gates at .*, the model has 4 heads"):
+    with pytest.raises(UserError, match="has 2 gates at .*, but the model has 4 heads"):
         gated_model().load_state_dict(state)
 
 
@@ -182,7 +182,7 @@ def test_a_checkpoint_of_other_heads_is_refused():
         ({"cross_layer_heads": "5,1"}, "--cross-layer-heads 5,1: a layer has at most 4 heads"),
         ({"encoder_layer_ffn": "-1,4"}, "--encoder-layer-ffn -1,4: must be 2 whole numbers"),
         ({"no_cross_attention": True, "gated_attention": "cross"}, "--no-cross-attention"),
-        ({"quant_noise_pq": 0.1}, "--quant-noise-pq does not go with"),
+        ({"quant_noise_pq": 0.1}, "--quant-noise-pq cannot be used with"),
         ({"gate_temperature": -1.0}, "--gate-temperature -1.0: must be above 0"),
     ],
 )

@@ -200,5 +200,5 @@ def test_other_schedulers_are_left_alone(command):
 
 def test_outside_of_training_it_says_so(monkeypatch):
     monkeypatch.delitem(sys.modules, "fairseq_cli.train")
-    with pytest.raises(UserError, match="fairseq-train only"):
+    with pytest.raises(UserError, match="only in fairseq-train"):
         scheduler()

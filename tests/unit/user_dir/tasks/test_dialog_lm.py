@@ -85,7 +85,10 @@ def test_training_goes_on_as_it_began():
     for options, message in (
         ({"reverse": True, "max_context_turns": 3}, "--seq2seq-prob 1.0 again"),
         ({"seq2seq_prob": 1.0, "max_context_turns": 3}, "began with --reverse, and would"),
-        ({"seq2seq_prob": 1.0, "reverse": True}, "--max-context-turns 3, and would go on with 10"),
+        (
+            {"seq2seq_prob": 1.0, "reverse": True},
+            "--max-context-turns 3, and would continue with 10",
+        ),
     ):
         task = dialog_task(**options)
         if "seq2seq_prob" not in options:

@@ -115,16 +115,16 @@ def test_generation_is_iterative_and_refuses_options_of_left_to_right_search():
     generator = task.build_generator([], Namespace(iter_decode_max_iter=3))
     assert isinstance(generator, IterativeRefinementGenerator) and generator.max_iter == 3
     for options, message in (
-        ({"sampling": True}, "--sampling: a reply that is not written from left to right"),
+        ({"sampling": True}, "--sampling: has no effect in non-autoregressive generation"),
         ({"no_repeat_ngram_size": 2}, "--no-repeat-ngram-size"),
         ({"temperature": 0.5}, "--temperature"),
         ({"min_len": 2}, "--min-len"),
-        ({"nbest": 2}, "--nbest 2: this model writes one reply"),
+        ({"nbest": 2}, "--nbest 2: this model generates one reply"),
     ):
         with pytest.raises(UserError, match=message):
             task.build_generator([], Namespace(**options))
 
 
 def test_it_has_no_perplexity(task):
-    with pytest.raises(UserError, match="fairseq-validate gives its loss"):
+    with pytest.raises(UserError, match="fairseq-validate computes its loss"):
         task.eval_lm_dataloader(dataset=task.dataset("train"), context_window=0)

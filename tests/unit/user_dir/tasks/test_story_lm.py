@@ -81,7 +81,7 @@ def test_too_long_prompts_are_an_error_or_a_counted_skip(caplog):
     assert task.filter_indices_by_size(order[:2], dataset, 16).tolist() == [0, 1]
     with pytest.raises(UserError) as error:
         task.filter_indices_by_size(order, dataset, 16)
-    assert "prompt 3 has 15 tokens, the model has room for 14" in str(error.value)
+    assert "prompt 3 has 15 tokens, but the model has room for 14" in str(error.value)
     assert "--skip-invalid-size-inputs-valid-test" in str(error.value)
     with caplog.at_level(logging.WARNING):
         kept = task.filter_indices_by_size(order, dataset, 16, ignore_invalid_inputs=True)
@@ -149,7 +149,7 @@ def test_packed_stories_are_no_prompts():
     task = tiny_task(pack=True)
     model = tiny_model(task.dictionary)
     generator = task.build_generator([model], Namespace(beam=1))
-    with pytest.raises(UserError, match="--pack is for training"):
+    with pytest.raises(UserError, match="--pack: cannot be used in generation"):
         task.inference_step(generator, [model], story_batch(task, [[5, 6], [7]]))
 
 

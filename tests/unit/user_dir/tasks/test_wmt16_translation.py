@@ -30,8 +30,8 @@ def data(tmp_path_factory):
         ({"eval_bleu_detok": "moses"}, "--eval-bleu-detok: .*leave it out"),
         ({"eval_bleu_remove_bpe": "@@ "}, "--eval-bleu-remove-bpe"),
         ({"eval_tokenized_bleu": True}, "--eval-tokenized-bleu"),
-        ({"eval_bleu_sentences": -1}, "--eval-bleu-sentences -1: 0 or more"),
-        ({"sample_translations": -2}, "--sample-translations -2: 0 or more"),
+        ({"eval_bleu_sentences": -1}, "--eval-bleu-sentences -1: must be at least 0"),
+        ({"sample_translations": -2}, "--sample-translations -2: must be at least 0"),
         ({"source_lang": "de", "target_lang": "en"}, r"dict.de.txt does not exist: .*prepare.sh"),
     ],
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fairtale.cli.score_dialog import DialogScorer, read_candidates
+from fairtale.data.dialog.reply_metrics import DialogScorer, read_candidates
 from fairtale.errors import UserError
 
 
