@@ -197,15 +197,21 @@ class Session:
 
         The model may be in training mode; its mode is restored afterwards. Random numbers come from
         torch's global generator; if a seed is given, the state of that generator is restored
-        afterwards. ``options.block_context_ngram`` is ignored in favour of the task's own option.
+        afterwards.
 
         Args:
             prompts: texts; the turns of a dialog are separated by tabs.
             options: decoding options of all prompts.
 
         Raises:
-            UserError: a prompt leaves no room for the required number of tokens.
+            UserError: a prompt leaves no room for the required number of tokens, or the options
+                block n-grams of the context, which in a batch only the task's own option does.
         """
+        if options.block_context_ngram:
+            raise UserError(
+                f"--block-context-ngram {options.block_context_ngram}: prompts of a batch are not "
+                "blocked by the options of a request; set it when the checkpoint is loaded"
+            )
         from fairseq import utils
 
         device, training = self.device, self.model.training

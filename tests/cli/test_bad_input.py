@@ -247,8 +247,8 @@ def test_checkpoint_cut_short(keep, fairseq, stories, checkpoint, tmp_path):
 @pytest.mark.parametrize(
     "content, told",
     [
-        ({"weight": torch.zeros(2)}, ["else than a fairseq model"]),
-        (torch.zeros(3), ["else than a fairseq model"]),
+        ({"weight": torch.zeros(2)}, ["not a fairseq model"]),
+        (torch.zeros(3), ["not a fairseq model"]),
         (None, ["refused"]),  # a text file
     ],
     ids=["weights", "tensor", "text"],

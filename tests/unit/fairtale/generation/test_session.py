@@ -285,3 +285,8 @@ def test_importing_sessions_does_not_import_fairseq():
     code = "import sys, fairtale.generation.session; print('fairseq' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "False\n", done.stderr
+
+
+def test_a_batch_refuses_an_option_that_it_would_ignore(story):
+    with pytest.raises(UserError, match="--block-context-ngram 2: prompts of a batch are not"):
+        story.continue_batch(["w1 w2"], dataclasses.replace(GREEDY, block_context_ngram=2))
