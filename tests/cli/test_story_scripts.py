@@ -90,7 +90,7 @@ def test_what_is_fastest_on_this_cpu_is_measured_and_logged(tmp_path):
                     cwd=tmp_path, N_GPUS="0")  # fmt: skip
     assert done.returncode == 0, done.stderr
     log = (tmp_path / "run" / "train.log").read_text()
-    found = re.search(r"fp32 (\d+) GFLOP/s, bf16 (\d+) GFLOP/s; so training is in (\w+)", log)
+    found = re.search(r"fp32 (\d+) GFLOP/s, bf16 (\d+) GFLOP/s; training in (\w+)", log)
     fp32, bf16 = int(found[1]), int(found[2])
     assert found[3] == "fp32" if fp32 > bf16 else found[3] == "bf16" or fp32 == bf16
     words = re.search("words (.*)", log)[1].split()
@@ -114,7 +114,7 @@ def test_training_without_data_or_without_result(tmp_path):
     log = (tmp_path / "run" / "train.log").read_text()
     assert log == "== devices x max-tokens x update-freq: 1 x 2048 x 4 = 8192 tokens\nbroken\n"
     done = run_with(stubs, "story_tinystories/train.sh", *words, cwd=tmp_path, N_GPUS="two")
-    assert done.returncode == 2 and "error: N_GPUS=two: a whole number" in done.stdout
+    assert done.returncode == 2 and "error: N_GPUS=two: must be a whole number" in done.stdout
 
 
 # ------------------------------------------------------------------- from nothing to stories

@@ -256,7 +256,7 @@ def test_the_corpora_are_fetched_and_unpacked(work, tmp_path):
         (["--source", "nothing"], ["--source nothing: no file nothing.en"]),
         (["--source", "a", "--valid-size", "9999"], ["--valid-size 9999: only"]),
         (["--source", "a", "--valid", "more", "--valid-size", "2"], ["give one of them"]),
-        (["--source", "a", "-s", "ru"], ["-s ru -t ru: two languages"]),
+        (["--source", "a", "-s", "ru"], ["-s ru -t ru: give two languages"]),
         (["--source", "a", "--max-words", "1"], ["no pair is left", "(pairs 202, too long 200"]),
     ],
 )
