@@ -235,7 +235,7 @@ def test_pictures_of_one_run_and_of_two(pruned, tmp_path):
     words = (pruned, other, "--output", "both.png", "--names", "a", "b", "--title", "two lambdas")
     done = fairtale("plot-gates", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "no train.log in it" in done.stderr
+    assert "no train.log in this folder" in done.stderr
     assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
 
 
