@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..data.corpus.download import download
+from ..data.corpus.split import SUBSETS
 from ..data.corpus.whole_folder import whole_folder
 from ..errors import UserError
 from .argument_types import fraction, positive_int
@@ -214,6 +215,12 @@ def _ended_by_signals() -> Iterator[None]:
     finally:
         for number in caught:
             signal.signal(number, signal.SIG_DFL)
+
+
+def subset_files(folder: str, extension: str) -> dict[str, str]:
+    """Return the paths of the subsets that ``folder`` has, in their usual order."""
+    paths = {subset: os.path.join(folder, f"{subset}.{extension}") for subset in SUBSETS}
+    return {subset: path for subset, path in paths.items() if os.path.isfile(path)}
 
 
 def say(message: str, *values: object) -> None:

@@ -19,7 +19,6 @@ import shutil
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..data.corpus.split import SUBSETS
 from ..data.corpus.whole_folder import describe_source, is_ready
 from ..errors import UserError
 from . import prepare
@@ -148,7 +147,7 @@ def _check_own_options(args: argparse.Namespace, corpus: Corpus) -> None:
 def _binarise(work: prepare.Work, args: argparse.Namespace) -> None:
     model = os.path.join(work.made, "sentencepiece.bpe")
     dictionary = os.path.join(work.folder, "dict.txt")
-    train, *held_out = (path for path in _tables(work.text).values())
+    train, *held_out = (path for path in prepare.subset_files(work.text, "tsv").values())
     parallel = ["--workers", str(args.workers)]
     prepare.say("2/4 learning %s pieces from the training dialogs", args.vocab_size)
     learn = ["--model", model, "--dict", dictionary, "--vocab-size", args.vocab_size, *parallel]
@@ -161,14 +160,9 @@ def _binarise(work: prepare.Work, args: argparse.Namespace) -> None:
         kept = os.path.join(work.made, "text")
         prepare.call("spm", "encode", *held_out, *encode, "--kept-dir", kept)
     words = ["--only-source", "--srcdict", dictionary]
-    for subset, path in _tables(work.pieces).items():
+    for subset, path in prepare.subset_files(work.pieces, "tsv").items():
         words += [f"--{subset}pref", path]
     prepare.preprocess(work, words, args.workers, counted=work.pieces)
-
-
-def _tables(folder: str) -> dict[str, str]:
-    paths = {subset: os.path.join(folder, f"{subset}.tsv") for subset in SUBSETS}
-    return {subset: path for subset, path in paths.items() if os.path.isfile(path)}
 
 
 # -------------------------------------------------------------------------------- sources

@@ -8,10 +8,8 @@ variables TINYSTORIES_URL and TINYSTORIES_SHA256 set another address and checksu
 import argparse
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
-from ..data.corpus.split import SUBSETS
 from ..data.corpus.whole_folder import describe_source, is_ready
 from . import prepare
 
@@ -83,7 +81,7 @@ def _binarise(work: prepare.Work, vocab_size: str, workers: int) -> None:
     model = os.path.join(work.made, "sentencepiece.bpe")
     dictionary = os.path.join(work.folder, "dict.txt")
     parallel = ["--workers", str(workers)]
-    texts = _texts(work)
+    texts = prepare.subset_files(work.text, "txt")
     prepare.say("2/4 learning %s pieces from the training stories", vocab_size)
     learn = ["--model", model, "--dict", dictionary, "--vocab-size", vocab_size, *parallel]
     prepare.call("spm", "train", os.path.join(work.text, "train.txt"), *learn)
@@ -94,11 +92,6 @@ def _binarise(work: prepare.Work, vocab_size: str, workers: int) -> None:
     for subset in texts:
         words += [f"--{subset}pref", os.path.join(work.pieces, f"{subset}.txt")]
     prepare.preprocess(work, words, workers, counted=work.text)
-
-
-def _texts(work: prepare.Work, subsets: Sequence[str] = SUBSETS) -> dict[str, str]:
-    paths = {subset: os.path.join(work.text, f"{subset}.txt") for subset in subsets}
-    return {subset: path for subset, path in paths.items() if os.path.isfile(path)}
 
 
 def _keep_texts(work: prepare.Work) -> None:

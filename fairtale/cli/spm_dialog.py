@@ -5,10 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ..data.corpus.text_lines import read_text_lines
-from ..data.dialog.line_format import MARKS, escape_marks, join_turns
+from ..data.dialog.line_format import MARKS, TURN_SEPARATOR, escape_marks, join_turns
 from ..data.dialog.text_formats import MAX_TURNS
 
-TURN_SEPARATOR = "\t"
 UNKNOWN_PIECE = "<unk>"  # the name of the unknown piece in fairseq and in SentencePiece
 
 

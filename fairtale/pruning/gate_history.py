@@ -46,9 +46,11 @@ def append_record(path: str | os.PathLike[str], record: GateRecord) -> None:
     """
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     with open(path, "a+b") as stream:
-        stream.seek(0)
-        whole = stream.read().rfind(b"\n") + 1  # bytes of complete lines; a history is small
-        stream.truncate(whole)
+        if stream.tell() > 0:
+            stream.seek(-1, os.SEEK_END)
+            if stream.read() != b"\n":
+                stream.seek(0)
+                stream.truncate(stream.read().rfind(b"\n") + 1)
         stream.write((json.dumps(record) + "\n").encode())
 
 

@@ -6,7 +6,7 @@ fairseq's own.
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import torch
 from fairseq.data import Dictionary
@@ -45,7 +45,23 @@ def build_attention(shape: AttentionShape, embed_dim: int, **options: Any) -> nn
     return None
 
 
-class HCGEncoderLayer(TransformerEncoderLayerBase):
+class _PrunedFFN:
+    """Build methods of an FFN with the units of ``self.shape``, for both kinds of layer."""
+
+    shape: LayerShape
+
+    def build_fc1(self, input_dim: int, output_dim: int, *quant_noise: Any) -> nn.Module:
+        """Build the first linear layer of the FFN."""
+        units, parent = self.shape.ffn_units, cast(Any, super())
+        return parent.build_fc1(input_dim, units, *quant_noise) if units else nn.Identity()
+
+    def build_fc2(self, input_dim: int, output_dim: int, *quant_noise: Any) -> nn.Module:
+        """Build the second linear layer of the FFN."""
+        units, parent = self.shape.ffn_units, cast(Any, super())
+        return parent.build_fc2(units, output_dim, *quant_noise) if units else BiasOnly(output_dim)
+
+
+class HCGEncoderLayer(_PrunedFFN, TransformerEncoderLayerBase):
     """fairseq's encoder layer; its heads may have gates, and its sub-layers may be pruned.
 
     Args:
@@ -70,18 +86,8 @@ class HCGEncoderLayer(TransformerEncoderLayerBase):
         )
         return super().build_self_attention(embed_dim, cfg) if attention is None else attention
 
-    def build_fc1(self, input_dim: int, output_dim: int, *quant_noise: Any) -> nn.Module:
-        """Build the first linear layer of the FFN."""
-        units = self.shape.ffn_units
-        return super().build_fc1(input_dim, units, *quant_noise) if units else nn.Identity()
 
-    def build_fc2(self, input_dim: int, output_dim: int, *quant_noise: Any) -> nn.Module:
-        """Build the second linear layer of the FFN."""
-        units = self.shape.ffn_units
-        return super().build_fc2(units, output_dim, *quant_noise) if units else BiasOnly(output_dim)
-
-
-class HCGDecoderLayer(TransformerDecoderLayerBase):
+class HCGDecoderLayer(_PrunedFFN, TransformerDecoderLayerBase):
     """fairseq's decoder layer; its heads may have gates, and its sub-layers may be pruned.
 
     Args:
@@ -126,16 +132,6 @@ class HCGDecoderLayer(TransformerDecoderLayerBase):
             vdim=cfg.encoder.embed_dim,
         )
         return super().build_encoder_attention(embed_dim, cfg) if attention is None else attention
-
-    def build_fc1(self, input_dim: int, output_dim: int, *quant_noise: Any) -> nn.Module:
-        """Build the first linear layer of the FFN."""
-        units = self.shape.ffn_units
-        return super().build_fc1(input_dim, units, *quant_noise) if units else nn.Identity()
-
-    def build_fc2(self, input_dim: int, output_dim: int, *quant_noise: Any) -> nn.Module:
-        """Build the second linear layer of the FFN."""
-        units = self.shape.ffn_units
-        return super().build_fc2(units, output_dim, *quant_noise) if units else BiasOnly(output_dim)
 
 
 def _wrapped(layer: nn.Module, cfg: TransformerHCGConfig) -> nn.Module:

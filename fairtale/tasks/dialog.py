@@ -11,11 +11,9 @@ from torch import Tensor
 from ..data.corpus.vocabulary import token_bytes
 from ..data.dialog.cutting import DialogLimits
 from ..data.dialog.dataset import DialogDataset, report_dialog_dataset
-from ..data.dialog.line_format import CTX, SEP, join_turns
+from ..data.dialog.line_format import CTX, SEP, TURN_SEPARATOR, join_turns
 from ..errors import UserError
 from .text_task import TextTask
-
-TURN_SEPARATOR = "\t"
 
 
 @dataclass

@@ -7,15 +7,18 @@
 # 4 layers of 128, 4.9M tokens in 1,200 updates of 4,096 = 1 x 4,096 x 1 tokens. The other options
 # are those of train.sh; the options below take precedence.
 set -euo pipefail
+# shellcheck source=scripts/lib/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
+
 case ${1:-} in
     gpt) arch=gpt_tiny ;;
     unilm | mixture) arch=unilm_seq2seq_tiny ;;
-    *) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p;}' "$0" && exit 2 ;;
+    *) show_help && exit 2 ;;
 esac
 model=$1 && shift
-[ $# -gt 0 ] || { echo "error: give a file or folder of dialogs; see --help" >&2 && exit 2; }
-scripts=$(cd "$(dirname "$0")" && pwd) root=$(cd "$(dirname "$0")/../.." && pwd)
-data_bin=$root/data-bin/dialog_cpu runs=$root/runs/dialog_cpu
+[ $# -gt 0 ] || die "give a file or folder of dialogs; see --help"
+scripts=$ROOT/scripts/$EXPERIMENT
+data_bin=$ROOT/data-bin/dialog_cpu runs=$ROOT/runs/dialog_cpu
 
 sources=()
 for path in "$@"; do sources+=(--source "$path"); done
@@ -27,4 +30,4 @@ N_GPUS=0 bash "$scripts/train.sh" --model "$model" --arch "$arch" --data-bin "$d
     --validate-interval-updates 2000 --save-interval-updates 2000
 
 bash "$scripts/evaluate.sh" --models "$model" --data-bin "$data_bin" --runs "$runs" \
-    --outputs "$root/outputs/dialog_cpu" --beam 4 --max-len-b 40 --no-repeat-ngram-size 3 --cpu
+    --outputs "$ROOT/outputs/dialog_cpu" --beam 4 --max-len-b 40 --no-repeat-ngram-size 3 --cpu

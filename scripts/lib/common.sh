@@ -10,6 +10,11 @@ die() {
     exit 2
 }
 
+# Print the comment at the head of the script that was started.
+show_help() {
+    sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p;}' "$0" | sed "s/EXPERIMENT/$EXPERIMENT/g"
+}
+
 say() {
     echo "== $*" >&2
 }
@@ -45,7 +50,7 @@ options() {
     extra=()
     while [ $# -gt 0 ]; do
         case $1 in
-            -h | --help) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p;}' "$0" | sed "s/EXPERIMENT/$EXPERIMENT/g" && exit 0 ;;
+            -h | --help) show_help && exit 0 ;;
             --topk | --topks | --topp) die "$1 is now --sampling-${1#--}, as in fairseq" ;;
         esac
         name=${1#--}

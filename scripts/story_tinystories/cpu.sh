@@ -7,9 +7,12 @@
 # 4 layers of 256, 11M tokens in 900 updates of 4,096 = 1 x 4,096 x 1 tokens. The other options
 # are those of train.sh; the options below take precedence.
 set -euo pipefail
-case ${1:-} in '' | -*) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p;}' "$0" && exit 2 ;; esac
-scripts=$(cd "$(dirname "$0")" && pwd) root=$(cd "$(dirname "$0")/../.." && pwd)
-data_bin=$root/data-bin/story_cpu run=$root/runs/story_cpu
+# shellcheck source=scripts/lib/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
+
+case ${1:-} in '' | -*) show_help && exit 2 ;; esac
+scripts=$ROOT/scripts/$EXPERIMENT
+data_bin=$ROOT/data-bin/story_cpu run=$ROOT/runs/story_cpu
 
 sources=()
 for path in "$@"; do sources+=(--source "$path"); done

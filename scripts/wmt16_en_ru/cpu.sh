@@ -7,9 +7,12 @@
 # 3 + 3 layers of 256, 12M tokens in 3,000 updates of 4,096 = 1 x 4,096 x 1 tokens. The other
 # options are those of train.sh; the options below take precedence.
 set -euo pipefail
-case ${1:-} in '' | -*) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p;}' "$0" && exit 2 ;; esac
-scripts=$(cd "$(dirname "$0")" && pwd) root=$(cd "$(dirname "$0")/../.." && pwd)
-data_bin=$root/data-bin/wmt16_cpu run=$root/runs/wmt16_cpu/base
+# shellcheck source=scripts/lib/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
+
+case ${1:-} in '' | -*) show_help && exit 2 ;; esac
+scripts=$ROOT/scripts/$EXPERIMENT
+data_bin=$ROOT/data-bin/wmt16_cpu run=$ROOT/runs/wmt16_cpu/base
 
 sources=() option=--source tests=no
 for word in "$@"; do
@@ -27,4 +30,4 @@ N_GPUS=0 bash "$scripts/train.sh" --model small --data-bin "$data_bin" --save-di
 subsets=()
 [ "$tests" = yes ] || subsets=(--subsets valid)
 bash "$scripts/evaluate.sh" --data-bin "$data_bin" --checkpoint "$run/checkpoint_last.pt" \
-    --output "$root/outputs/wmt16_cpu/base" ${subsets[@]+"${subsets[@]}"} --cpu
+    --output "$ROOT/outputs/wmt16_cpu/base" ${subsets[@]+"${subsets[@]}"} --cpu

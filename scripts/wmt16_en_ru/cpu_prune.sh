@@ -8,11 +8,14 @@
 # 600 updates of 4,096 = 1 x 4,096 x 1 tokens; gates are fixed after 480. The other
 # options are those of prune.sh; the options below take precedence.
 set -euo pipefail
-case ${1:-} in '' | *[!0-9]*) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p;}' "$0" && exit 2 ;; esac
-scripts=$(cd "$(dirname "$0")" && pwd) root=$(cd "$(dirname "$0")/../.." && pwd)
-data_bin=$root/data-bin/wmt16_cpu run=$root/runs/wmt16_cpu/prune_$1
+# shellcheck source=scripts/lib/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
 
-N_GPUS=0 bash "$scripts/prune.sh" --checkpoint "$root/runs/wmt16_cpu/base/checkpoint_last.pt" \
+case ${1:-} in '' | *[!0-9]*) show_help && exit 2 ;; esac
+scripts=$ROOT/scripts/$EXPERIMENT
+data_bin=$ROOT/data-bin/wmt16_cpu run=$ROOT/runs/wmt16_cpu/prune_$1
+
+N_GPUS=0 bash "$scripts/prune.sh" --checkpoint "$ROOT/runs/wmt16_cpu/base/checkpoint_last.pt" \
     --heads "$1" --updates 600 --fix-update 480 --data-bin "$data_bin" --save-dir "$run" \
     --max-tokens 4096 --update-tokens 4096 \
     --l0-warmup-updates 100 --gate-lr-scale 128 --lr 1e-3 --warmup-updates 200
@@ -20,4 +23,4 @@ N_GPUS=0 bash "$scripts/prune.sh" --checkpoint "$root/runs/wmt16_cpu/base/checkp
 subsets=()
 grep -q '^test' "$data_bin/text/names.txt" || subsets=(--subsets valid)
 bash "$scripts/evaluate.sh" --data-bin "$data_bin" --checkpoint "$run/pruned.pt" \
-    --output "$root/outputs/wmt16_cpu/prune_$1" ${subsets[@]+"${subsets[@]}"} --cpu
+    --output "$ROOT/outputs/wmt16_cpu/prune_$1" ${subsets[@]+"${subsets[@]}"} --cpu

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.fairtale_command import ROOT, assert_user_error
+from tests.table_helpers import cells
 
 REPLIES = {"0": "i am fine", "1": "see you soon"}
 GENERATED = "".join(f"S-{n}\tx\nH-{n}\t-1\tp\nD-{n}\t-1\t{text}\n" for n, text in REPLIES.items())
@@ -64,11 +65,6 @@ def run(folder, script, *words, experiment="opensubtitles"):
 
 def asked(folder):
     return (folder / "asked").read_text().splitlines()
-
-
-def cells(line):
-    """The cells of a row of a Markdown table."""
-    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 @pytest.mark.parametrize("experiment", NAMES)

@@ -13,6 +13,7 @@ from ..corpus.arrays import Ints
 CTX = "<CTX>"
 SEP = "<SEP>"
 MARKS = (CTX, SEP)
+TURN_SEPARATOR = "\t"  # between the turns of a dialog as text
 
 # Segment ids.
 PADDING, RESPONSE, QUERY, CONTEXT = range(4)

@@ -9,6 +9,7 @@ import pytest
 from fairtale.cli.log_progress import describe
 from fairtale.cli.main import run_verb
 from fairtale.errors import UserError
+from tests.table_helpers import cells
 
 STAMP = "2026-01-01 00:00:00 | INFO |"
 
@@ -115,11 +116,6 @@ def test_how_a_training_gets_on(line, told):
 
 
 # --------------------------------------------------------------------------------- tables
-
-
-def cells(line):
-    """The cells of a row of a Markdown table."""
-    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def test_dialog_models_in_one_table(folder, capsys):
