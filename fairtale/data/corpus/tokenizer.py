@@ -9,6 +9,7 @@ from fairseq.data import Dictionary, encoders
 from fairseq.data.encoders.sentencepiece_bpe import SentencepieceBPE
 
 from ...errors import UserError
+from .tokenizer_dictionary import read_dictionary
 from .vocabulary import decode_pieces
 
 logger = logging.getLogger(__name__)
@@ -30,8 +31,8 @@ def load_dictionary(paths: list[str], name: str, maker: str) -> Dictionary:
         if not os.path.isfile(path):
             raise UserError(f"{path} does not exist: make the folder with {maker}")
         try:
-            found.append(Dictionary.load(path))
-        except (ValueError, RuntimeError) as error:  # what fairseq raises, also for bad UTF-8
+            found.append(read_dictionary(path))
+        except (ValueError, RuntimeError) as error:  # also for bad UTF-8
             raise UserError(f"{path} is not a dictionary of fairseq: {error}") from error
         if found[-1] != found[0]:
             raise UserError(
