@@ -29,6 +29,7 @@ VERBS = {
     "launch": (".launch", "run fairseq-train on this machine's devices"),
     "score-dialog": (".score_dialog", "score replies: BLEU, chrF, distinct-1/2, length, F1"),
     "compare-dialogs": (".compare_dialogs", "compare dialog models in one table"),
+    "compare-finetuning": (".compare_finetuning", "compare ways to fine-tune in one table"),
     "score-translation": (".score_translation", "score translations of test sets: BLEU, chrF2"),
     "log outputs": (".log_outputs", "print the texts in a log of fairseq-generate or -interactive"),
     "log validation": (".log_validation", "print the results of validations in a log"),
