@@ -26,6 +26,8 @@ VERBS = {
     "prepare bitext": (".prepare_bitext", "make binarised data from parallel corpora"),
     "spm train": (".spm_train", "train a SentencePiece model and write fairseq's dict.txt"),
     "spm encode": (".spm_encode", "encode text as pieces, or decode pieces with --decode"),
+    "bpe train": (".bpe_train", "train a byte-level BPE tokenizer and write fairseq's dict.txt"),
+    "bpe encode": (".bpe_encode", "encode text as byte-level pieces, or decode with --decode"),
     "launch": (".launch", "run fairseq-train on this machine's devices"),
     "score-dialog": (".score_dialog", "score replies: BLEU, chrF, distinct-1/2, length, F1"),
     "compare-dialogs": (".compare_dialogs", "compare dialog models in one table"),
