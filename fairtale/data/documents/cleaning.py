@@ -93,7 +93,7 @@ def clean_document(
     text, num_controls = CONTROL.subn("", text)
     text, num_invisible = _INVISIBLE.subn("", text)
     try:
-        text, removals = _without_markup(text, raw.markup)
+        text, headings, removals = _without_markup(text, raw.markup)
     except markup.DamagedMarkup as error:
         report.skip(DAMAGED_MARKUP, f"{place} ({error})")
         return None
@@ -102,7 +102,9 @@ def clean_document(
     found, num_joined = paragraphs(lines, width)
     num_uneven = sum(_UNEVEN.search(line) is not None for line in found)
     found = [" ".join(line.split()) for line in found]
-    found, removed = _without_metadata(found, raw.is_file, rules)
+    if not raw.is_file:
+        headings = set()  # a record has its title in a field of its own
+    found, removed = _without_metadata(found, headings, rules)
     text = "\n".join(found)
     if not text:
         report.leave_out(EMPTY, place)
@@ -127,24 +129,29 @@ def clean_document(
     return Document(raw.name, text, place, raw.group)
 
 
-def _without_markup(text: str, kind: str) -> tuple[str, dict[str, int]]:
-    """Return the text without markup, and how much of each kind was removed."""
+def _without_markup(text: str, kind: str) -> tuple[str, set[str] | None, dict[str, int]]:
+    """Return the text without markup, its headings, and how much of each kind was removed.
+
+    The headings are None for a text whose markup has none.
+    """
     if kind == "fb2":
         text, num_tags, num_parts = markup.fb2_text(text)
-        return text, {TAGS: num_tags, FB2_PARTS: num_parts}
+        return text, set(), {TAGS: num_tags, FB2_PARTS: num_parts}
+    headings: set[str] | None = None
     removals = dict[str, int]()
     if kind == "html" or markup.has_tags(text):
-        text, removals[TAGS] = markup.html_text(text, is_page=kind == "html")
+        text, found, removals[TAGS] = markup.html_text(text, is_page=kind == "html")
+        headings = found if kind == "html" else None
     if kind == "markdown":
-        text, removals[MARKDOWN] = markup.markdown_text(text)
+        text, headings, removals[MARKDOWN] = markup.markdown_text(text)
     text, removals[ENTITIES] = markup.unescape(text)
     # Entities and tags may stand for characters that are not wanted.
     text = CONTROL.sub("", _INVISIBLE.sub("", _LINE_END.sub("\n", text)))
-    return text, removals
+    return text, headings, removals
 
 
 def _without_metadata(
-    lines: list[str], is_file: bool, rules: CleaningRules
+    lines: list[str], headings: set[str] | None, rules: CleaningRules
 ) -> tuple[list[str], dict[str, list[str]]]:
     """Return the paragraphs without metadata, and what was removed, by kind."""
     removed: dict[str, list[str]] = {}
@@ -157,6 +164,6 @@ def _without_metadata(
         lines, removed[REFERENCES] = metadata.remove_references(lines, notes)
         removed[NOTES] = notes
     if rules.removes("headers"):
-        header = metadata.split_header(lines, may_have_title=is_file)
+        header = metadata.split_header(lines, headings)
         lines, removed[LABELLED], removed[TITLES] = header.rest, header.labelled, header.titles
     return [line for line in lines if line], removed

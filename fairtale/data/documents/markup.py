@@ -11,10 +11,11 @@ from xml.parsers import expat
 
 # Elements that begin and end a line.
 _BLOCKS = frozenset(
-    "address article aside blockquote br center dd div dl dt fieldset figcaption figure footer form "
-    "h1 h2 h3 h4 h5 h6 header hr li main nav ol p pre section table tbody td tfoot th thead tr "
-    "ul".split()
+    "address article aside blockquote br center dd div dl dt fieldset figcaption figure footer "
+    "form h1 h2 h3 h4 h5 h6 header hr li main nav ol p pre section table tbody td tfoot th thead "
+    "tr ul".split()
 )
+_HEADINGS = frozenset("h1 h2 h3 h4 h5 h6".split())
 _INLINE = frozenset(
     "a abbr acronym b big cite code em font i img ins del kbd mark q s samp small span strike "
     "strong sub sup tt u var".split()
@@ -27,7 +28,8 @@ _DROPPED = frozenset(
 _NAMES = "|".join(sorted(_BLOCKS | _INLINE | _PAGE, key=lambda name: (-len(name), name)))
 _TAG = re.compile(rf"</?(?:{_NAMES})(?:\s[^<>]*)?/?>|<!--", re.IGNORECASE)
 _BLOCK_TAG = re.compile(
-    rf"</?(?:{'|'.join(sorted(_BLOCKS, key=lambda n: (-len(n), n)))})(?:\s[^<>]*)?/?>", re.IGNORECASE
+    rf"</?(?:{'|'.join(sorted(_BLOCKS, key=lambda n: (-len(n), n)))})(?:\s[^<>]*)?/?>",
+    re.IGNORECASE,
 )
 # Only complete entities: `AT&T;` or `&c.` in a text are left alone unless HTML knows the name.
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
@@ -55,6 +57,8 @@ class _TextOfHtml(HTMLParser):
         self._preformatted = 0
         self.parts = list[str]()
         self.num_tags = 0
+        self.headings = set[str]()
+        self._heading_at: int | None = None  # index in parts where an open heading begins
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Begin an element."""
@@ -65,6 +69,7 @@ class _TextOfHtml(HTMLParser):
             self.dropping.clear()  # a head without an end
         elif tag in _BLOCKS:
             self.parts.append("\n")
+            self._heading_at = len(self.parts) if tag in _HEADINGS else self._heading_at
         self._preformatted += tag == "pre"
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -80,6 +85,9 @@ class _TextOfHtml(HTMLParser):
             while self.dropping.pop() != tag:
                 pass
         elif tag in _BLOCKS:
+            if tag in _HEADINGS and self._heading_at is not None:
+                self.headings.add(_one_line("".join(self.parts[self._heading_at :])))
+                self._heading_at = None
             self.parts.append("\n")
         self._preformatted = max(0, self._preformatted - (tag == "pre"))
 
@@ -101,8 +109,8 @@ def has_tags(text: str) -> bool:
     return "<" in text and _TAG.search(text) is not None
 
 
-def html_text(text: str, is_page: bool) -> tuple[str, int]:
-    """Return the text of HTML and the number of tags that were removed.
+def html_text(text: str, is_page: bool) -> tuple[str, set[str], int]:
+    """Return the text of HTML, its headings, and the number of tags that were removed.
 
     Args:
         text: a page, or a text with tags.
@@ -117,7 +125,11 @@ def html_text(text: str, is_page: bool) -> tuple[str, int]:
     parser.close()
     if parser.dropping:
         raise DamagedMarkup(f"<{parser.dropping[-1]}> is not closed")
-    return "".join(parser.parts), parser.num_tags
+    return "".join(parser.parts), parser.headings, parser.num_tags
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def unescape(text: str) -> tuple[str, int]:
@@ -227,24 +239,19 @@ _DEFINITION = re.compile(r"^ {0,3}\[[^\]\n]+\]:[ \t]*\S+.*$", re.MULTILINE)
 # One to three marks around a text that neither begins nor ends with white space, and that holds no
 # blank line; underscores within a word, as in `snake_case`, mark nothing.
 _STARS = re.compile(r"(\*{1,3})(?=[^\s*])((?:[^*\n]|\n(?![ \t]*\n))*?[^\s*])\1(?!\*)")
-_UNDERSCORES = re.compile(
-    r"(?<!\w)(_{1,3})(?=[^\s_])((?:[^_\n]|\n(?![ \t]*\n))*?[^\s_])\1(?!\w)"
-)
+_UNDERSCORES = re.compile(r"(?<!\w)(_{1,3})(?=[^\s_])((?:[^_\n]|\n(?![ \t]*\n))*?[^\s_])\1(?!\w)")
 _ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")
 
 
-def markdown_text(text: str) -> tuple[str, int]:
-    """Return the text of Markdown and the number of marks that were removed.
+def markdown_text(text: str) -> tuple[str, set[str], int]:
+    """Return the text of Markdown, its headings, and the number of marks that were removed.
 
     Marks of headings, quotations, emphasis, links, pictures, rules and fences are removed; the
     words of headings, links and emphasis stay. Line breaks stay as they are.
     """
-    count = 0
-    steps: list[tuple[re.Pattern[str], str]] = [
-        (_FENCE, ""),
-        (_RULE, ""),
-        (_QUOTE, ""),
-        (_HEADING, r"\1"),
+    text, count = _without(text, [(_FENCE, ""), (_RULE, ""), (_QUOTE, "")])
+    titles = _HEADING.findall(text)
+    inline = [
         (_DEFINITION, ""),
         (_IMAGE, ""),
         (_LINK, r"\1"),
@@ -252,6 +259,15 @@ def markdown_text(text: str) -> tuple[str, int]:
         (_UNDERSCORES, r"\2"),
         (_ESCAPE, r"\1"),
     ]
+    text, num_headings = _HEADING.subn(r"\1", text)
+    text, num_inline = _without(text, inline)
+    headings = {_one_line(_without(title, inline)[0]) for title in titles}
+    return text, headings, count + num_headings + num_inline
+
+
+def _without(text: str, steps: list[tuple[re.Pattern[str], str]]) -> tuple[str, int]:
+    """Replace patterns one after the other, and return the number of replacements."""
+    count = 0
     for pattern, replacement in steps:
         text, found = pattern.subn(replacement, text)
         count += found

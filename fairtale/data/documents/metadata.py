@@ -5,6 +5,7 @@ and shown.
 """
 
 import re
+from collections.abc import Collection
 from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
@@ -40,7 +41,7 @@ _MARKS = str.maketrans("", "", "*_")
 # --------------------------------------------------------------------------- titles
 
 _MAX_TITLE_CHARS = 80
-_MAX_TITLE_LINES = 10
+_MAX_TITLE_LINES, _MAX_MIXED_CASE = 10, 3
 # Lines that begin the text itself: numbers of chapters and their usual words.
 _CHAPTER = re.compile(
     r"(?:[IVXLC]+|\d{1,3})[.)]?$|(?:глава|часть|том|книга|действие|пролог|эпилог|предисловие|"
@@ -104,11 +105,12 @@ def is_title_like(line: str) -> bool:
     letters = [c for c in line if c.isalpha()]
     if not letters:
         return False
-    if all(c.isupper() for c in letters) and len(letters) > 1:
-        return True
-    if letters[0].islower():
-        return False
-    return not _ENDS_A_SENTENCE.search(line)
+    return _is_upper(line) or (letters[0].isupper() and not _ENDS_A_SENTENCE.search(line))
+
+
+def _is_upper(line: str) -> bool:
+    letters = [c for c in line if c.isalpha()]
+    return len(letters) > 1 and all(c.isupper() for c in letters)
 
 
 class Header(NamedTuple):
@@ -119,30 +121,37 @@ class Header(NamedTuple):
     rest: list[str]
 
 
-def split_header(lines: list[str], may_have_title: bool) -> Header:
+def split_header(lines: list[str], headings: Collection[str] | None = ()) -> Header:
     """Separate labelled lines, and lines of author and title, from the beginning of a work.
 
     Args:
         lines: the paragraphs.
-        may_have_title: also take lines without a label: at most 10 short lines that are no
-            sentences (see :func:`is_title_like`). If there are more, the work is verse or a list,
-            and all of them stay.
+        headings: the lines that the markup makes headings; only these can be title lines. None if
+            there is no markup: then they are at most 10 lines that are no sentences (see
+            :func:`is_title_like`), of which at most 3 are not in capital letters; if there are
+            more, the work is verse or a list, and all of them stay.
     """
-    end, labelled_end = 0, 0
-    num_titles = 0
+    taken = list[str]()
+    labelled_end = 0
     for number, line in enumerate(lines):
         if is_labelled(line):
             labelled_end = number + 1
-        elif may_have_title and is_title_like(line):
-            num_titles += 1
-        else:
+        elif not is_title_like(line) or (headings is not None and line not in headings):
             break
-        end = number + 1
-    if num_titles > _MAX_TITLE_LINES or end == len(lines):
-        end = labelled_end
-    labelled = [line for line in lines[:end] if is_labelled(line)]
-    titles = [line for line in lines[:end] if not is_labelled(line)]
-    return Header(labelled, titles, lines[end:])
+        taken.append(line)
+    if headings is None:
+        # A line that the next one continues is no title.
+        if labelled_end < len(taken) < len(lines) and lines[len(taken)][:1].islower():
+            taken.pop()
+        titles = [line for line in taken if not is_labelled(line)]
+        num_mixed = sum(not _is_upper(line) and not _YEARS.match(line) for line in titles)
+        if num_mixed > _MAX_MIXED_CASE or len(titles) > _MAX_TITLE_LINES:
+            del taken[labelled_end:]
+    if len(taken) == len(lines):
+        del taken[labelled_end:]
+    labelled = [line for line in taken if is_labelled(line)]
+    titles = [line for line in taken if not is_labelled(line)]
+    return Header(labelled, titles, lines[len(taken) :])
 
 
 def split_footer(lines: list[str]) -> tuple[list[str], list[str]]:
