@@ -108,11 +108,15 @@ class ParallelBatch(Batch, total=False):
 class ShowsOutputWeight(Protocol):
     """A model whose logits are ``features @ output_weight().T``.
 
-    The loss can then compute the projection to the vocabulary in chunks.
+    The loss can then compute the projection to the vocabulary in chunks. The features are those of
+    ``model(..., features_only=True)``.
     """
 
     def output_weight(self) -> Tensor:
-        """Return the weight of the projection to the vocabulary, [V, C]."""
+        """Return the weight of the projection to the vocabulary, [V, C].
+
+        Entries of the dictionary from V on are never predicted and never targets.
+        """
         ...
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "LossSums",
     "chunk_rows",
     "chunked_cross_entropy",
+    "projected_padding",
     "smoothed_target_entropy",
     "whole_cross_entropy",
 ]
@@ -63,6 +64,11 @@ def chunk_rows(num_rows: int, row_bytes: int, chunk_mib: int, min_rows: int) -> 
     num_chunks = -(-num_rows // most)
     even = -(-num_rows // num_chunks)
     return min(-(-even // ROW_TILE) * ROW_TILE, most)
+
+
+def projected_padding(padding_idx: int | None, num_symbols: int) -> int | None:
+    """Return ``padding_idx`` if it is one of the ``num_symbols`` projected symbols, else None."""
+    return None if padding_idx is None or padding_idx >= num_symbols else padding_idx
 
 
 def _project_plainly(
@@ -191,7 +197,8 @@ def chunked_cross_entropy(
         target: int64 [N]; must not contain ``padding_idx``.
         token_weight: factor of each token's loss, fp32 [N] without gradient, or None for 1.
         eps: label smoothing, in [0, 1).
-        padding_idx: the padding symbol, which q excludes, or None.
+        padding_idx: the padding symbol, which q excludes, or None; it may be at least V if the
+            projection has no row for padding.
         chunk_mib: maximum MiB of fp32 logits at a time; 0 selects a value for the device. A chunk
             has at least 128 tokens, because the matrix product is slow for fewer.
         count_correct: also count the targets with the largest logit.
@@ -226,7 +233,7 @@ def chunked_cross_entropy(
         mib, min_rows = (GPU_CHUNK_MIB if features.is_cuda else CPU_CHUNK_MIB), MIN_AUTO_ROWS
     settings = ProjectionSettings(
         eps=eps,
-        padding_idx=padding_idx,
+        padding_idx=projected_padding(padding_idx, weight.size(0)),
         chunk_rows=chunk_rows(features.size(0), weight.size(0) * sum_dtype.itemsize, mib, min_rows),
         operand_dtype=operand_dtype,
         sum_dtype=sum_dtype,
@@ -253,7 +260,7 @@ def whole_cross_entropy(
     It is meant for models whose output embedding is not accessible. The other arguments are those
     of :func:`chunked_cross_entropy`.
     """
-    pad = padding_idx
+    pad = projected_padding(padding_idx, lprobs.size(1))
     on_target, elsewhere, _ = smoothed_target_entropy(eps, lprobs.size(1) - (pad is not None))
     nll = -lprobs.gather(1, target.unsqueeze(1)).squeeze(1)
     cross_entropy = nll

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import Function
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import UserError
@@ -23,6 +24,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "relu": F.relu,
     "swish": F.silu,
+    "tanh": torch.tanh,
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),  # Hendrycks and Gimpel 2016, section 2
 }
 
 
@@ -36,6 +39,8 @@ class TransformerShape:
     ffn_dim: int  # F
     activation_fn: str = "gelu_accurate"  # a key of ACTIVATIONS
     normalize_before: bool = True  # LayerNorm before each sub-layer and at the end; else after each
+    layer_norm_eps: float = 1e-5  # added to the variance in LayerNorm
+    untied_output: bool = False  # a matrix of its own projects to the vocabulary
 
 
 @dataclass(frozen=True)
@@ -65,10 +70,10 @@ class TransformerLayer(nn.Module):
         super().__init__()
         width = shape.embed_dim
         self.self_attn = SelfAttention(width, shape.num_heads, rates.attention)
-        self.self_attn_layer_norm = nn.LayerNorm(width)
+        self.self_attn_layer_norm = nn.LayerNorm(width, shape.layer_norm_eps)
         self.fc1 = nn.Linear(width, shape.ffn_dim)
         self.fc2 = nn.Linear(shape.ffn_dim, width)
-        self.final_layer_norm = nn.LayerNorm(width)
+        self.final_layer_norm = nn.LayerNorm(width, shape.layer_norm_eps)
         self.dropout = rates.sublayer
         self.activation_dropout = rates.activation
         self.activation = ACTIVATIONS[shape.activation_fn]
@@ -122,7 +127,7 @@ class TransformerLayer(nn.Module):
 
 
 class PrefixTransformer(nn.Module):
-    """Decoder-only transformer with learned positions and tied output embedding.
+    """Decoder-only transformer with learned positions, and by default with tied output embedding.
 
     Source: Radford et al. 2019 (GPT-2): pre-norm; initial weights N(0, 0.02), scaled by
     1 / sqrt(2L) in projections before a residual connection. Deviation: with
@@ -138,6 +143,8 @@ class PrefixTransformer(nn.Module):
         num_segments: number of segment embeddings, 0 for none.
         checkpoint_activations: recompute the activations of each layer in the backward pass.
         bidirectional_prefix: attend in both directions within a prefix.
+        num_predicted: the first entries of the vocabulary, which alone can be predicted; default:
+            all. The others are only inputs.
     """
 
     def __init__(
@@ -151,9 +158,11 @@ class PrefixTransformer(nn.Module):
         num_segments: int = 0,
         checkpoint_activations: bool = False,
         bidirectional_prefix: bool = False,
+        num_predicted: int | None = None,
     ) -> None:
         super().__init__()
         width = shape.embed_dim
+        self.num_predicted = vocab_size if num_predicted is None else num_predicted
         self.padding_idx = padding_idx
         self.max_positions = max_positions
         self.dropout = rates.sublayer
@@ -164,7 +173,12 @@ class PrefixTransformer(nn.Module):
         self.embed_segments = nn.Embedding(num_segments, width) if num_segments else None
         layers = nn.ModuleList(TransformerLayer(shape, rates) for _ in range(shape.num_layers))
         self.layers = cast("Sequence[TransformerLayer]", layers)
-        self.layer_norm = nn.LayerNorm(width) if shape.normalize_before else None
+        self.layer_norm = (
+            nn.LayerNorm(width, shape.layer_norm_eps) if shape.normalize_before else None
+        )
+        self.output_projection = (
+            nn.Linear(width, self.num_predicted, bias=False) if shape.untied_output else None
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -172,7 +186,8 @@ class PrefixTransformer(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
             elif isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
         nn.init.zeros_(self.embed_tokens.weight[self.padding_idx])
@@ -289,6 +304,42 @@ class PrefixTransformer(nn.Module):
             x = layer.continue_prefix(x, cache, prefix.bias, own, num_generated)
         return self._norm(x)
 
+    def output_weight(self) -> Tensor:
+        """Return the weight of the projection to the entries that can be predicted, [V', C]."""
+        if self.output_projection is not None:
+            return self.output_projection.weight
+        weight = self.embed_tokens.weight
+        return weight if self.num_predicted == weight.size(0) else weight[: self.num_predicted]
+
     def logits(self, features: Tensor) -> Tensor:
-        """Project features [..., C] to the vocabulary [..., V] with the tied embedding."""
-        return F.linear(features, self.embed_tokens.weight)
+        """Project features [..., C] to the vocabulary [..., V].
+
+        The logits of entries that cannot be predicted are -inf.
+        """
+        logits = F.linear(features, self.output_weight())
+        unpredicted = self.embed_tokens.num_embeddings - self.num_predicted
+        return F.pad(logits, (0, unpredicted), value=-torch.inf) if unpredicted else logits
+
+    def features_for_loss(self, features: Tensor) -> Tensor:
+        """Return the features, from which the caller computes logits with :meth:`output_weight`.
+
+        Such a product is outside of the forward pass. The result depends on an untied weight all
+        the same (with no gradient), or else DDP with ``--find-unused-parameters`` would take the
+        weight for unused and fail.
+        """
+        if self.output_projection is None or not torch.is_grad_enabled():
+            return features
+        depend_on: Callable[[Tensor, Tensor], Tensor] = _Used.apply
+        return depend_on(features, self.output_projection.weight)
+
+
+class _Used(Function):
+    """Return a tensor as the result of an operation that has a weight as its second input."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None

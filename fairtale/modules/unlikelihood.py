@@ -50,7 +50,7 @@ def unlikelihood(
         features: [N, C].
         weight: output embedding [V, C].
         negatives: candidates of each token, int64 [N, W], padded with ``pad``.
-        pad: padding token, which is never a candidate.
+        pad: padding token, which is never a candidate; it may be at least V.
         token_weight: factor of each token's penalty, fp32 [N], or None for 1.
 
     Returns:
@@ -59,8 +59,10 @@ def unlikelihood(
 
     def of_chunk(h: Tensor, w: Tensor, candidates: Tensor, factor: Tensor | None) -> Tensor:
         log_p = F.linear(h, w).float().log_softmax(-1)  # [n, V]
-        chosen = torch.zeros_like(log_p, dtype=torch.bool).scatter_(1, candidates, True)
-        chosen[:, pad] = False
+        width = max(log_p.size(1), pad + 1)  # the projection may have no row for padding
+        chosen = log_p.new_zeros(log_p.size(0), width, dtype=torch.bool)
+        chosen.scatter_(1, candidates, True)[:, pad] = False
+        chosen = chosen[:, : log_p.size(1)]
         # 1 - p, clamped because p may round to 1
         rest = (-torch.expm1(log_p)).clamp_min(1e-6)
         own = -(rest.log() * chosen).sum(1)

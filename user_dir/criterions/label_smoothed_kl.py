@@ -22,6 +22,7 @@ from fairtale.interfaces import Batch, ShowsOutputWeight
 from fairtale.modules.chunked_loss import (
     LossSums,
     chunked_cross_entropy,
+    projected_padding,
     smoothed_target_entropy,
     whole_cross_entropy,
 )
@@ -209,9 +210,8 @@ class LabelSmoothedKLCriterion(FairseqCriterion):
         if not reduce:
             raise ValueError("reduce=False: this criterion does not return losses of single tokens")
         sums, num_symbols, num_tokens, sample_size = self._compute(model, sample)
-        entropy = smoothed_target_entropy(
-            self.eps, num_symbols - (self.smoothing_padding is not None)
-        )[2]
+        padding = projected_padding(self.smoothing_padding, num_symbols)
+        entropy = smoothed_target_entropy(self.eps, num_symbols - (padding is not None))[2]
         # for both kinds of average, the weights of the tokens sum to the sample size
         loss = sums.loss - entropy * sample_size if self.use_kl else sums.loss
         target = sample["target"]

@@ -9,6 +9,7 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
 from torch import Tensor
 
+from fairtale.data.corpus.tokenizer_dictionary import num_predicted
 from fairtale.errors import UserError
 from fairtale.interfaces import DialogSides, Packing, PrefixTask
 from fairtale.modules.attention_masks import CausalRows, PackedRows, unilm_rows
@@ -44,6 +45,15 @@ class GPTConfig(FairseqDataclass):
     decoder_normalize_after: bool = field(
         default=False,
         metadata={"help": "LayerNorm after each sub-layer (GPT-1) instead of before (GPT-2)"},
+    )
+    layer_norm_eps: float = field(
+        default=1e-5, metadata={"help": "number added to the variance in LayerNorm"}
+    )
+    untied_output: bool = field(
+        default=False,
+        metadata={
+            "help": "project to the vocabulary with a matrix of its own instead of the embedding"
+        },
     )
     max_target_positions: Optional[int] = field(
         default=None,
@@ -89,8 +99,10 @@ class GPTModel(BaseFairseqModel):
         """Build the model; the number of positions defaults to the one that the task needs.
 
         Raises:
-            UserError: the number of heads does not divide the width.
+            UserError: the number of heads does not divide the width, or the eps is not positive.
         """
+        if not cfg.layer_norm_eps > 0:
+            raise UserError(f"--layer-norm-eps {cfg.layer_norm_eps}: must be greater than 0")
         if cfg.decoder_embed_dim % cfg.decoder_attention_heads:
             raise UserError(
                 f"--decoder-embed-dim {cfg.decoder_embed_dim} is not divisible by "
@@ -107,6 +119,8 @@ class GPTModel(BaseFairseqModel):
                 ffn_dim=cfg.decoder_ffn_embed_dim,
                 activation_fn=str(cfg.activation_fn),
                 normalize_before=not cfg.decoder_normalize_after,
+                layer_norm_eps=cfg.layer_norm_eps,
+                untied_output=cfg.untied_output,
             ),
             DropoutRates(
                 sublayer=cfg.dropout,
@@ -116,6 +130,7 @@ class GPTModel(BaseFairseqModel):
             num_segments=task.num_segments,
             checkpoint_activations=cfg.checkpoint_activations,
             bidirectional_prefix=cls.bidirectional_prefix,
+            num_predicted=num_predicted(task.dictionary),
         )
         if cfg.compile:
             for layer in transformer.layers:
@@ -159,15 +174,17 @@ class GPTModel(BaseFairseqModel):
         elif packing is not None:
             packed = CausalRows(**packing)
         x = self.transformer(src_tokens, positions, segments, packed)
-        return (x if features_only else self.transformer.logits(x)), None
+        if features_only:
+            return self.transformer.features_for_loss(x), None
+        return self.transformer.logits(x), None
 
     def extract_features(self, src_tokens: Tensor, **net_input: Any) -> tuple[Tensor, None]:
         """Return the features [B, T, C] before the projection, and None."""
         return self(src_tokens, **net_input, features_only=True)
 
     def output_weight(self) -> Tensor:
-        """Return the weight [V, C] of the projection to the vocabulary, the tied embedding."""
-        return self.transformer.embed_tokens.weight
+        """Return the weight of the projection to the entries that can be predicted, [V', C]."""
+        return self.transformer.output_weight()
 
     def get_normalized_probs(
         self, net_output: tuple[Tensor, None], log_probs: bool, sample: Any = None
@@ -185,12 +202,20 @@ class GPTModel(BaseFairseqModel):
         return self.transformer.max_positions
 
     def upgrade_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check that the checkpoint matches the dictionary and the positions of the model.
+        """Check that the checkpoint matches the dictionary and the structure of the model.
 
         Raises:
-            UserError: the checkpoint has another number of dictionary entries or positions.
+            UserError: the checkpoint has another number of dictionary entries or positions, or
+                only one of the two has an untied output matrix.
         """
         super().upgrade_state_dict(state_dict)
+        untied = "transformer.output_projection.weight" in state_dict
+        if untied != (self.transformer.output_projection is not None):
+            has, option = ("an", "give") if untied else ("no", "leave out")
+            raise UserError(
+                f"the checkpoint has {has} output matrix besides the embedding: {option} "
+                "--untied-output"
+            )
         for key, own, what, remedy in (
             (
                 "transformer.embed_tokens.weight",

@@ -112,6 +112,8 @@ def test_activations_are_what_their_names_say():
         "gelu": x * phi,
         "relu": x * (x > 0),
         "swish": x / (1 + (-x).exp()),
+        "tanh": (x.exp() - (-x).exp()) / (x.exp() + (-x).exp()),
+        "quick_gelu": x / (1 + (-1.702 * x).exp()),
     }
     assert ACTIVATIONS.keys() == expected.keys()
     for name, values in expected.items():

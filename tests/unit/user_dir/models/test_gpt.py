@@ -4,9 +4,11 @@ from dataclasses import fields
 
 import pytest
 import torch
-from fairseq import options
+from fairseq import models, options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from omegaconf import OmegaConf
 
+from fairtale.data.corpus.tokenizer_dictionary import TokenizerDictionary
 from fairtale.errors import UserError
 from fairtale.interfaces import ShowsOutputWeight
 from fairtale.modules import fast_gemm
@@ -113,6 +115,8 @@ def test_options_reach_the_modules():
         activation_fn="relu",
         decoder_normalize_after=True,
         checkpoint_activations=True,
+        layer_norm_eps=1e-3,
+        untied_output=True,
         max_target_positions=40,
     )
     transformer = model.transformer
@@ -122,6 +126,8 @@ def test_options_reach_the_modules():
     assert layer.activation(torch.tensor(-1.0)) == 0
     assert transformer.layer_norm is None and not layer.normalize_before
     assert transformer.checkpoint_activations
+    assert layer.final_layer_norm.eps == layer.self_attn_layer_norm.eps == 1e-3
+    assert model.output_weight() is transformer.output_projection.weight
     assert transformer.embed_positions.weight.shape == (40, 16)
     assert model.max_positions() == model.max_decoder_positions() == 40
     assert built().max_positions() == 16
@@ -169,6 +175,24 @@ def test_segments_are_those_of_the_task():
 def test_heads_must_divide_the_width():
     with pytest.raises(UserError, match="--decoder-embed-dim 16 .* --decoder-attention-heads 3"):
         built(decoder_attention_heads=3)
+
+
+def test_the_eps_must_be_positive():
+    with pytest.raises(UserError, match="--layer-norm-eps 0.0: must be greater than 0"):
+        built(layer_norm_eps=0.0)
+
+
+def test_entries_without_a_token_are_not_predicted():
+    task = Bare(24, 16)
+    symbols = [f"w{i}" for i in range(20)]
+    task.dictionary = TokenizerDictionary.with_roles(symbols, {"eos": 3})
+    cfg = GPTConfig(decoder_embed_dim=16, decoder_layers=1, decoder_attention_heads=2)
+    model = GPTModel.build_model(cfg, task)
+    assert model.transformer.embed_tokens.weight.shape == (22, 16)
+    assert model.output_weight().shape == (20, 16)
+    logits, _ = model(torch.stack(random_rows([4], 20)))
+    assert logits.shape == (1, 4, 22) and logits[..., 20:].eq(-torch.inf).all()
+    assert model.get_normalized_probs((logits, None), log_probs=False)[..., 20:].eq(0).all()
 
 
 # -------------------------------------------------------------------- fairseq's interface
@@ -246,6 +270,26 @@ def test_a_checkpoint_of_another_dictionary_or_length_is_refused():
     other.load_state_dict(dict(state))
     tokens = torch.stack(random_rows([6]))
     assert torch.equal(other(tokens)[0], tiny_model()(tokens)[0])
+
+
+def test_a_checkpoint_and_its_model_are_both_tied_or_both_untied():
+    tied, untied = (tiny_model(untied_output=choice).state_dict() for choice in (False, True))
+    with pytest.raises(UserError, match="an output matrix besides .*: give --untied-output"):
+        tiny_model().load_state_dict(dict(untied))
+    with pytest.raises(UserError, match="no output matrix besides .*: leave out --untied-output"):
+        tiny_model(untied_output=True).load_state_dict(dict(tied))
+    tiny_model(seed=5, untied_output=True).load_state_dict(dict(untied))
+
+
+def test_the_settings_of_an_older_checkpoint_lack_new_options():
+    cfg = OmegaConf.structured(GPTConfig(decoder_embed_dim=16, decoder_layers=1))
+    OmegaConf.set_struct(cfg, False)
+    cfg._name, cfg.decoder_attention_heads, cfg.max_target_positions = "gpt", 2, 16
+    for name in ("layer_norm_eps", "untied_output"):
+        cfg.pop(name)
+    model = models.build_model(cfg, tiny_task(), from_checkpoint=True)
+    assert model.transformer.layer_norm.eps == 1e-5
+    assert model.transformer.output_projection is None
 
 
 def test_the_task_decides_the_positions_of_a_new_model():
