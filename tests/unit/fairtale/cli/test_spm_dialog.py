@@ -27,7 +27,9 @@ def processor():
 
 def test_a_learned_mark_is_spelled(processor):
     assert "<SEP>" in processor.encode("x<SEP>a", out_type=str), "the test is void"
-    texts, num_pieces, num_unknown = DialogEncoder(SentencePieces(processor), 3)(["b\tx<SEP>a\tx<SEP>a"])
+    texts, num_pieces, num_unknown = DialogEncoder(SentencePieces(processor), 3)(
+        ["b\tx<SEP>a\tx<SEP>a"]
+    )
     pieces = texts[0].split(" ")
     assert [piece for piece in pieces if piece in ("<SEP>", "<CTX>")] == ["<CTX>", "<SEP>"]
     assert "".join(pieces) == "▁b<CTX>▁x<SEP>a<SEP>▁x<SEP>a"
