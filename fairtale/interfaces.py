@@ -82,6 +82,7 @@ class Batch(TypedDict, total=False):
     loss_mask: Tensor  # bool [B, T], True for a token in the loss
     sample_index: Tensor  # int64 [B, T]: the sample that a token belongs to; default: its row
     nbytes: int  # UTF-8 bytes of the target text
+    nwords: int  # words of the target text, separated by white space
     padded_tokens: int  # number of cells of the padded batch, padding included
     real_tokens: int  # number of cells without padding, if it differs from ``ntokens``
     update_num: int  # number of the update that the training batch belongs to

@@ -90,14 +90,14 @@ def as_typed(kind: Callable[[str], object]) -> Callable[[str], str]:
 
 
 def add_shared_arguments(
-    parser: argparse.ArgumentParser, data_bin: str, vocab_size: int, vocab_help: str
+    parser: argparse.ArgumentParser, data_bin: str, vocab_size: int | None, vocab_help: str
 ) -> None:
     """Add the options that all ``prepare`` verbs have.
 
     Args:
         parser: the parser of the verb.
         data_bin: default of ``--data-bin``.
-        vocab_size: default of ``--vocab-size``.
+        vocab_size: default of ``--vocab-size``; None if the verb finds out whether it is given.
         vocab_help: help text of ``--vocab-size``.
     """
     short_errors(parser)
@@ -107,9 +107,9 @@ def add_shared_arguments(
     parser.add_argument(
         "--vocab-size",
         type=as_typed(positive_int),
-        default=str(vocab_size),
+        default=None if vocab_size is None else str(vocab_size),
         metavar="N",
-        help=f"{vocab_help} (default: %(default)s)",
+        help=vocab_help if vocab_size is None else f"{vocab_help} (default: %(default)s)",
     )
     parser.add_argument(
         "--workers",

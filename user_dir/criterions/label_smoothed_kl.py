@@ -201,7 +201,7 @@ class LabelSmoothedKLCriterion(FairseqCriterion):
         Args:
             model: a fairseq model, wrapped for data-parallel training or not.
             sample: fairseq's batch. The optional keys ``loss_mask``, ``sample_index``, ``nbytes``,
-                ``padded_tokens`` and ``real_tokens`` are used as well.
+                ``nwords``, ``padded_tokens`` and ``real_tokens`` are used as well.
             reduce: must be True.
 
         Returns:
@@ -229,6 +229,8 @@ class LabelSmoothedKLCriterion(FairseqCriterion):
             log["n_correct"] = sums.num_correct
         if "nbytes" in sample:
             log["nbytes"] = sample["nbytes"]
+        if "nwords" in sample:
+            log["nwords"] = sample["nwords"]
         if "padded_tokens" in sample:
             log["real_tokens"] = sample.get("real_tokens", sample["ntokens"])
             log["padded_tokens"] = sample["padded_tokens"]
@@ -344,6 +346,11 @@ class LabelSmoothedKLCriterion(FairseqCriterion):
                 mean("accuracy", "n_correct", tokens, factor=100)
             if total("nbytes") > 0:
                 mean("bpb", "nll_loss", total("nbytes"), digits=4)
+            if total("nwords") > 0:
+                mean("nll_word", "nll_loss", total("nwords"))
+                metrics.log_derived(
+                    "ppl_word", lambda meters: utils.get_perplexity(meters["nll_word"].avg)
+                )
         if total("padded_tokens") > 0:
             mean("fullness", "real_tokens", total("padded_tokens"), factor=100, digits=1)
 

@@ -1,5 +1,6 @@
 """``story_lm``: train a language model on stories, one per line, and continue prompts."""
 
+import functools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,13 +8,15 @@ from typing import Any, Optional
 
 import torch
 from fairseq.data import Dictionary
-from fairseq.dataclass import FairseqDataclass
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.tasks import register_task
 from omegaconf import II
 from torch import Tensor, nn
 
 from fairtale.data.corpus.vocabulary import token_bytes
-from fairtale.data.story.dataset import PromptDataset, StoryDataset, report_story_dataset
+from fairtale.data.corpus.words import WordCounter
+from fairtale.data.story.blocks import BREAK_MODES, BlockDataset
+from fairtale.data.story.dataset import PromptDataset, StoryDataset
 from fairtale.errors import UserError
 from fairtale.generation.prefix_generator import PrefixGenerator
 from fairtale.interfaces import Batch
@@ -40,6 +43,16 @@ class StoryLMConfig(FairseqDataclass):
         metadata={
             "help": "maximum number of tokens of a story; longer stories are cut (default: as in "
             f"the training of the checkpoint, else {DEFAULT_TOKENS_PER_SAMPLE})"
+        },
+    )
+    # fairseq takes the choices of an option from this annotation, which is not a valid type
+    sample_break_mode: Optional[ChoiceEnum(BREAK_MODES)] = field(  # type: ignore[valid-type]
+        default=None,
+        metadata={
+            "help": "what becomes of a text longer than --tokens-per-sample: eos: it is cut, and "
+            "its end is lost; split: it is split into blocks; none: all texts are joined and split "
+            "into full blocks, in which attention crosses from a text into the next (default: as "
+            "in the training of the checkpoint, else eos)"
         },
     )
     pack: bool = field(
@@ -87,7 +100,7 @@ class StoryLMTask(PrefixLMTask):
 
     cfg: StoryLMConfig
 
-    remembered = {"tokens_per_sample": DEFAULT_TOKENS_PER_SAMPLE}
+    remembered = {"tokens_per_sample": DEFAULT_TOKENS_PER_SAMPLE, "sample_break_mode": "eos"}
     positions_options = "--tokens-per-sample"
 
     def __init__(self, cfg: StoryLMConfig, dictionary: Dictionary) -> None:
@@ -96,11 +109,17 @@ class StoryLMTask(PrefixLMTask):
             raise UserError(f"--tokens-per-sample {cfg.tokens_per_sample}: must be at least 2")
         if cfg.prompt_tokens < 0:
             raise UserError(f"--prompt-tokens {cfg.prompt_tokens}: must not be negative")
+        self._words: WordCounter | None = None
 
     @property
     def tokens_per_sample(self) -> int:
         """The maximum number of tokens of a story, with its EOS token."""
         return int(self.option("tokens_per_sample"))
+
+    @property
+    def sample_break_mode(self) -> str:
+        """What becomes of long texts: ``eos``, ``split`` or ``none``."""
+        return str(self.option("sample_break_mode"))
 
     @property
     def needed_positions(self) -> int:
@@ -114,7 +133,12 @@ class StoryLMTask(PrefixLMTask):
     def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:
         """Load a split of every data folder that has it."""
         tokens = self.load_lines(split, combine)
-        self.datasets[split] = StoryDataset(
+        self._words = self._words or WordCounter(self.dictionary)
+        dataset: StoryDataset
+        make: Any = StoryDataset
+        if self.sample_break_mode != "eos":
+            make = functools.partial(BlockDataset, across=self.sample_break_mode == "none")
+        dataset = make(
             tokens,
             tokens.sizes,
             self.dictionary,
@@ -122,8 +146,10 @@ class StoryLMTask(PrefixLMTask):
             token_bytes(self.dictionary),
             shuffle=split == "train",
             pack=self.cfg.pack,
+            words=self._words,
         )
-        report_story_dataset(split, self.datasets[split])
+        dataset.report(split)
+        self.datasets[split] = dataset
 
     def build_dataset_for_inference(
         self,
@@ -186,6 +212,11 @@ class StoryLMTask(PrefixLMTask):
         assert target is not None
         if "packing" in net_input:
             raise UserError("--pack: cannot be used in generation; leave it out")
+        if self.sample_break_mode != "eos":
+            raise UserError(
+                f"--sample-break-mode {self.sample_break_mode}: blocks from the middle of a text "
+                "are no prompts; generate with --sample-break-mode eos"
+            )
         count = min(self.cfg.prompt_tokens, target.size(1) - 1)
         real = target.ne(pad).sum(1)
         prompt = torch.clamp(real - 1, max=count)  # every reference has at least the EOS token

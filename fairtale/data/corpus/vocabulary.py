@@ -29,23 +29,38 @@ def token_bytes(dictionary: Dictionary) -> torch.Tensor:
     unknown piece counts as one byte, so bits per byte are exact only for a text without unknown
     pieces; byte-level pieces are never unknown.
     """
+    return torch.tensor([len(text) for text in entry_texts(dictionary)], dtype=torch.long)
+
+
+def entry_texts(dictionary: Dictionary) -> list[bytes]:
+    """Return the UTF-8 bytes of text that each entry stands for; see :func:`token_bytes`."""
     symbols = dictionary.symbols
+    sub_word = has_sub_words(dictionary)
     byte_level = is_byte_level(symbols)
-    pieces = not byte_level and any(SPACE in s for s in symbols)
     special = {dictionary.bos(), dictionary.pad(), dictionary.eos()}
-    counts = torch.zeros(len(symbols), dtype=torch.long)
+    texts = []
     for i, symbol in enumerate(symbols):
+        byte = _BYTE.fullmatch(symbol) if sub_word and not byte_level else None
         if i in special or _FILLER.fullmatch(symbol):
-            continue
-        if i == dictionary.unk() or (pieces and _BYTE.fullmatch(symbol)):
-            counts[i] = 1
+            text = b""
+        elif i == dictionary.unk():
+            text = b"?"
         elif byte_level:
-            counts[i] = len(piece_bytes(symbol))
-        elif pieces:
-            counts[i] = len(symbol.replace(SPACE, " ").encode())
+            text = piece_bytes(symbol)
+        elif byte is not None:
+            text = bytes([int(symbol[3:-1], 16)])
+        elif sub_word:
+            text = symbol.replace(SPACE, " ").encode()
         else:
-            counts[i] = len(symbol.encode()) + 1
-    return counts
+            text = symbol.encode() + b" "
+        texts.append(text)
+    return texts
+
+
+def has_sub_words(dictionary: Dictionary) -> bool:
+    """Return whether the entries are pieces of words, byte-level or of SentencePiece."""
+    symbols = dictionary.symbols
+    return is_byte_level(symbols) or any(SPACE in symbol for symbol in symbols)
 
 
 def decode_pieces(pieces: str) -> str:

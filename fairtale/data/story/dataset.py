@@ -15,7 +15,9 @@ from ...errors import UserError
 from ...interfaces import Batch, PrefixInput, RowInput
 from ...modules.attention_masks import packing_index
 from ..corpus.arrays import Ints
+from ..corpus.row_slices import row_slice
 from ..corpus.sized_dataset import SizedDataset, TokenRows, no_batch
+from ..corpus.words import WordCounter
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ class StoryDataset(SizedDataset):
         shuffle: shuffle stories of equal lengths, and the batches, in every epoch.
         pack: put the stories of a batch into one row without padding; with ``shuffle``, a batch
             then holds stories of all lengths.
+        words: counts the words of a batch for the perplexity per word; None: they are not counted.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class StoryDataset(SizedDataset):
         token_bytes: Tensor,
         shuffle: bool = True,
         pack: bool = False,
+        words: WordCounter | None = None,
     ) -> None:
         self.tokens = tokens
         self.sizes = np.minimum(np.asarray(sizes), tokens_per_sample)
@@ -66,13 +70,14 @@ class StoryDataset(SizedDataset):
         self.token_bytes = token_bytes
         self.shuffle = shuffle
         self.pack = pack
+        self.words = words
         self.epoch = 1
         self.indices = np.flatnonzero(np.asarray(sizes) > 1)
         self.num_empty = len(self.sizes) - len(self.indices)
         self.num_cut = int((np.asarray(sizes) > tokens_per_sample).sum())
 
     def __getitem__(self, index: int) -> StorySample:
-        target = self.tokens[index][: self.tokens_per_sample].long()
+        target = row_slice(self.tokens, index, 0, int(self.sizes[index]))
         source = torch.cat([target.new_tensor([self.dictionary.bos()]), target[:-1]])
         return {"id": index, "source": source, "target": target}
 
@@ -153,9 +158,30 @@ class StoryDataset(SizedDataset):
             "target": target,
             "padded_tokens": target.numel(),
         }
+        if self.words is not None:
+            batch["nwords"] = sum(map(self.words.count, sources, targets))
         if self.pack:
             batch["sample_index"] = torch.arange(len(samples)).repeat_interleave(lengths)[None]
         return batch
+
+    def report(self, split: str) -> None:
+        """Log the size of a split and how many stories are left out or truncated.
+
+        Raises:
+            UserError: the split holds no story.
+        """
+        kept = len(self.indices)
+        logger.info(
+            "%s: %d stories, %d tokens; left out as empty: %d; cut to %d tokens: %d",
+            split,
+            kept,
+            int(self.sizes[self.indices].sum()),
+            self.num_empty,
+            self.tokens_per_sample,
+            self.num_cut,
+        )
+        if kept == 0:
+            raise UserError(f"split {split} holds no story: all {len(self)} rows are empty")
 
 
 class PromptDataset(SizedDataset):
@@ -198,23 +224,3 @@ class PromptDataset(SizedDataset):
             "net_input": net_input,
             "target": None,
         }
-
-
-def report_story_dataset(split: str, dataset: StoryDataset) -> None:
-    """Log the size of a split and how many stories are left out or truncated.
-
-    Raises:
-        UserError: the split holds no story.
-    """
-    kept = len(dataset.indices)
-    logger.info(
-        "%s: %d stories, %d tokens; left out as empty: %d; cut to %d tokens: %d",
-        split,
-        kept,
-        int(dataset.sizes[dataset.indices].sum()),
-        dataset.num_empty,
-        dataset.tokens_per_sample,
-        dataset.num_cut,
-    )
-    if kept == 0:
-        raise UserError(f"split {split} holds no story: all {len(dataset)} rows are empty")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fairtale.data.corpus.vocabulary import token_bytes
-from fairtale.data.story.dataset import PromptDataset, StoryDataset, report_story_dataset
+from fairtale.data.story.dataset import PromptDataset, StoryDataset
 from fairtale.errors import UserError
 from tests.helpers import (
     dictionary_of,
@@ -239,11 +239,11 @@ def test_a_story_larger_than_the_budget_is_refused(pack):
 def test_report(caplog):
     dataset = dataset_of([range(4, 24), [5, 6], []])
     with caplog.at_level(logging.INFO):
-        report_story_dataset("train", dataset)
+        dataset.report("train")
     assert "train: 2 stories, 19 tokens" in caplog.text
     assert "left out as empty: 1" in caplog.text and "cut to 16 tokens: 1" in caplog.text
     with pytest.raises(UserError, match="split valid holds no story: all 2 rows are empty"):
-        report_story_dataset("valid", dataset_of([[], []]))
+        dataset_of([[], []]).report("valid")
 
 
 def test_stories_are_read_lazily_from_disk(tmp_path):

@@ -1,0 +1,1 @@
+"""Read works from folders of texts, JSON lines and SQLite tables, and clean them."""

@@ -1,0 +1,104 @@
+"""Read works from JSON lines: one object with the text of a work in each line."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from ..corpus.records import read_records
+from ..corpus.report import INVALID_UTF8, TOO_LONG
+from .fields import FieldNames
+from .records import NO_FIELD, NOT_JSON, NOT_TEXT, DocumentReport, OnBytes, RawDocument
+from .text_files import max_bytes
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# A JSON escape has up to six bytes for two bytes of UTF-16 (\u0430), and the line has other fields.
+_LINE_BYTES_PER_CHAR = 12
+_OTHER_FIELDS_BYTES = 1 << 20
+
+
+class JsonLines:
+    """A source of documents in the lines of a file.
+
+    Args:
+        path: the file.
+        fields: names of the fields.
+        markup: markup of the texts; None for plain text, or HTML where it has HTML tags.
+        max_chars: maximum length of a document.
+    """
+
+    def __init__(self, path: str, fields: FieldNames, markup: str | None, max_chars: int) -> None:
+        self.path = path
+        self._fields = fields
+        self._markup = markup or "plain"
+        self._max_line_bytes = _LINE_BYTES_PER_CHAR * max_chars + _OTHER_FIELDS_BYTES
+        self._max_bytes = max_bytes(max_chars)
+
+    def read(self, report: DocumentReport, on_bytes: OnBytes) -> Iterator[RawDocument]:
+        """Yield the documents; a line that holds none is counted."""
+        with open(self.path, "rb") as stream:
+            before = 0
+            for number, line in read_records(stream, b"\n", self._max_line_bytes):
+                on_bytes(stream.tell() - before)
+                before = stream.tell()
+                place = f"{self.path}:{number}"
+                if line is None:
+                    report.skip(TOO_LONG, place)
+                    continue
+                line = line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
+                record = _parse(line, place, report) if line.strip() else None
+                if record is not None:
+                    document = self._document(record, place, report)
+                    if document is not None:
+                        yield document
+
+    def _document(
+        self, record: dict[str, Any], place: str, report: DocumentReport
+    ) -> RawDocument | None:
+        fields = self._fields
+        text = record.get(fields.text)
+        if not isinstance(text, str):
+            if fields.text in record:
+                report.skip(f"{NOT_TEXT}, field {fields.text}", place)
+            else:
+                report.skip(f"{NO_FIELD}: {fields.text}", place)
+            return None
+        names = {key: _name(record, key) for key in (fields.id, fields.work) if key is not None}
+        for key, value in names.items():
+            if value is None:
+                report.skip(f"{NO_FIELD}: {key}", place)
+                return None
+        if fields.id is not None:
+            name = names[fields.id]
+        else:
+            name = _name(record, "id") or _name(record, "title")
+        group = name if fields.work is None else names[fields.work]
+        return RawDocument(name or place, text, self._markup, place, group)
+
+
+def _name(record: dict[str, Any], key: str) -> str | None:
+    """Return a field as a name, or None if it is missing, empty, or no text or number."""
+    value = record.get(key)
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    return str(value).strip() or None
+
+
+def _parse(line: bytes, place: str, report: DocumentReport) -> dict[str, Any] | None:
+    """Return the object of a line, or None if there is none, which is counted."""
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        report.skip(INVALID_UTF8, f"{place} (byte 0x{line[error.start]:02x})")
+        return None
+    try:
+        record = json.loads(text, strict=False)  # the cleaning removes raw control characters
+    except json.JSONDecodeError as error:
+        report.skip(NOT_JSON, f"{place} ({error.msg} at character {error.pos + 1:,})")
+        return None
+    except (RecursionError, ValueError):  # ValueError: a number of thousands of digits
+        report.skip(NOT_JSON, f"{place} (nested too deeply, or a number too long)")
+        return None
+    if not isinstance(record, dict):
+        report.skip(NOT_JSON, place)
+        return None
+    return record

@@ -1,0 +1,120 @@
+"""Types shared by the readers of documents: raw and cleaned documents, sources, and the report."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+from ..corpus.report import CorpusReport
+
+# Reasons to leave out a document; further ones are in ``corpus/report.py``.
+BINARY = "binary data, not text"
+NOT_TEXT = "value that is not text"
+NO_FIELD = "no such field"
+NOT_JSON = "not a JSON object"
+DAMAGED_MARKUP = "damaged markup"
+
+# Number of removed texts of each kind that report.json shows, and their maximum length.
+NUM_REMOVED_SHOWN = 5
+_REMOVED_CHARS_SHOWN = 200
+
+OnBytes = Callable[[int], object]
+
+
+class RawDocument(NamedTuple):
+    """A document as its source holds it."""
+
+    name: str  # id of the document within its source
+    text: str
+    markup: str  # one of ``cleaning.MARKUPS``
+    place: str  # where it was read: ``file``, ``file:line`` or ``file:table:key``
+    group: str | None  # documents of a group share a subset; None: split by the text alone
+    is_file: bool = False  # a whole file, which may begin with lines of author and title
+
+
+class Document(NamedTuple):
+    """A cleaned document: paragraphs, each on a line of its own."""
+
+    name: str
+    text: str
+    place: str
+    group: str | None
+
+
+class DocumentSource(Protocol):
+    """A source of documents, which are read one by one.
+
+    The kinds of sources are listed in ``sources.py``; see there how to add one.
+    """
+
+    @property
+    def path(self) -> str | None:
+        """The file that is read, or None for a source that is not a file."""
+        ...
+
+    def read(self, report: "DocumentReport", on_bytes: OnBytes) -> Iterator[RawDocument]:
+        """Yield the documents in a fixed order.
+
+        Args:
+            report: counts the documents that are left out.
+            on_bytes: called with the number of bytes that have just been read.
+        """
+        ...
+
+
+class DocumentReport(CorpusReport):
+    """Count the documents that are kept and skipped, and what was removed from them.
+
+    Args:
+        strict: raise an error for a damaged document, or one that occurs twice, instead of
+            counting it. An empty document is not damaged.
+    """
+
+    def __init__(self, strict: bool = False) -> None:
+        super().__init__(strict)
+        self.num_chars = 0  # characters of the documents that are kept
+        self.removed_chars: Counter[str] = Counter()  # kind -> characters
+        self.removed_texts: dict[str, list[str]] = {}  # kind -> the first removed texts
+
+    def keep(self, document: Document) -> None:
+        """Count a document that is kept."""
+        self.num_kept += 1
+        self.num_chars += len(document.text)
+
+    def remove(self, kind: str, place: str, texts: list[str]) -> None:
+        """Count passages that were removed from a document.
+
+        Args:
+            kind: which rule has removed them.
+            place: the document.
+            texts: the passages.
+        """
+        self.mend(kind, place, len(texts))
+        self.removed_chars[kind] += sum(map(len, texts))
+        shown = self.removed_texts.setdefault(kind, [])
+        for text in texts[: NUM_REMOVED_SHOWN - len(shown)]:
+            cut = text if len(text) <= _REMOVED_CHARS_SHOWN else text[:_REMOVED_CHARS_SHOWN] + "…"
+            shown.append(f"{place}: {cut}")
+
+    def lines(self) -> Iterator[str]:
+        """Yield the report as lines of text: files, works kept and skipped, removals."""
+        yield from self.file_lines()
+        yield f"works kept: {self.num_kept} ({self.num_chars:,} characters)"
+        for kind, count in self.skipped.items():
+            yield f"skipped, {kind}: {count} (first: {', '.join(self.places[kind])})"
+        for kind, count in self.mended.items():
+            chars = self.removed_chars.get(kind)
+            size = f" ({chars:,} characters)" if chars else ""
+            yield f"{kind}: {self.amounts[kind]:,}{size} in {count} works"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as a JSON object."""
+        return {
+            "kept": self.num_kept,
+            "characters": self.num_chars,
+            "skipped": dict(self.skipped),
+            "mended_works": dict(self.mended),
+            "mended_occurrences": dict(self.amounts),
+            "removed_characters": dict(self.removed_chars),
+            "removed_texts": self.removed_texts,
+            **self.file_counts(),
+        }
