@@ -7,7 +7,7 @@ from typing import Any, Optional, Self
 from fairseq.data import Dictionary
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
-from torch import Tensor
+from torch import Tensor, nn
 
 from fairtale.errors import UserError
 from fairtale.interfaces import DialogSides, Packing, PrefixTask
@@ -168,6 +168,16 @@ class GPTModel(BaseFairseqModel):
     def output_weight(self) -> Tensor:
         """Return the weight [V, C] of the projection to the vocabulary, the tied embedding."""
         return self.transformer.embed_tokens.weight
+
+    def layer_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
+        """Return the parameters of the embeddings, of each layer and of the top, bottom to top."""
+        layers = self.transformer.layers
+        groups = [(f"layer_{i}", list(layer.parameters())) for i, layer in enumerate(layers)]
+        other: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+        for name, parameter in self.transformer.named_parameters():
+            if not name.startswith("layers."):
+                other[name.startswith("embed_")].append(parameter)
+        return [("embeddings", other[True]), *groups, ("top", other[False])]
 
     def get_normalized_probs(
         self, net_output: tuple[Tensor, None], log_probs: bool, sample: Any = None
