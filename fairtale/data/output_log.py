@@ -17,8 +17,8 @@ from typing import NamedTuple
 from ..errors import UserError
 
 _LINE = re.compile(rb"([SHD])-(\d+)(?:\t(.*))?", re.DOTALL)
-_ANY_LINE = re.compile(rb"[A-Z]-\d+(?:\t.*)?", re.DOTALL)
-_SCORES = re.compile(rb"P-(\d+)\t[-+.\de ]*(?:inf|nan)?[-+.\de ]*")
+_OTHER_LINE = re.compile(rb"[A-OQ-Z]-\d+(?:\t.*)?", re.DOTALL)
+_SCORES = re.compile(rb"P-(\d+)\t[-+.\deinfa ]*")
 
 
 class Output(NamedTuple):
@@ -67,11 +67,11 @@ def _joined(lines: Iterable[bytes]) -> Iterator[bytes]:
     number, more = b"", list[bytes]()  # lines that belong to the text if its scores follow
     for line in lines:
         line = line.removesuffix(b"\n")
-        if _ANY_LINE.fullmatch(line) is None and text is not None:
+        ends = _SCORES.fullmatch(line)
+        if text is not None and not ends and not _OTHER_LINE.fullmatch(line):
             more.append(line)
             continue
         if text is not None:
-            ends = _SCORES.fullmatch(line)
             yield b"\n".join([text, *more]) if ends and ends[1] == number else text
             text, more = None, []
         if line.startswith(b"D-"):

@@ -101,7 +101,7 @@ class ByteLevelBPE:
             encodings: list[Any] = self._tokenizer.encode_batch_fast(
                 texts, add_special_tokens=False
             )
-        except UnicodeEncodeError:
+        except (TypeError, UnicodeEncodeError):  # half of a surrogate pair
             raise UserError("the text has bytes that are not valid UTF-8") from None
         return encodings
 
