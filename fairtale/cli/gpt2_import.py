@@ -8,8 +8,8 @@ texts into it and go on from the checkpoint:
   fairseq-interactive DIR --path DIR/checkpoint.pt ...
 
 Names, shapes and settings are checked before weights are read, and nothing is guessed: what gpt
-would not compute exactly is refused. Needs safetensors and tokenizers (extra hf). If transformers is
-installed, the logits of a few tokens are compared with its own at the end.
+would not compute exactly is refused. Needs safetensors and tokenizers (extra hf). If transformers
+is installed, the logits of a few tokens are compared with its own at the end.
 """
 
 from __future__ import annotations
