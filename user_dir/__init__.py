@@ -9,6 +9,7 @@ options.install()
 
 # fairseq itself imports tasks/ and models/ only, and not if the package has already been imported
 # (in a test or a notebook), so all modules are imported here.
+from .bpe import byte_level  # noqa: E402
 from .criterions import l0_gated, label_smoothed_kl, unlikelihood  # noqa: E402
 from .models import gpt, transformer_hcg, unilm_seq2seq  # noqa: E402
 from .optim.lr_scheduler import reduce_lr_on_validation  # noqa: E402

@@ -1,8 +1,8 @@
 """Dialogs in ``spm train --dialog`` and ``spm encode --dialog``: turns, tabs and marks."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from ..data.corpus.text_lines import read_text_lines
 from ..data.dialog.line_format import MARKS, TURN_SEPARATOR, escape_marks, join_turns
@@ -51,33 +51,30 @@ class DialogEncoder:
     Each turn is encoded by itself, so that its pieces do not depend on its neighbours.
 
     Args:
-        processor: a SentencePieceProcessor.
+        encode: returns the pieces of each of several texts, with :data:`UNKNOWN_PIECE` for what is
+            unknown.
         max_unknown: maximum number of unknown pieces of a turn; other dialogs are left out.
     """
 
-    def __init__(self, processor: Any, max_unknown: int) -> None:
-        self._processor = processor
+    def __init__(self, encode: Callable[[list[str]], list[list[str]]], max_unknown: int) -> None:
+        self._encode_texts = encode
         self._max_unknown = max_unknown
-        # Encode to ids and not to strings: SentencePiece returns an unknown piece as it is
-        # spelled in the text, so a text could produce fairseq's `</s>` or a mark.
-        self._pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
-        self._pieces[processor.unk_id()] = UNKNOWN_PIECE
 
     def __call__(self, lines: list[str]) -> Encoded:
         """Return the encoded lines and the numbers of pieces."""
         dialogs = [line.split(TURN_SEPARATOR) for line in lines]
         flat = [turn for turns in dialogs if len(turns) <= MAX_TURNS for turn in turns]
-        encoded = iter(self._processor.encode(flat))
+        encoded = iter(self._encode_texts(flat))
         texts = [self._encode(turns, encoded) for turns in dialogs]
         kept = [text.split(" ") for text in texts if isinstance(text, str)]
         num_unknown = sum(text.count(UNKNOWN_PIECE) for text in kept)
         return Encoded(texts, sum(map(len, kept)), num_unknown)
 
-    def _encode(self, texts: list[str], encoded: Iterator[list[int]]) -> str | LeftOut:
+    def _encode(self, texts: list[str], encoded: Iterator[list[str]]) -> str | LeftOut:
         """Return one dialog as a line of pieces; take its turns from ``encoded``."""
         if len(texts) > MAX_TURNS:
             return LeftOut(f"more than {MAX_TURNS} turns")
-        turns = [[self._pieces[i] for i in next(encoded)] for _ in texts]
+        turns = [next(encoded) for _ in texts]
         if len(turns) < 2:
             return LeftOut("no response")
         if not turns[-2]:

@@ -9,137 +9,38 @@ response are left out, counted and reported.
 """
 
 import argparse
-import collections
-import contextlib
 import functools
 import os
-import sys
-from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..data.corpus.report import NUM_PLACES_NAMED
-from ..data.corpus.text_lines import decode_line, open_binary
 from ..errors import UserError
-from .argument_types import positive_int
-from .devices import usable_cpus
-from .files import whole_file
-from .progress import progress_bar
-from .spm_dialog import DialogEncoder, Encoded, LeftOut
-from .workers import WorkerPool, worker_pool
-
-# Text sent to a worker at once: enough to amortise the transfer, little enough to share the work.
-_TASK_BYTES = 1 << 19
+from .encode_files import Converter, add_shared_arguments, convert_files, source_target_pairs
+from .spm_dialog import UNKNOWN_PIECE, DialogEncoder, Encoded
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this verb."""
     parser.add_argument("text", nargs="+", help="UTF-8 files; - for standard input")
     parser.add_argument("--model", required=True, metavar="FILE", help="a .model file")
-    parser.add_argument(
-        "--output", metavar="FILE", help="output file of a single text (default: standard output)"
-    )
-    parser.add_argument(
-        "--output-dir", metavar="DIR", help="folder for the outputs, which keep the texts' names"
-    )
-    parser.add_argument("--decode", action="store_true", help="decode pieces to text")
-    dialog = parser.add_argument_group("dialogs")
-    dialog.add_argument(
-        "--dialog", action="store_true", help="lines are turns separated by tabs, response last"
-    )
-    dialog.add_argument(
-        "--max-unknown",
-        type=int,
-        default=3,
-        metavar="N",
-        help="leave out a dialog if one of its turns has more than N unknown pieces "
-        "(default: %(default)s)",
-    )
-    dialog.add_argument(
-        "--kept-dir",
-        metavar="DIR",
-        help="folder for the text of the dialogs that were not left out, in files with the texts' "
-        "names",
-    )
-    parser.add_argument(
-        "--workers",
-        type=positive_int,
-        default=usable_cpus(),
-        metavar="N",
-        help="number of processes (default: all CPUs)",
-    )
-    parser.add_argument("--quiet", action="store_true", help="show no progress bar and no summary")
+    add_shared_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Run the verb."""
-    pairs = _pairs(args)
-    if args.dialog and args.decode:
-        raise UserError("--dialog and --decode: give one of them")
-    if args.kept_dir:
-        _check_kept_dir(args)
+    pairs = source_target_pairs(args)
     _load(args.model)  # report a bad model here once, and not in every worker
-    total = sum(os.path.getsize(source) for source, _ in pairs if source != "-")
-    num_workers = args.workers if total > _TASK_BYTES else 1
-    with (
-        worker_pool(num_workers, _start_worker, args.model, _converter(args)) as pool,
-        progress_bar(
-            total, "B", _verb(args), unit_scale=True, disable=args.quiet or not total
-        ) as bar,
-    ):
-        for source, target in pairs:
-            counts, lost = _convert_file(source, target, pool, args, bar.update)
-            if not args.quiet:
-                print(_summary(source, target, counts), *lost, sep="\n", file=sys.stderr)
+    make = functools.partial(
+        _make_converter, args.model, args.decode, args.max_unknown if args.dialog else None
+    )
+    convert_files(args, pairs, make)
 
 
-def _converter(args: argparse.Namespace) -> Callable[[Any], "Converter"]:
-    """Return a function that makes a converter of lines from a SentencePiece processor."""
-    if args.dialog:
-        return functools.partial(DialogEncoder, max_unknown=args.max_unknown)
-    return _Decoder if args.decode else _Encoder
-
-
-def _verb(args: argparse.Namespace) -> str:
-    return "decoding" if args.decode else "encoding"
-
-
-def _pairs(args: argparse.Namespace) -> list[tuple[str, str | None]]:
-    """Return ``[(source, target)]``; a target of None means standard output."""
-    pairs: list[tuple[str, str | None]]
-    if args.output and args.output_dir:
-        raise UserError("--output and --output-dir: give one of them")
-    if args.output_dir:
-        if "-" in args.text:
-            raise UserError("--output-dir: not possible for standard input (-); give --output")
-        names = [os.path.basename(path) for path in args.text]
-        if len(set(names)) != len(names):
-            raise UserError(f"--output-dir: two texts have the same name among {', '.join(names)}")
-        pairs = [
-            (path, os.path.join(args.output_dir, name))
-            for path, name in zip(args.text, names, strict=True)
-        ]
-    elif len(args.text) > 1:
-        raise UserError(f"{len(args.text)} texts: give --output-dir for more than one")
-    else:
-        pairs = [(args.text[0], args.output)]
-    for source, target in pairs:
-        if (
-            target
-            and os.path.exists(target)
-            and os.path.realpath(source) == os.path.realpath(target)
-        ):
-            raise UserError(f"{source}: would be replaced by its own output; give another name")
-    return pairs
-
-
-def _check_kept_dir(args: argparse.Namespace) -> None:
-    if not (args.dialog and args.output_dir):
-        raise UserError("--kept-dir needs --dialog and --output-dir")
-    taken = {os.path.realpath(os.path.dirname(path) or ".") for path in args.text}
-    if os.path.realpath(args.kept_dir) in taken | {os.path.realpath(args.output_dir)}:
-        raise UserError(
-            f"--kept-dir {args.kept_dir}: holds the texts or the outputs; give another folder"
-        )
+def _make_converter(model: str, decode: bool, max_unknown: int | None) -> Converter:
+    """Return the converter of lines; ``max_unknown`` is None unless the lines are dialogs."""
+    processor = _load(model)
+    if max_unknown is not None:
+        return DialogEncoder(SentencePieces(processor), max_unknown)
+    return _Decoder(processor) if decode else _Encoder(processor)
 
 
 def _load(path: str) -> Any:
@@ -159,16 +60,23 @@ def _load(path: str) -> Any:
         raise UserError(f"--model {path}: not a SentencePiece model ({message})") from None
 
 
-# ------------------------------------------------------------------------------ workers
+class SentencePieces:
+    """Encode texts as lists of pieces, with ``<unk>`` for what is unknown.
 
-Converter = Callable[[list[str]], Encoded]
+    Args:
+        processor: a SentencePieceProcessor.
+    """
 
-_convert: Converter | None = None  # set once in each worker process
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        # Encode to ids and not to strings: SentencePiece returns an unknown piece as it is
+        # spelled in the text, so a text could produce fairseq's `</s>` or a mark.
+        self._pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
+        self._pieces[processor.unk_id()] = UNKNOWN_PIECE
 
-
-def _start_worker(model: str, make_converter: Callable[[Any], Converter]) -> None:
-    global _convert
-    _convert = make_converter(_load(model))
+    def __call__(self, texts: list[str]) -> list[list[str]]:
+        """Return the pieces of each text."""
+        return [[self._pieces[i] for i in ids] for ids in self._processor.encode(texts)]
 
 
 class _Encoder:
@@ -202,95 +110,3 @@ class _Decoder:
         # Byte pieces may decode to line breaks; replace them, so that one line stays one line.
         texts = [" ".join(text.splitlines()) if text else "" for text in texts]
         return Encoded(texts, sum(map(len, split)), 0)
-
-
-def _convert_task(task: tuple[list[str], int]) -> Encoded:
-    assert _convert is not None  # _start_worker has set it
-    return _convert(task[0])
-
-
-# ------------------------------------------------------------------------------- parent
-
-
-def _tasks(source: str) -> Iterator[tuple[list[str], int]]:
-    """Yield lists of lines of about ``_TASK_BYTES`` each, with their size in bytes."""
-    stream = open_binary(source)
-    try:
-        lines, size = list[str](), 0
-        for number, line in enumerate(stream, start=1):
-            lines.append(decode_line(line, source, number))
-            size += len(line)
-            if size >= _TASK_BYTES:
-                yield lines, size
-                lines, size = [], 0
-        if lines:
-            yield lines, size
-    finally:
-        if source != "-":
-            stream.close()
-
-
-def _convert_file(
-    source: str,
-    target: str | None,
-    pool: WorkerPool,
-    args: argparse.Namespace,
-    on_bytes: Callable[[int], object],
-) -> tuple[collections.Counter[str], list[str]]:
-    """Convert a file.
-
-    Returns:
-        the numbers of lines, empty lines, pieces and unknown pieces; and one text for each reason
-        why lines were left out.
-
-    Raises:
-        UserError: no line is left, or lines were lost.
-    """
-    counts: collections.Counter[str] = collections.Counter()
-    left_out: collections.Counter[str] = collections.Counter()
-    places: dict[str, list[str]] = {}
-    output = whole_file(target) if target else contextlib.nullcontext(sys.stdout)
-    kept: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-    if args.kept_dir:
-        kept = whole_file(os.path.join(args.kept_dir, os.path.basename(source)))
-    with output as stream, kept as kept_stream:
-        for (lines, size), encoded in pool.map(_convert_task, _tasks(source)):
-            first = counts["in"] + 1
-            counts["in"] += len(lines)
-            counts["out"] += len(encoded.texts)
-            counts["empty"] += encoded.texts.count("")
-            counts["pieces"] += encoded.num_pieces
-            counts["unknown"] += encoded.num_unknown
-            for number, (line, text) in enumerate(zip(lines, encoded.texts, strict=False), first):
-                if isinstance(text, LeftOut):
-                    left_out[text.reason] += 1
-                    if left_out[text.reason] <= NUM_PLACES_NAMED:
-                        places.setdefault(text.reason, []).append(str(number))
-                    continue
-                if kept_stream:
-                    kept_stream.write(line + "\n")
-                if "\n" in text:
-                    raise UserError(f"{source}: a piece of {args.model} holds a line break")
-                stream.write(text + "\n")
-            on_bytes(size)
-        if counts["in"] != counts["out"]:
-            raise UserError(
-                f"{source}: {counts['in']} lines of input, but {counts['out']} of output; nothing "
-                "was written"
-            )
-        lost = [
-            f"{source}: left out, {reason}: {count} (first: line {', '.join(places[reason])})"
-            for reason, count in left_out.items()
-        ]
-        if counts["in"] and left_out.total() == counts["in"]:
-            raise UserError(f"{source}: all dialogs were left out; {'; '.join(lost)}")
-    return counts, lost
-
-
-def _summary(source: str, target: str | None, counts: collections.Counter[str]) -> str:
-    notes = [f"{counts['in']} lines", f"{counts['pieces']} pieces"]
-    if counts["empty"]:
-        notes.append(f"{counts['empty']} empty lines")
-    if counts["unknown"]:
-        notes.append(f"{counts['unknown']} unknown")
-    return f"{source} -> {target or 'standard output'}: {', '.join(notes)}"

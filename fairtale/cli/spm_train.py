@@ -153,6 +153,15 @@ def _check(args: argparse.Namespace) -> None:
             f"--character-coverage {args.character_coverage}: must be between 0.9 and 1 "
             "(0.9995 for Chinese, Japanese, Korean; 1 for small alphabets)"
         )
+    check_symbols(args)
+
+
+def check_symbols(args: argparse.Namespace) -> None:
+    """Check ``--symbols``.
+
+    Raises:
+        UserError: a symbol is not a single word, is given twice, or is always included.
+    """
     for symbol in args.symbols:
         if symbol in FAIRSEQ_SPECIALS or len(symbol.split()) != 1 or symbol != symbol.strip():
             raise UserError(

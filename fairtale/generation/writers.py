@@ -219,8 +219,9 @@ class StoryWriter(Writer):
             )
         dictionary = self.task.dictionary
         moved = {name: value.to(device) for name, value in net_input.items()}
-        marks = (dictionary.bos(), dictionary.pad())
-        return Prefix(cast(PrefixInput, moved), dictionary.eos(), marks)
+        # in GPT-2's dictionaries, one token begins and ends a text
+        marks = {dictionary.bos(), dictionary.pad()} - {dictionary.eos()}
+        return Prefix(cast(PrefixInput, moved), dictionary.eos(), sorted(marks))
 
 
 def writer_of(task: Any, model: Any) -> Writer:

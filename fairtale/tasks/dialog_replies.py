@@ -158,7 +158,7 @@ class ReplyTask(DialogTask, PrefixLMTask):
         if self.cfg.steer_words:
             words = read_word_bag(
                 self.cfg.steer_words,
-                lambda word: self.encode_pieces(self.encode_text(word))[:-1].tolist(),
+                lambda word: self.encode_pieces(self.encode_inside(word))[:-1].tolist(),
                 self.dictionary.unk(),
             )
             processors.append(WordSteering(words, 2.0 if weight is None else weight))
@@ -209,8 +209,9 @@ class ReplyTask(DialogTask, PrefixLMTask):
         dataset = self.build_dataset_for_inference([tokens], [len(tokens)])
         collated = dataset.collater([dataset[0]])["net_input"]
         net_input: Any = {name: value.to(device) for name, value in collated.items()}
-        marks = (self.ctx, self.sep, self.dictionary.bos(), self.dictionary.pad())
-        return begin_replies(net_input, self.reads_both_ways), self.dictionary.eos(), marks
+        eos = self.dictionary.eos()  # in GPT-2's dictionaries, it is also the BOS token
+        marks = {self.ctx, self.sep, self.dictionary.bos(), self.dictionary.pad()} - {eos}
+        return begin_replies(net_input, self.reads_both_ways), eos, sorted(marks)
 
     # ---------------------------------------------------- pairs of prefixes and responses
 

@@ -13,6 +13,7 @@ from ..compat.evaluation import refuse_empty_evaluation
 from ..errors import UserError
 from ..generation.prefix_generator import PrefixGenerator, check_generation_options
 from ..generation.sample_log import SampleWriter, sample_continuations
+from .measures import num_trained, peak_memory_mib
 from .text_task import TextTask
 
 
@@ -131,7 +132,9 @@ class PrefixLMTask(TextTask):
         return prompts, *sample_continuations(self, model, prompts, *options)
 
     def post_validate(self, model: nn.Module, stats: dict[str, Any], agg: Any) -> None:
-        """Write continuations of ``--sample-prompts``, on the first worker."""
+        """Log the first worker's measures, and write its continuations of ``--sample-prompts``."""
+        stats["trained_params"] = num_trained(model)
+        stats["peak_mib"] = peak_memory_mib()
         if not self._writes_samples():
             return
         prompts, texts, speed = self._sample(model, self.cfg.sample_length)

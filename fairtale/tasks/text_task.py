@@ -14,7 +14,12 @@ from torch import Tensor
 
 from ..data.corpus.binarized import load_binarized
 from ..data.corpus.text_lines import check_utf8
-from ..data.corpus.tokenizer import build_pieces, load_dictionary
+from ..data.corpus.tokenizer import (
+    build_pieces,
+    decode_continuation,
+    encode_inside,
+    load_dictionary,
+)
 from ..data.corpus.tokenizer_dictionary import read_dictionary
 from ..data.corpus.vocabulary import find_tokenizer, fingerprint
 from ..errors import UserError
@@ -25,9 +30,9 @@ logger = logging.getLogger(__name__)
 class TextTask(FairseqTask):
     """A task whose data are lines of sub-word pieces, with one dictionary and one tokenizer.
 
-    The tokenizer is the ``sentencepiece.bpe.model`` beside the data unless ``--bpe`` selects
-    another. Checkpoints store the options in ``remembered``; an option that is not given has the
-    stored value.
+    The tokenizer is the one beside the data, ``sentencepiece.bpe.model`` or ``tokenizer.json``,
+    unless ``--bpe`` selects another. Checkpoints store the options in ``remembered``; an option
+    that is not given has the stored value.
 
     Args:
         cfg: config of the registered task; ``data`` contains the data folders.
@@ -188,6 +193,11 @@ class TextTask(FairseqTask):
         self._bpe = self._bpe or self.build_bpe(Namespace(bpe=None))
         return (text if self._bpe is None else self._bpe.encode(text)).split()
 
+    def encode_inside(self, word: str) -> list[str]:
+        """Split a word into pieces, as it is split inside a text."""
+        self.encode_text("")  # builds the tokenizer
+        return (word if self._bpe is None else encode_inside(self._bpe, word)).split()
+
     def encode_pieces(self, pieces: list[str]) -> Tensor:
         """Look up pieces in the dictionary; return tokens with ``</s>``, int64 [n + 1]."""
         return self.dictionary.encode_line(
@@ -203,9 +213,7 @@ class TextTask(FairseqTask):
         pieces = self.dictionary.string(tokens.int().cpu())
         if self._bpe is None:
             return pieces
-        # a continuation that begins a new word keeps the space before it
-        space = " " if pieces.startswith("\u2581") else ""
-        return space + self._bpe.decode(pieces)
+        return decode_continuation(self._bpe, pieces)
 
     def decode_ids(self, ids: list[int]) -> str:
         """Decode a list of token ids to text."""

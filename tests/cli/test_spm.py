@@ -114,8 +114,8 @@ def test_order_is_kept_over_many_tasks(model):
     expected, _ = encode(model, lines, "--workers", "1")
     code = (
         "import sys, fairtale\n"
-        "from fairtale.cli import main, spm_encode\n"
-        "spm_encode._TASK_BYTES = 500\n"
+        "from fairtale.cli import encode_files, main\n"
+        "encode_files._TASK_BYTES = 500\n"
         "sys.exit(main.main('spm encode in.txt --model m.model --output out.txt --workers 3'"
         ".split()))"
     )

@@ -3,7 +3,7 @@
     errors < interfaces | plugin < modules < compat < options
         < data | optim | distributed | pruning < generation | interop < tasks < serving < cli
 
-``user_dir`` (models < criterions < tasks, and optim) stands above ``tasks``: it may import the
+``user_dir`` (models < criterions < tasks, optim, bpe) stands above ``tasks``: it may import the
 library up to there, and nothing of the library imports it. Rooms joined by ``|`` do not know
 each other, nor do the rooms of ``data``, which all know ``data/corpus``. Imports inside a
 package are relative.
@@ -28,7 +28,7 @@ ORDERS = {
         {"serving"},
         {"cli"},
     ),
-    "user_dir": ({"models", "optim"}, {"criterions"}, {"tasks"}),
+    "user_dir": ({"models", "optim", "bpe"}, {"criterions"}, {"tasks"}),
 }
 HIGHEST_FOR_PLUG_IN = "tasks"  # the last room of the library that user_dir may import
 DATA_KINDS = {"story", "dialog", "parallel", "documents"}

@@ -9,8 +9,10 @@ from fairseq.data import Dictionary, encoders
 from fairseq.data.encoders.sentencepiece_bpe import SentencepieceBPE
 
 from ...errors import UserError
+from .byte_level import ByteLevelBPE
+from .byte_level_files import TOKENIZER_JSON, load_byte_level
 from .tokenizer_dictionary import read_dictionary
-from .vocabulary import decode_pieces
+from .vocabulary import SPACE, decode_pieces
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +44,12 @@ def load_dictionary(paths: list[str], name: str, maker: str) -> Dictionary:
 
 
 def build_pieces(args: Any, path: str | None = None) -> Any:
-    """Return the subword tokenizer of ``--bpe``, or else the SentencePiece model at ``path``.
+    """Return the subword tokenizer of ``--bpe``, or else the one at ``path``.
 
     Args:
         args: the options of ``--bpe``, as a namespace or as fairseq's config of that choice.
-        path: a SentencePiece model, used if ``--bpe`` is not given.
+        path: a SentencePiece model or the ``tokenizer.json`` of a byte-level BPE, used if
+            ``--bpe`` is not given.
 
     Returns:
         fairseq's encoder with ``encode`` and ``decode``; None if neither is given.
@@ -58,6 +61,8 @@ def build_pieces(args: Any, path: str | None = None) -> Any:
         if path is None:
             return None
         logger.info("tokenizer: %s", path)
+        if os.path.basename(path) == TOKENIZER_JSON:
+            return load_byte_level(path)
         args = Namespace(bpe="sentencepiece", sentencepiece_model=path)
     try:
         bpe = encoders.build_bpe(args)
@@ -70,3 +75,25 @@ def build_pieces(args: Any, path: str | None = None) -> Any:
         # as those of the target language of a translation.
         bpe.decode = decode_pieces
     return bpe
+
+
+def decode_continuation(bpe: Any, pieces: str) -> str:
+    """Return the text of pieces that continue another text, with the space before a new word.
+
+    Args:
+        bpe: fairseq's encoder.
+        pieces: pieces that are separated by spaces.
+    """
+    if isinstance(bpe, ByteLevelBPE):
+        return bpe.decode_continuation(pieces)
+    text: str = bpe.decode(pieces)
+    return " " + text if pieces.startswith(SPACE) else text
+
+
+def encode_inside(bpe: Any, word: str) -> str:
+    """Return the pieces of a word behind a space, as it is encoded inside a text.
+
+    SentencePiece encodes it so anyway.
+    """
+    pieces: str = bpe.encode(" " + word if isinstance(bpe, ByteLevelBPE) else word)
+    return pieces

@@ -53,9 +53,13 @@ def find_pair(folder: str, source: str | None, target: str | None) -> tuple[str,
 
 
 def find_pieces(paths: Sequence[str], source_lang: str) -> str | None:
-    """Return the path of the SentencePiece model for source text, or None.
+    """Return the path of the tokenizer for source text, or None.
 
-    The joint model of both languages takes precedence over the model of the source language.
+    The joint tokenizer of both languages takes precedence over a SentencePiece model of the source
+    language.
+
+    Raises:
+        UserError: a folder has two tokenizers.
     """
     joint = find_tokenizer(paths)
     if joint is not None:

@@ -69,6 +69,8 @@ def write_settings(folder: str, settings: TextSettings) -> None:
 def find_settings(paths: Iterable[str]) -> TextSettings | None:
     """Return the settings of the first data folder that has a settings file, or None.
 
+    A byte-level BPE has a file of the same name; its text is not tokenised before.
+
     Raises:
         UserError: the file was not written by `fairtale bitext`, or it is damaged.
     """
@@ -77,7 +79,10 @@ def find_settings(paths: Iterable[str]) -> TextSettings | None:
         if os.path.isfile(name):
             try:
                 with open(name, encoding="utf-8") as stream:
-                    return TextSettings.from_dict(json.load(stream), name)
+                    found = json.load(stream)
+                if isinstance(found, dict) and "model" in found:
+                    continue
+                return TextSettings.from_dict(found, name)
             except (ValueError, TypeError) as error:
                 if isinstance(error, UserError):
                     raise

@@ -6,6 +6,7 @@ import pytest
 import sentencepiece
 
 from fairtale.cli.spm_dialog import DialogEncoder, LeftOut, add_marks, read_sides
+from fairtale.cli.spm_encode import SentencePieces
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,9 @@ def processor():
 
 def test_a_learned_mark_is_spelled(processor):
     assert "<SEP>" in processor.encode("x<SEP>a", out_type=str), "the test is void"
-    texts, num_pieces, num_unknown = DialogEncoder(processor, 3)(["b\tx<SEP>a\tx<SEP>a"])
+    texts, num_pieces, num_unknown = DialogEncoder(SentencePieces(processor), 3)(
+        ["b\tx<SEP>a\tx<SEP>a"]
+    )
     pieces = texts[0].split(" ")
     assert [piece for piece in pieces if piece in ("<SEP>", "<CTX>")] == ["<CTX>", "<SEP>"]
     assert "".join(pieces) == "▁b<CTX>▁x<SEP>a<SEP>▁x<SEP>a"
@@ -35,13 +38,13 @@ def test_a_learned_mark_is_spelled(processor):
 
 def test_an_unknown_piece_cannot_spell_a_mark(processor):
     # all of "</s>" but its slash is known; SentencePiece would spell what is not
-    texts, _, num_unknown = DialogEncoder(processor, 9)(["a </s>\t가<unk>"])
+    texts, _, num_unknown = DialogEncoder(SentencePieces(processor), 9)(["a </s>\t가<unk>"])
     assert "</s>" not in texts[0].split(" ")
     assert num_unknown == texts[0].split(" ").count("<unk>") > 1
 
 
 def test_lines_stay_in_their_places(processor):
-    texts, num_pieces, _ = DialogEncoder(processor, 3)(["a\tx", "a", "\ta", "x\ta"])
+    texts, num_pieces, _ = DialogEncoder(SentencePieces(processor), 3)(["a\tx", "a", "\ta", "x\ta"])
     assert texts[1:3] == [LeftOut("no response"), LeftOut("empty query")]
     assert [texts[i].replace(" ", "") for i in (0, 3)] == ["▁a<SEP>▁x", "▁x<SEP>▁a"]
     assert num_pieces == len(f"{texts[0]} {texts[3]}".split(" "))

@@ -50,11 +50,23 @@ def test_samples_are_written_at_each_validation(speaking, caplog):
     assert stats["sample_tok_s"] > 0
 
 
+def test_each_validation_logs_what_is_trained_and_the_memory(speaking):
+    task = setup(speaking)
+    model = tiny_model(task.dictionary)
+    model.transformer.layers.requires_grad_(False)
+    stats = {}
+    task.post_validate(model, stats, agg=None)
+    layers = sum(p.numel() for p in model.transformer.layers.parameters())
+    assert stats["trained_params"] == sum(p.numel() for p in model.parameters()) - layers > 0
+    assert 50 < stats["peak_mib"] < 1_000_000
+
+
 def test_without_prompts_nothing_is_sampled(speaking, caplog):
+    task = setup(speaking)
     stats = {"num_updates": 7}
     with caplog.at_level(logging.INFO):
-        setup(speaking).post_validate(None, stats, agg=None)
-    assert stats == {"num_updates": 7} and "sample " not in caplog.text
+        task.post_validate(tiny_model(task.dictionary), stats, agg=None)
+    assert "sample_tok_s" not in stats and "sample " not in caplog.text
 
 
 def test_only_the_first_worker_samples(speaking, monkeypatch):
@@ -62,5 +74,5 @@ def test_only_the_first_worker_samples(speaking, monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
     stats = {"num_updates": 7}
-    task.post_validate(None, stats, agg=None)
-    assert stats == {"num_updates": 7}
+    task.post_validate(tiny_model(task.dictionary), stats, agg=None)
+    assert "sample_tok_s" not in stats

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Fine-tune a pretrained GPT in several ways with equal numbers of updates, and compare them in a table and
+# a figure. A further run goes on where this one stopped; finished trainings are not repeated.
+#
+#   --settings "NAME.."    see train.sh ("last1 last2 last3 all gradual adapters"); the model as it is
+#                          always comes first
+#   --seeds "N.."          seeds of the trainings ("1 2 3")
+#   --updates N            updates of each training (1000)
+#   --output DIR           folder for the trainings, table.md and table.png (runs/finetune_rugpt3)
+#   --base, --data-bin, and anything else: as in train.sh
+set -euo pipefail
+# shellcheck source=scripts/lib/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
+
+scripts=$ROOT/scripts/$EXPERIMENT
+settings="last1 last2 last3 all gradual adapters" seeds="1 2 3" updates=1000
+output=$ROOT/runs/finetune_rugpt3 base=$ROOT/models/rugpt3small/checkpoint.pt
+data_bin=$ROOT/data-bin/finetune_rugpt3 tokens_per_sample=1024
+options "settings seeds updates output base data-bin tokens-per-sample" "setting save-dir seed" "$@"
+[ -f "$base" ] || die "--base $base: no such checkpoint; make it with: fairtale gpt2 import"
+
+# Show how far a training is, from its log on standard input.  progress UPDATES
+progress() {
+    awk -v all="$1" '/train_inner/ && match($0, /"num_updates": "[0-9]+"/) {
+        printf "\r   update %d of %d ", substr($0, RSTART + 16, RLENGTH - 17), all; fflush()
+    } END { printf "\r" }' >&2
+}
+
+mkdir -p "$output"
+say "the model as it is"
+fairseq-validate "$data_bin" --user-dir "$USER_DIR" --task story_lm --path "$base" \
+    --tokens-per-sample "$tokens_per_sample" --sample-break-mode split --max-tokens 2048 \
+    --log-format simple >"$output/as_it_is.log" 2>&1 || failed "$output/as_it_is.log"
+
+read -ra names <<<"$settings"
+read -ra numbers <<<"$seeds"
+total=$((${#names[@]} * ${#numbers[@]})) number=0 table=(--setting "as it is" "$output/as_it_is.log")
+for name in "${names[@]}"; do
+    table+=(--setting "$name")
+    for seed in "${numbers[@]}"; do
+        run=$output/$name-$seed number=$((number + 1))
+        table+=("$run")
+        [ ! -f "$run/complete" ] || continue
+        say "training $number of $total: $name, seed $seed -> $run"
+        bash "$scripts/train.sh" --setting "$name" --base "$base" --data-bin "$data_bin" \
+            --save-dir "$run" --updates "$updates" --tokens-per-sample "$tokens_per_sample" \
+            --seed "$seed" ${extra[@]+"${extra[@]}"} 2>&1 | tee "$output/last.log" |
+            progress "$updates" || failed "$output/last.log"
+        fairtale log validation <"$run/train.log" | tail -n 1
+        touch "$run/complete"
+    done
+done
+fairtale compare-finetuning "${table[@]}" --output "$output/table.md" --figure "$output/table.png"
+cat "$output/table.md"
