@@ -11,7 +11,7 @@ fairseq for type checking only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Required, TypedDict, runtime_checkable
 
 if TYPE_CHECKING:
@@ -122,6 +122,18 @@ class ShowsOutputWeight(Protocol):
 
 
 @runtime_checkable
+class DeclaresOptions(Protocol):
+    """A model that can be built again from the options in its checkpoint."""
+
+    shape_options: Collection[str]  # names of options that its weights determine
+
+    @classmethod
+    def all_options(cls) -> Collection[str]:
+        """Return the names of all options."""
+        ...
+
+
+@runtime_checkable
 class HasGates(Protocol):
     """A model whose attention heads have gates."""
 
@@ -189,6 +201,13 @@ class KnowsDirection(Protocol):
     def direction_of(state_dict: dict[str, Any]) -> Sequence[str] | None:
         """Return the source and target language in a checkpoint's task state, or None."""
         ...
+
+
+@runtime_checkable
+class RemembersOptions(Protocol):
+    """A task that stores options in the task state of its checkpoints."""
+
+    remembered: Mapping[str, Any]  # name of each option -> its default
 
 
 @runtime_checkable

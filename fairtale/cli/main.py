@@ -30,6 +30,8 @@ VERBS = {
     "spm encode": (".spm_encode", "encode text as pieces, or decode pieces with --decode"),
     "bpe train": (".bpe_train", "train a byte-level BPE tokenizer and write fairseq's dict.txt"),
     "bpe encode": (".bpe_encode", "encode text as byte-level pieces, or decode with --decode"),
+    "gpt2 import": (".gpt2_import", "make a checkpoint from a Hugging Face folder of a GPT-2"),
+    "gpt2 export": (".gpt2_export", "write a checkpoint for transformers or CTranslate2"),
     "launch": (".launch", "run fairseq-train on this machine's devices"),
     "score-dialog": (".score_dialog", "score replies: BLEU, chrF, distinct-1/2, length, F1"),
     "compare-dialogs": (".compare_dialogs", "compare dialog models in one table"),

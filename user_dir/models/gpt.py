@@ -1,7 +1,7 @@
 """``gpt``: a decoder-only language model that continues a prompt."""
 
 from argparse import Namespace
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Optional, Self
 
 from fairseq.data import Dictionary
@@ -85,6 +85,17 @@ class GPTModel(BaseFairseqModel):
     """
 
     bidirectional_prefix = False
+    shape_options = (
+        "activation_fn",
+        "decoder_attention_heads",
+        "decoder_embed_dim",
+        "decoder_ffn_embed_dim",
+        "decoder_layers",
+        "decoder_normalize_after",
+        "layer_norm_eps",
+        "max_target_positions",
+        "untied_output",
+    )
 
     def __init__(self, dictionary: Dictionary, transformer: PrefixTransformer) -> None:
         super().__init__()
@@ -93,6 +104,11 @@ class GPTModel(BaseFairseqModel):
         self.encoder = PrefixEncoder(dictionary, transformer)
         self.decoder = PrefixDecoder(dictionary, transformer)
         self.supported_targets = {"future"}
+
+    @classmethod
+    def all_options(cls) -> list[str]:
+        """Return the names of all options of the model."""
+        return [f.name for f in fields(GPTConfig) if f.name != "_name"]
 
     @classmethod
     def build_model(cls, cfg: GPTConfig, task: PrefixTask) -> Self:
