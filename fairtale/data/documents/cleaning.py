@@ -126,7 +126,13 @@ def clean_document(
     for kind, texts in removed.items():
         if texts:
             report.remove(kind, place, texts)
-    return Document(raw.name, text, place, raw.group)
+    group = None if raw.group is None else _encodable(raw.group)
+    return Document(_encodable(raw.name), text, place, group)
+
+
+def _encodable(name: str) -> str:
+    """Return a name without lone surrogates, which file names and JSON escapes may hold."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def _without_markup(text: str, kind: str) -> tuple[str, set[str] | None, dict[str, int]]:
