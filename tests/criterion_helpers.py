@@ -72,6 +72,7 @@ def make_sample(rows=((4, 5, 6, 7, 2), (8, 9, 2)), width=5):
         "ntokens": sum(map(len, rows)),
         "nsentences": len(rows),
         "nbytes": 21,
+        "nwords": 3,
         "padded_tokens": target.numel(),
     }
 

@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 import torch
 from fairseq.data import Dictionary
-from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import register_task
 from omegaconf import II
 from torch import Tensor, nn
@@ -45,8 +45,8 @@ class StoryLMConfig(FairseqDataclass):
             f"the training of the checkpoint, else {DEFAULT_TOKENS_PER_SAMPLE})"
         },
     )
-    # fairseq takes the choices of an option from this annotation, which is not a valid type
-    sample_break_mode: Optional[ChoiceEnum(BREAK_MODES)] = field(  # type: ignore[valid-type]
+    # not a ChoiceEnum, which cannot be stored in a checkpoint if it is optional
+    sample_break_mode: Optional[str] = field(
         default=None,
         metadata={
             "help": "what becomes of a text longer than --tokens-per-sample: eos: it is cut, and "
@@ -109,6 +109,10 @@ class StoryLMTask(PrefixLMTask):
             raise UserError(f"--tokens-per-sample {cfg.tokens_per_sample}: must be at least 2")
         if cfg.prompt_tokens < 0:
             raise UserError(f"--prompt-tokens {cfg.prompt_tokens}: must not be negative")
+        if cfg.sample_break_mode not in (None, *BREAK_MODES):
+            raise UserError(
+                f"--sample-break-mode {cfg.sample_break_mode}: must be {' or '.join(BREAK_MODES)}"
+            )
         self._words: WordCounter | None = None
 
     @property

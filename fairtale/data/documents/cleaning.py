@@ -126,7 +126,13 @@ def clean_document(
     for kind, texts in removed.items():
         if texts:
             report.remove(kind, place, texts)
-    return Document(raw.name, text, place, raw.group)
+    group = None if raw.group is None else _encodable(raw.group)
+    return Document(_encodable(raw.name), text, place, group)
+
+
+def _encodable(name: str) -> str:
+    """Return a name without lone surrogates, which file names and JSON escapes may hold."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def _without_markup(text: str, kind: str) -> tuple[str, set[str] | None, dict[str, int]]:
@@ -139,12 +145,14 @@ def _without_markup(text: str, kind: str) -> tuple[str, set[str] | None, dict[st
         return text, set(), {TAGS: num_tags, FB2_PARTS: num_parts}
     headings: set[str] | None = None
     removals = dict[str, int]()
+    without_entities, removals[ENTITIES] = markup.unescape(text)
     if kind == "html" or markup.has_tags(text):
         text, found, removals[TAGS] = markup.html_text(text, is_page=kind == "html")
         headings = found if kind == "html" else None
+    else:
+        text = without_entities
     if kind == "markdown":
         text, headings, removals[MARKDOWN] = markup.markdown_text(text)
-    text, removals[ENTITIES] = markup.unescape(text)
     # Entities and tags may stand for characters that are not wanted.
     text = CONTROL.sub("", _INVISIBLE.sub("", _LINE_END.sub("\n", text)))
     return text, headings, removals
@@ -156,13 +164,16 @@ def _without_metadata(
     """Return the paragraphs without metadata, and what was removed, by kind."""
     removed: dict[str, list[str]] = {}
     if rules.removes("footers"):
-        lines, cut = metadata.cut_gutenberg(lines)
-        lines, footer = metadata.split_footer(lines)
-        removed[FOOTERS] = cut + footer
+        lines, removed[FOOTERS] = metadata.cut_gutenberg(lines)
+    lines, footer = metadata.split_footer(lines)  # notes stand before it
     if rules.removes("notes"):
         lines, notes = metadata.split_notes(lines)
         lines, removed[REFERENCES] = metadata.remove_references(lines, notes)
         removed[NOTES] = notes
+    if rules.removes("footers"):
+        removed[FOOTERS] += footer
+    else:
+        lines = lines + footer
     if rules.removes("headers"):
         header = metadata.split_header(lines, headings)
         lines, removed[LABELLED], removed[TITLES] = header.rest, header.labelled, header.titles

@@ -241,6 +241,9 @@ _DEFINITION = re.compile(r"^ {0,3}\[[^\]\n]+\]:[ \t]*\S+.*$", re.MULTILINE)
 _STARS = re.compile(r"(\*{1,3})(?=[^\s*])((?:[^*\n]|\n(?![ \t]*\n))*?[^\s*])\1(?!\*)")
 _UNDERSCORES = re.compile(r"(?<!\w)(_{1,3})(?=[^\s_])((?:[^_\n]|\n(?![ \t]*\n))*?[^\s_])\1(?!\w)")
 _ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")
+# While marks are removed, an escaped character stands far behind all assigned characters.
+_HIDDEN_AT = 0x10F800
+_HIDDEN = re.compile(f"[{chr(_HIDDEN_AT)}-{chr(_HIDDEN_AT + 0x7F)}]")
 
 
 def markdown_text(text: str) -> tuple[str, set[str], int]:
@@ -249,6 +252,7 @@ def markdown_text(text: str) -> tuple[str, set[str], int]:
     Marks of headings, quotations, emphasis, links, pictures, rules and fences are removed; the
     words of headings, links and emphasis stay. Line breaks stay as they are.
     """
+    text, num_escapes = _ESCAPE.subn(lambda match: chr(_HIDDEN_AT + ord(match[1])), text)
     text, count = _without(text, [(_FENCE, ""), (_RULE, ""), (_QUOTE, "")])
     titles = _HEADING.findall(text)
     inline = [
@@ -257,12 +261,15 @@ def markdown_text(text: str) -> tuple[str, set[str], int]:
         (_LINK, r"\1"),
         (_STARS, r"\2"),
         (_UNDERSCORES, r"\2"),
-        (_ESCAPE, r"\1"),
     ]
     text, num_headings = _HEADING.subn(r"\1", text)
     text, num_inline = _without(text, inline)
-    headings = {_one_line(_without(title, inline)[0]) for title in titles}
-    return text, headings, count + num_headings + num_inline
+    headings = {_one_line(_shown(_without(title, inline)[0])) for title in titles}
+    return _shown(text), headings, count + num_headings + num_inline + num_escapes
+
+
+def _shown(text: str) -> str:
+    return _HIDDEN.sub(lambda match: chr(ord(match[0]) - _HIDDEN_AT), text)
 
 
 def _without(text: str, steps: list[tuple[re.Pattern[str], str]]) -> tuple[str, int]:

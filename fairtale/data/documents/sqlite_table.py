@@ -1,16 +1,16 @@
 """Read works from a table of a SQLite database, also while a crawler writes to it.
 
 The file is untrusted. It is opened read-only; names of tables and columns are looked up in its
-schema and quoted; and an authorizer lets SQLite do nothing but read the rows of that table, so
-that no view, virtual table or function of the schema runs. Rows are read in the order of their
-keys in short transactions, which do not keep a writer from finishing.
+schema and quoted; views, virtual tables and generated columns are refused, because they run code of
+the schema; and an authorizer lets SQLite do nothing but read that table. Rows are read in the order
+of their keys in short transactions, which do not keep a writer from finishing.
 """
 
 import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.request import pathname2url
 
 from ...errors import UserError
@@ -53,11 +53,8 @@ class SqliteTable:
             self.table = _find_table(connection, path, table)
             columns = _columns(connection, self.table)
             for name in (fields.text, fields.id, fields.work):
-                if name is not None and name.lower() not in columns:
-                    raise UserError(
-                        f"{path}: table {self.table} has no column {name}; it has: "
-                        f"{', '.join(columns)}"
-                    )
+                if name is not None:
+                    _check_column(name, columns, f"{path}: table {self.table}")
             keys = _keys(connection, self.table, columns)
         self._num_keys = len(keys)
         self._queries = _Queries(self.table, keys, fields, self._has_work)
@@ -160,7 +157,8 @@ class _Queries:
             f"t.{_quoted(fields.work)}" if has_work and fields.work is not None else "NULL",
             f"typeof({text})",
             f"length(CAST({text} AS BLOB))",
-            f"CASE WHEN length(CAST({text} AS BLOB)) <= ? THEN {text} END",
+            f"CASE WHEN typeof({text}) = 'text' AND length(CAST({text} AS BLOB)) <= ? "
+            f"THEN {text} END",
         ]
         order, place = ", ".join(keyed), f"({', '.join(keyed)})"
         marks = f"({', '.join('?' * len(keys))})"
@@ -235,13 +233,31 @@ def _find_table(connection: sqlite3.Connection, path: str, wanted: str | None) -
     raise UserError(f"--table {wanted}: {path} has no such table; it has: {listed}")
 
 
-def _columns(connection: sqlite3.Connection, table: str) -> dict[str, int]:
-    """Return the columns of a table, in lower case, with their place in the primary key or 0."""
+class _Column(NamedTuple):
+    """A column of the schema."""
+
+    key: int  # place in the primary key, from 1; 0: not in the key
+    generated: bool
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> dict[str, _Column]:
+    """Return the columns of a table by their names in lower case."""
     rows = connection.execute(f"PRAGMA table_xinfo({_quoted(table)})").fetchall()
-    return {row[1].lower(): row[5] for row in rows}
+    return {row[1].lower(): _Column(row[5], generated=row[6] in (2, 3)) for row in rows}
 
 
-def _keys(connection: sqlite3.Connection, table: str, columns: dict[str, int]) -> list[str]:
+def _check_column(name: str, columns: dict[str, _Column], place: str) -> None:
+    column = columns.get(name.lower())
+    if column is None:
+        raise UserError(f"{place} has no column {name}; it has: {', '.join(columns)}")
+    if column.generated:
+        raise UserError(
+            f"{place}: column {name} is generated, so reading it would run code of the file; give "
+            "a stored column"
+        )
+
+
+def _keys(connection: sqlite3.Connection, table: str, columns: dict[str, _Column]) -> list[str]:
     """Return the columns that number the rows: the rowid, or else the primary key."""
     rowid = next((name for name in _ROWID_NAMES if name not in columns), None)
     if rowid is not None:
@@ -250,4 +266,5 @@ def _keys(connection: sqlite3.Connection, table: str, columns: dict[str, int]) -
             return [rowid]
         except sqlite3.OperationalError:
             pass  # a table WITHOUT ROWID
-    return sorted((name for name, place in columns.items() if place), key=columns.__getitem__)
+    keys = [name for name, column in columns.items() if column.key]
+    return sorted(keys, key=lambda name: columns[name].key)

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from itertools import pairwise
 from typing import NamedTuple
 
 # A text is wrapped at a width in this range; verse is narrower, and a line of unwrapped text wider.
@@ -47,8 +48,8 @@ def read_lines(text: str) -> list[Line]:
 def wrapping_width(lines: list[Line]) -> int | None:
     """Return the width at which a text is wrapped, or None if it is not.
 
-    A text is wrapped if nearly all lines are of at most 100 columns, and at least half of them end
-    where the first word of the next line has no room.
+    A text is wrapped if its lines are of at most 100 columns, and at least half of those within
+    paragraphs end where the first word of the next line has no room.
     """
     if len(lines) < _MIN_LINES:
         return None
@@ -56,13 +57,19 @@ def wrapping_width(lines: list[Line]) -> int | None:
     width = ends[int(0.98 * (len(ends) - 1))]
     if not _MIN_WIDTH <= width <= _MAX_WIDTH or ends[-1] > _MAX_WIDTH:
         return None
+    usual = _usual_indent(lines)
+    pairs = [
+        (line, following)
+        for line, following in pairwise(lines)
+        if not following.after_blank and following.indent <= usual + 1
+    ]
     # Lines of justified or hand-wrapped text may be a little shorter than they could be.
-    full = sum(
-        line.end + 1 + following.first_word > width - 3
-        for line, following in zip(lines, lines[1:])
-        if not following.after_blank
-    )
-    return width if full >= _MIN_SHARE_FULL * (len(lines) - 1) else None
+    full = sum(line.end + 1 + following.first_word > width - 3 for line, following in pairs)
+    return width if pairs and full >= _MIN_SHARE_FULL * len(pairs) else None
+
+
+def _usual_indent(lines: list[Line]) -> int:
+    return Counter(line.indent for line in lines).most_common(1)[0][0]
 
 
 def paragraphs(lines: list[Line], width: int | None) -> tuple[list[str], int]:
@@ -76,7 +83,7 @@ def paragraphs(lines: list[Line], width: int | None) -> tuple[list[str], int]:
     """
     if width is None:
         return [line.text for line in lines], 0
-    usual = Counter(line.indent for line in lines).most_common(1)[0][0]
+    usual = _usual_indent(lines)
     found, num_joined = list[str](), 0
     previous: Line | None = None
     for line in lines:

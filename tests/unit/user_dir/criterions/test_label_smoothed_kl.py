@@ -259,6 +259,9 @@ def test_logged_numbers(task, average):
     assert values["ppl"] == pytest.approx(math.exp(mean(expected.nll)), abs=6e-3)
     assert values["kl"] == pytest.approx(mean(expected.kl) * bits, abs=6e-4)
     assert values["bpb"] == pytest.approx(mean(expected.nll) * 8 * bits / 21, abs=6e-5)
+    bits_of_a_word = mean(expected.nll) * 8 * bits / 3
+    assert values["nll_word"] == pytest.approx(bits_of_a_word, abs=6e-4)
+    assert values["ppl_word"] == pytest.approx(2**bits_of_a_word, rel=1e-3)
     assert values["fullness"] == 80.0
     logits = F.linear(model(**sample["net_input"], features_only=True)[0], model.embed.weight)
     hits = logits.argmax(-1) == sample["target"]
@@ -267,7 +270,7 @@ def test_logged_numbers(task, average):
 
 def test_only_what_is_asked_and_known_is_logged(task):
     sample = make_sample()
-    del sample["nbytes"], sample["padded_tokens"]
+    del sample["nbytes"], sample["nwords"], sample["padded_tokens"]
     values = logged(smoothed_kl(task)(ShowsFeatures(), sample)[2])
     assert set(values) == {"loss", "nll_loss", "ppl"}
 
@@ -282,7 +285,7 @@ def test_two_workers_equal_one(task, average):
     assert criterion.logging_outputs_can_be_summed()
     rows = ((4, 5, 6, 7, 2), (8, 9, 2), (10, 2), (5, 5, 5, 2))
     whole = criterion(model, make_sample(rows))[2]
-    whole["nbytes"] = 42
+    whole["nbytes"], whole["nwords"] = 42, 6
     halves = [criterion(model, make_sample(part))[2] for part in (rows[:2], rows[2:])]
     summed = {key: sum(half[key] for half in halves) for key in halves[0]}
     expected = pytest.approx(logged(whole), abs=1e-9)

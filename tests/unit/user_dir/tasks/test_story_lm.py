@@ -45,6 +45,7 @@ def story_batch(task, rows):
     [
         (dict(tokens_per_sample=1), "--tokens-per-sample 1: must be at least 2"),
         (dict(prompt_tokens=-1), "--prompt-tokens -1: must not be negative"),
+        (dict(sample_break_mode="complete"), "--sample-break-mode complete: must be eos or split"),
     ],
 )
 def test_options_out_of_range_are_refused(options, words):
@@ -66,6 +67,33 @@ def test_options_reach_the_dataset(tmp_path):
     assert dataset.pack and dataset.sizes.tolist() == [6, 4] and dataset.num_cut == 1
     assert task.max_positions() == task.needed_positions == 6
     assert task.source_dictionary is task.target_dictionary is task.dictionary
+
+
+def test_the_break_mode_is_remembered():
+    trained = tiny_task(sample_break_mode="split").state_dict()
+    assert trained["sample_break_mode"] == "split"
+    later = tiny_task()
+    later.load_state_dict(trained)
+    assert later.sample_break_mode == "split"
+    asked = tiny_task(sample_break_mode="eos")
+    asked.load_state_dict(trained)
+    assert asked.sample_break_mode == "eos"
+    with pytest.raises(UserError, match="training began with --sample-break-mode split"):
+        tiny_task().check_resumed(trained)
+
+
+def test_checkpoints_from_before_the_break_mode_have_the_default():
+    task = tiny_task()
+    task.load_state_dict({"tokens_per_sample": 16})
+    assert task.sample_break_mode == "eos"
+
+
+def test_blocks_are_no_prompts():
+    task = tiny_task(sample_break_mode="none")
+    generator = task.build_generator([tiny_model()], Namespace(beam=1, max_len_b=4))
+    batch = story_batch(task, [[5, 6, 7]])
+    with pytest.raises(UserError, match="generate with --sample-break-mode eos"):
+        task.inference_step(generator, [tiny_model()], batch)
 
 
 # -------------------------------------------------------------------------------- prompts
