@@ -13,6 +13,7 @@ from fairtale.data.corpus.tokenizer_dictionary import num_predicted
 from fairtale.errors import UserError
 from fairtale.interfaces import DialogSides, Packing, PrefixTask
 from fairtale.modules.attention_masks import CausalRows, PackedRows, unilm_rows
+from fairtale.modules.lora import TARGETS, AdapterShape, add_adapters, complete_state_dict
 from fairtale.modules.prefix_encoder_decoder import PrefixDecoder, PrefixEncoder
 from fairtale.modules.prefix_transformer import (
     ACTIVATIONS,
@@ -70,6 +71,26 @@ class GPTConfig(FairseqDataclass):
         default=False,
         metadata={"help": "compile the layers with torch.compile: slower start, faster updates"},
     )
+    lora_rank: int = field(
+        default=0,
+        metadata={
+            "help": "train adapters of this rank on the base that --finetune-from-model names, "
+            "and nothing else (0: no adapters)"
+        },
+    )
+    lora_alpha: Optional[float] = field(
+        default=None,
+        metadata={"help": "the adapters' output is scaled by alpha / rank (default: the rank)"},
+    )
+    lora_dropout: Optional[float] = field(
+        default=None, metadata={"help": "dropout on the adapters' inputs (default: 0)"}
+    )
+    lora_target: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": f"layers that get adapters, separated by commas (default: {','.join(TARGETS)})"
+        },
+    )
 
 
 @register_model("gpt", dataclass=GPTConfig)
@@ -99,10 +120,12 @@ class GPTModel(BaseFairseqModel):
         """Build the model; the number of positions defaults to the one that the task needs.
 
         Raises:
-            UserError: the number of heads does not divide the width, or the eps is not positive.
+            UserError: the number of heads does not divide the width, the eps is not positive, or an
+                option of the adapters is out of range.
         """
         if not cfg.layer_norm_eps > 0:
             raise UserError(f"--layer-norm-eps {cfg.layer_norm_eps}: must be greater than 0")
+        adapters = adapter_shape(cfg)
         if cfg.decoder_embed_dim % cfg.decoder_attention_heads:
             raise UserError(
                 f"--decoder-embed-dim {cfg.decoder_embed_dim} is not divisible by "
@@ -132,6 +155,8 @@ class GPTModel(BaseFairseqModel):
             bidirectional_prefix=cls.bidirectional_prefix,
             num_predicted=num_predicted(task.dictionary),
         )
+        if adapters is not None:
+            add_adapters(transformer, adapters)
         if cfg.compile:
             for layer in transformer.layers:
                 layer.compile(dynamic=True)
@@ -204,9 +229,11 @@ class GPTModel(BaseFairseqModel):
     def upgrade_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Check that the checkpoint matches the dictionary and the structure of the model.
 
+        A checkpoint without adapters is the base of the model's adapters, which are kept.
+
         Raises:
             UserError: the checkpoint has another number of dictionary entries or positions, or
-                only one of the two has an untied output matrix.
+                only one of the two has an untied output matrix, or other adapters.
         """
         super().upgrade_state_dict(state_dict)
         untied = "transformer.output_projection.weight" in state_dict
@@ -235,6 +262,28 @@ class GPTModel(BaseFairseqModel):
                     f"the checkpoint has {state_dict[key].size(0)} {what}, but the model has "
                     f"{own}: {remedy}"
                 )
+        complete_state_dict(self.transformer, state_dict)
+
+
+def adapter_shape(cfg: GPTConfig) -> AdapterShape | None:
+    """Return the shape of the adapters that the options ask for; None without ``--lora-rank``.
+
+    Raises:
+        UserError: an option is out of range, or has no effect without ``--lora-rank``.
+    """
+    if not cfg.lora_rank:
+        for name in ("lora_alpha", "lora_dropout", "lora_target"):
+            if getattr(cfg, name) is not None:
+                raise UserError(
+                    f"--{name.replace('_', '-')} {getattr(cfg, name)} needs --lora-rank"
+                )
+        return None
+    return AdapterShape(
+        rank=cfg.lora_rank,
+        alpha=cfg.lora_rank if cfg.lora_alpha is None else cfg.lora_alpha,
+        dropout=cfg.lora_dropout or 0.0,
+        targets=tuple((cfg.lora_target or ",".join(TARGETS)).split(",")),
+    )
 
 
 def shape_architecture(
