@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +14,7 @@ from ..errors import UserError
 from .dropout import dropout
 from .prefix_transformer import PrefixTransformer, TransformerLayer
 
+A, B = "lora_A", "lora_B"  # names of the factors in state dicts
 # name of a target -> path of its linear layer in a TransformerLayer
 TARGETS = {
     "qkv": "self_attn.qkv_proj",
@@ -22,7 +22,6 @@ TARGETS = {
     "fc1": "fc1",
     "fc2": "fc2",
 }
-A, B = "lora_A", "lora_B"
 BASE = "adapter_base"  # buffer of the transformer: fingerprint of the base, zeros if unknown
 # names by which people may mean the embedding, which is also the projection to the vocabulary
 _EMBEDDINGS = {
@@ -88,6 +87,33 @@ def _names(names: Collection[str]) -> str:
     return ", ".join(names)
 
 
+def adapter_shape(
+    rank: int | None, alpha: float | None, dropout: float | None, target: str | None
+) -> AdapterShape | None:
+    """Return the shape of the adapters that options ask for; None without ``--lora-rank``.
+
+    Args:
+        rank: ``--lora-rank``; 0 or None is without adapters.
+        alpha: ``--lora-alpha``; None for the rank.
+        dropout: ``--lora-dropout``; None for 0.
+        target: ``--lora-target``, separated by commas; None for all.
+
+    Raises:
+        UserError: an option is out of range, or has no effect without ``--lora-rank``.
+    """
+    if not rank:
+        for name, value in (("alpha", alpha), ("dropout", dropout), ("target", target)):
+            if value is not None:
+                raise UserError(f"--lora-{name} {value} needs --lora-rank")
+        return None
+    return AdapterShape(
+        rank=rank,
+        alpha=float(rank) if alpha is None else alpha,
+        dropout=dropout or 0.0,
+        targets=tuple(TARGETS) if target is None else tuple(target.split(",")),
+    )
+
+
 class LowRankLinear(nn.Linear):
     """A frozen linear layer and the trained product of two low-rank matrices.
 
@@ -127,18 +153,6 @@ class LowRankLinear(nn.Linear):
         return f"{super().extra_repr()}, rank={self.lora_A.size(0)}, scale={self.scale}"
 
 
-def merged_weight(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
-    """Return W + scale B A, computed in 64 bits and rounded once to the dtype of W.
-
-    Args:
-        weight: W [out, in].
-        a: A [r, in].
-        b: B [out, r].
-        scale: alpha / r.
-    """
-    return torch.addmm(weight.double(), b.double(), a.double(), alpha=scale).to(weight.dtype)
-
-
 # ------------------------------------------------------------------- adapters of a transformer
 
 
@@ -171,140 +185,3 @@ def _owner(layer: TransformerLayer, target: str) -> tuple[nn.Module, str]:
     """Return the module that holds the layer of a target, and its name there."""
     path, _, name = TARGETS[target].rpartition(".")
     return layer.get_submodule(path), name
-
-
-def is_adapter_key(key: str) -> bool:
-    """Return whether a key of a state dict belongs to adapters and not to their base."""
-    return key.rpartition(".")[2] in (A, B, BASE)
-
-
-def split_adapters(
-    state: Mapping[str, Tensor], prefix: str = "transformer."
-) -> dict[tuple[int, str], tuple[Tensor, Tensor]]:
-    """Return A [r, in] and B [out, r] of each adapter in a state dict, by layer and target.
-
-    Args:
-        state: state dict of a model.
-        prefix: prefix of the transformer's keys.
-    """
-    found = {}
-    for key, a in state.items():
-        path, _, kind = key.rpartition(".")
-        if kind == A and path.startswith(f"{prefix}layers."):
-            number, _, place = path.removeprefix(f"{prefix}layers.").partition(".")
-            target = next((name for name, known in TARGETS.items() if known == place), place)
-            found[int(number), target] = (a, state[f"{path}.{B}"])
-    return found
-
-
-def adapter_keys(layer: int, target: str, prefix: str = "transformer.") -> tuple[str, str, str]:
-    """Return the keys of a target's weight, A and B in the state dict of a model."""
-    path = f"{prefix}layers.{layer}.{TARGETS[target]}"
-    return f"{path}.weight", f"{path}.{A}", f"{path}.{B}"
-
-
-def merge_adapters(state: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
-    """Return the state dict of a plain model that computes what base and adapters compute.
-
-    Args:
-        state: state dict of a model with adapters; it is not changed.
-        scale: alpha / r.
-    """
-    merged = {key: value for key, value in state.items() if not is_adapter_key(key)}
-    for (layer, target), (a, b) in split_adapters(state).items():
-        key = adapter_keys(layer, target)[0]
-        merged[key] = merged_weight(state[key], a, b, scale)
-    return merged
-
-
-# ------------------------------------------------------------------------------------ the base
-
-
-def base_fingerprint(state: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 (64 hexadecimal digits) of the names, shapes and values of a base.
-
-    Values are compared as fp32, so a copy in a narrower type with the same values is the same base.
-
-    Args:
-        state: state dict of a model; keys of adapters are ignored.
-    """
-    digest = hashlib.sha256()
-    for key in sorted(key for key in state if not is_adapter_key(key)):
-        value = state[key].detach()
-        digest.update(f"{key} {tuple(value.shape)}\n".encode())
-        digest.update(value.float().contiguous().cpu().numpy().data)
-    return digest.hexdigest()
-
-
-def recorded_base(state: Mapping[str, Tensor], prefix: str = "transformer.") -> str | None:
-    """Return the fingerprint of the base for which adapters were made; None if it is not known."""
-    known = state.get(f"{prefix}{BASE}")
-    return None if known is None or not known.any() else bytes(known.tolist()).hex()
-
-
-def check_base(recorded: str | None, base: Mapping[str, Tensor], what: str) -> str:
-    """Return the fingerprint of a base, and refuse adapters that were made for another one.
-
-    Args:
-        recorded: fingerprint of the base for which the adapters were made; None if it is not known.
-        base: state dict of the base.
-        what: the adapters, for the error message.
-
-    Raises:
-        UserError: the fingerprints differ.
-    """
-    found = base_fingerprint(base)
-    if recorded is not None and recorded != found:
-        raise UserError(
-            f"{what}: made for the base with fingerprint {recorded[:12]}, but this base has "
-            f"{found[:12]}: use the checkpoint from which the adapters were trained"
-        )
-    return found
-
-
-def complete_state_dict(
-    transformer: PrefixTransformer, state: dict[str, Tensor], prefix: str = "transformer."
-) -> None:
-    """Prepare a checkpoint to be loaded into a transformer with or without adapters.
-
-    A checkpoint without adapters is a base: the transformer's own adapters are added to it, with
-    the fingerprint of the base. Nothing else is added.
-
-    Args:
-        transformer: the transformer that loads the checkpoint.
-        state: state dict of the checkpoint; it is changed.
-        prefix: prefix of the transformer's keys.
-
-    Raises:
-        UserError: the checkpoint has other adapters than the transformer, or the transformer's
-            adapters were made for another base.
-    """
-    own = {
-        f"{prefix}{key}": value
-        for key, value in transformer.state_dict().items()
-        if is_adapter_key(key)
-    }
-    theirs = {key: value for key, value in state.items() if is_adapter_key(key)}
-    if own and not theirs:
-        base = check_base(recorded_base(own, prefix), state, "the adapters")
-        state.update(own)
-        state[f"{prefix}{BASE}"] = torch.frombuffer(
-            bytearray(bytes.fromhex(base)), dtype=torch.uint8
-        )
-        return
-    shapes = [{key: tuple(value.shape) for key, value in side.items()} for side in (theirs, own)]
-    if shapes[0] != shapes[1]:
-        asked = f"adapters {_describe(own, prefix)}" if own else "no adapters"
-        raise UserError(
-            f"the checkpoint has adapters {_describe(theirs, prefix)}, but the model has {asked}: "
-            "give the --lora options of its training, or merge its adapters into their base with "
-            "fairtale gpt2 merge"
-        )
-
-
-def _describe(state: Mapping[str, Tensor], prefix: str) -> str:
-    found = split_adapters(state, prefix)
-    ranks = sorted({a.size(0) for a, _ in found.values()})
-    targets = [t for t in TARGETS if any(target == t for _, target in found)]
-    layers = len({layer for layer, _ in found})
-    return f"of rank {', '.join(map(str, ranks))} on {','.join(targets)} of {layers} layers"

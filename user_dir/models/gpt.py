@@ -13,7 +13,8 @@ from fairtale.data.corpus.tokenizer_dictionary import num_predicted
 from fairtale.errors import UserError
 from fairtale.interfaces import DialogSides, Packing, PrefixTask
 from fairtale.modules.attention_masks import CausalRows, PackedRows, unilm_rows
-from fairtale.modules.lora import TARGETS, AdapterShape, add_adapters, complete_state_dict
+from fairtale.modules.lora import TARGETS, adapter_shape, add_adapters
+from fairtale.modules.lora_state import complete_state_dict
 from fairtale.modules.prefix_encoder_decoder import PrefixDecoder, PrefixEncoder
 from fairtale.modules.prefix_transformer import (
     ACTIVATIONS,
@@ -125,7 +126,7 @@ class GPTModel(BaseFairseqModel):
         """
         if not cfg.layer_norm_eps > 0:
             raise UserError(f"--layer-norm-eps {cfg.layer_norm_eps}: must be greater than 0")
-        adapters = adapter_shape(cfg)
+        adapters = adapter_shape(cfg.lora_rank, cfg.lora_alpha, cfg.lora_dropout, cfg.lora_target)
         if cfg.decoder_embed_dim % cfg.decoder_attention_heads:
             raise UserError(
                 f"--decoder-embed-dim {cfg.decoder_embed_dim} is not divisible by "
@@ -233,7 +234,7 @@ class GPTModel(BaseFairseqModel):
 
         Raises:
             UserError: the checkpoint has another number of dictionary entries or positions, or
-                only one of the two has an untied output matrix, or other adapters.
+                other adapters, or only one of the two has an untied output matrix.
         """
         super().upgrade_state_dict(state_dict)
         untied = "transformer.output_projection.weight" in state_dict
@@ -263,27 +264,6 @@ class GPTModel(BaseFairseqModel):
                     f"{own}: {remedy}"
                 )
         complete_state_dict(self.transformer, state_dict)
-
-
-def adapter_shape(cfg: GPTConfig) -> AdapterShape | None:
-    """Return the shape of the adapters that the options ask for; None without ``--lora-rank``.
-
-    Raises:
-        UserError: an option is out of range, or has no effect without ``--lora-rank``.
-    """
-    if not cfg.lora_rank:
-        for name in ("lora_alpha", "lora_dropout", "lora_target"):
-            if getattr(cfg, name) is not None:
-                raise UserError(
-                    f"--{name.replace('_', '-')} {getattr(cfg, name)} needs --lora-rank"
-                )
-        return None
-    return AdapterShape(
-        rank=cfg.lora_rank,
-        alpha=cfg.lora_rank if cfg.lora_alpha is None else cfg.lora_alpha,
-        dropout=cfg.lora_dropout or 0.0,
-        targets=tuple((cfg.lora_target or ",".join(TARGETS)).split(",")),
-    )
 
 
 def shape_architecture(

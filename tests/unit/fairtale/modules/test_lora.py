@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fairtale.errors import UserError
-from fairtale.modules import lora
+from fairtale.modules import lora, lora_state
 from fairtale.modules.lora import AdapterShape, LowRankLinear, add_adapters
 from tests.helpers import tiny_transformer
 
@@ -113,13 +113,13 @@ def test_the_base_keeps_its_names_and_tensors():
     after = dict(transformer.named_parameters())
     assert all(after[name] is parameter for name, parameter in before.items())
     new = set(after) - set(before)
-    assert len(new) == 2 * 4 * 2 and all(lora.is_adapter_key(name) for name in new)
+    assert len(new) == 2 * 4 * 2 and all(lora_state.is_adapter_key(name) for name in new)
     assert all(parameter.requires_grad == (name in new) for name, parameter in after.items())
 
 
 @pytest.mark.parametrize("targets", [("qkv",), ("fc2", "qkv"), ALL])
 def test_targets(targets):
-    found = lora.split_adapters(state_of(adapted(targets=targets)))
+    found = lora_state.split_adapters(state_of(adapted(targets=targets)))
     assert set(found) == {(layer, target) for layer in range(2) for target in targets}
     widths = {"qkv": (16, 48), "out": (16, 16), "fc1": (16, 32), "fc2": (32, 16)}
     for (_, target), (a, b) in found.items():
@@ -129,7 +129,9 @@ def test_targets(targets):
 def test_merged_and_unmerged_agree():
     transformer = adapted()
     merged = tiny_transformer(seed=7)
-    state = lora.merge_adapters(state_of(transformer), scale=2.0)
+    state = lora_state.merge_adapters(
+        state_of(transformer), lora_state.split_adapters(state_of(transformer)), scale=2.0
+    )
     merged.load_state_dict({k.removeprefix("transformer."): v for k, v in state.items()})
     plain = tiny_transformer()(TOKENS)
     found, expected = merged(TOKENS), transformer(TOKENS)
@@ -153,7 +155,7 @@ def test_no_backward_pass_below_the_lowest_adapter():
     transformer(TOKENS).sum().backward()
     assert seen == [False]
     grads = {n for n, p in transformer.named_parameters() if p.grad is not None}
-    assert grads == {n for n, _ in transformer.named_parameters() if lora.is_adapter_key(n)}
+    assert grads == {n for n, _ in transformer.named_parameters() if lora_state.is_adapter_key(n)}
 
 
 def test_recomputed_activations_give_the_same_gradients():
@@ -173,10 +175,10 @@ def test_a_base_gets_the_models_adapters_and_its_own_fingerprint():
     base = state_of(tiny_transformer())
     transformer = adapted()
     state = dict(base)
-    lora.complete_state_dict(transformer, state)
+    lora_state.complete_state_dict(transformer, state)
     added = {key: state[key] for key in state if key not in base}
-    assert all(lora.is_adapter_key(key) for key in added)
-    assert lora.recorded_base(state) == lora.base_fingerprint(base)
+    assert all(lora_state.is_adapter_key(key) for key in added)
+    assert lora_state.recorded_base(state) == lora_state.base_fingerprint(base)
     own = state_of(transformer)
     assert all(torch.equal(v, own[k]) for k, v in added.items() if not k.endswith(lora.BASE))
 
@@ -185,14 +187,14 @@ def test_nothing_but_adapters_is_added_to_a_base():
     transformer = adapted()
     state = state_of(tiny_transformer())
     del state["transformer.layers.1.fc1.bias"]
-    lora.complete_state_dict(transformer, state)
+    lora_state.complete_state_dict(transformer, state)
     assert "transformer.layers.1.fc1.bias" not in state
 
 
 def test_a_checkpoint_with_the_same_adapters_is_unchanged():
     state = state_of(adapted())
     before = dict(state)
-    lora.complete_state_dict(adapted(filled=False), state)
+    lora_state.complete_state_dict(adapted(filled=False), state)
     assert state.keys() == before.keys()
     assert all(state[key] is value for key, value in before.items())
 
@@ -208,32 +210,32 @@ def test_a_checkpoint_with_the_same_adapters_is_unchanged():
 )
 def test_other_adapters_are_refused(model, parts):
     with pytest.raises(UserError) as error:
-        lora.complete_state_dict(model(), state_of(adapted()))
+        lora_state.complete_state_dict(model(), state_of(adapted()))
     assert all(part in str(error.value) for part in parts), error.value
 
 
 def test_adapters_of_another_base_are_refused():
     transformer = adapted()
     state = state_of(tiny_transformer())
-    lora.complete_state_dict(transformer, state)
+    lora_state.complete_state_dict(transformer, state)
     transformer.load_state_dict({k.removeprefix("transformer."): v for k, v in state.items()})
-    lora.complete_state_dict(transformer, state_of(tiny_transformer()))
+    lora_state.complete_state_dict(transformer, state_of(tiny_transformer()))
     with pytest.raises(UserError, match="made for the base with fingerprint"):
-        lora.complete_state_dict(transformer, state_of(tiny_transformer(seed=9)))
+        lora_state.complete_state_dict(transformer, state_of(tiny_transformer(seed=9)))
 
 
 def test_fingerprint_compares_values_and_not_types():
     state = {"b": torch.randn(3, 4).bfloat16(), "a": torch.tensor([1.0])}
     wide = {"a": torch.tensor([1.0]), "b": state["b"].float()}
-    assert lora.base_fingerprint(state) == lora.base_fingerprint(wide)
+    assert lora_state.base_fingerprint(state) == lora_state.base_fingerprint(wide)
     for changed in (
         {**wide, "c": torch.tensor([])},
         {**wide, "b": wide["b"].t()},
         {**wide, "a": torch.tensor([1.0000001])},
     ):
-        assert lora.base_fingerprint(changed) != lora.base_fingerprint(wide)
+        assert lora_state.base_fingerprint(changed) != lora_state.base_fingerprint(wide)
     adapters = {"x.lora_A": torch.ones(2), "x.lora_B": torch.ones(2)}
-    assert lora.base_fingerprint({**wide, **adapters}) == lora.base_fingerprint(wide)
+    assert lora_state.base_fingerprint({**wide, **adapters}) == lora_state.base_fingerprint(wide)
 
 
 # --------------------------------------------------------------------------------- options
