@@ -219,8 +219,9 @@ class StoryWriter(Writer):
             )
         dictionary = self.task.dictionary
         moved = {name: value.to(device) for name, value in net_input.items()}
-        marks = (dictionary.bos(), dictionary.pad())
-        return Prefix(cast(PrefixInput, moved), dictionary.eos(), marks)
+        eos = dictionary.eos()  # in the dictionaries of GPT-2, it is also the BOS token
+        marks = [mark for mark in (dictionary.bos(), dictionary.pad()) if mark != eos]
+        return Prefix(cast(PrefixInput, moved), eos, marks)
 
 
 def writer_of(task: Any, model: Any) -> Writer:

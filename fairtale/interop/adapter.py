@@ -112,3 +112,27 @@ def put_adapter(transformer: PrefixTransformer, adapter: Adapter) -> None:
     if adapter.base:
         recorded = torch.frombuffer(bytearray.fromhex(adapter.base), dtype=torch.uint8)
         cast(Tensor, getattr(transformer, lora.BASE)).copy_(recorded)
+
+
+def merged_checkpoint(state: Mapping[str, Any], adapter: Adapter) -> dict[str, Any]:
+    """Return the content of a plain checkpoint, without adapters and without optimizer state.
+
+    Args:
+        state: content of the checkpoint of the base, or of the adapter's own training.
+        adapter: the adapter, which fits the base.
+    """
+    plain = {"lora_rank": 0, "lora_alpha": None, "lora_dropout": None, "lora_target": None}
+    known = ("args", "cfg", "task_state", "optimizer_history", "extra_state")
+    merged = {key: state[key] for key in known if key in state}
+    if merged.get("cfg"):
+        cfg = merged["cfg"] = dict(merged["cfg"])
+        options = model_options(state)
+        options.update({name: value for name, value in plain.items() if name in options})
+        as_namespace = isinstance(cfg["model"], Namespace)
+        cfg["model"] = Namespace(**options) if as_namespace else options
+    elif merged.get("args"):
+        options = vars(merged["args"])
+        options = {**options, **{name: plain[name] for name in plain if name in options}}
+        merged["args"] = Namespace(**options)
+    model = lora_state.merge_adapters(state["model"], adapter.weights, adapter.shape.scale)
+    return {**merged, "model": model, "criterion": None, "last_optimizer_state": None}
