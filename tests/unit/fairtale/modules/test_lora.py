@@ -269,3 +269,25 @@ def test_a_rank_above_the_width_is_refused():
 
 def test_order_of_targets_is_settled():
     assert AdapterShape(1, 1.0, targets=("fc2", "qkv")).targets == ("qkv", "fc2")
+
+
+def test_options():
+    assert lora.adapter_shape(0, None, None, None) is None
+    assert lora.adapter_shape(4, None, None, None) == AdapterShape(4, 4.0, 0.0, ALL)
+    assert lora.adapter_shape(4, 8, 0.1, "fc1,qkv") == AdapterShape(4, 8.0, 0.1, ("qkv", "fc1"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((0, 16.0, None, None), "--lora-alpha 16.0 needs --lora-rank"),
+        ((0, None, 0.0, None), "--lora-dropout 0.0 needs --lora-rank"),
+        ((None, None, None, "qkv"), "--lora-target qkv needs --lora-rank"),
+        ((4, None, None, ""), "--lora-target : no target ''"),
+        ((4, None, None, "qkv, fc1"), "no target ' fc1'"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(UserError) as error:
+        lora.adapter_shape(*options)
+    assert message in str(error.value)
