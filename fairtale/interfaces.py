@@ -211,6 +211,15 @@ class RemembersOptions(Protocol):
 
 
 @runtime_checkable
+class ChecksCommand(Protocol):
+    """A task that can refuse a command line before a checkpoint is loaded."""
+
+    def check_command(self, args: Any) -> None:
+        """Raise ``UserError`` for options that contradict each other or a file; a class method."""
+        ...
+
+
+@runtime_checkable
 class ChoosesFastProducts(Protocol):
     """A task that selects the library for fp32 matrix products, for all of its architectures."""
 

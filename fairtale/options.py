@@ -24,7 +24,13 @@ from .compat import read_checkpoint
 from .compat.bf16 import switch_off_tpu
 from .compat.torchrun import join_torchrun
 from .errors import UserError
-from .interfaces import ChoosesFastProducts, DeclaresOptions, KnowsDirection, RemembersOptions
+from .interfaces import (
+    ChecksCommand,
+    ChoosesFastProducts,
+    DeclaresOptions,
+    KnowsDirection,
+    RemembersOptions,
+)
 from .modules.fast_gemm import choose_fast_fp32_products
 
 _installed = False
@@ -59,6 +65,9 @@ def _reading(original: Callable[..., Any]) -> Callable[..., Any]:
         switch_off_tpu(parsed, words)
         join_torchrun(parsed, words)
         check_options(parsed, torch.cuda.is_available())
+        task = _task_class(getattr(parsed, "task", None))
+        if isinstance(task, ChecksCommand):
+            task.check_command(parsed)
         return result
 
     return parse_args_and_arch
@@ -272,6 +281,14 @@ def check_options(args: Namespace, cuda: bool) -> None:
         if not os.path.exists(restore) and not getattr(args, "checkpoint_suffix", ""):
             raise UserError(
                 f"--restore-file {restore}: no such file; fairseq would train from scratch"
+            )
+    if getattr(args, "lora_rank", 0) and hasattr(args, "save_dir"):
+        last = os.path.join(args.save_dir, "checkpoint_last.pt")
+        begun = restore != "checkpoint_last.pt" or os.path.exists(last)
+        if not begun and not getattr(args, "finetune_from_model", None):
+            raise UserError(
+                f"--lora-rank {args.lora_rank}: only adapters are trained, so name their base with "
+                "--finetune-from-model CHECKPOINT"
             )
     if getattr(args, "write_checkpoints_asynchronously", False) and not find_spec("iopath"):
         raise UserError(

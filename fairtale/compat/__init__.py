@@ -43,6 +43,7 @@ def install() -> None:
     ngram_blocking.cure_ngram_blocking()
     evaluation.cure_empty_evaluation()
     checkpoint_loading.cure_checkpoint_loading()
+    checkpoint_loading.cure_lost_overrides()
     checkpoint_loading.cure_checkpoint_broadcast()
     checkpoint_saving.cure_checkpoint_copies()
     checkpoint_saving.cure_crash_files()
