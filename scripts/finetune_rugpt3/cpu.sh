@@ -46,6 +46,6 @@ if [ ! -d "$model" ]; then
 fi
 
 # 2. The author's works, with the tokenizer of the model, and the comparison.
-bash "$scripts/prepare.sh" "${works[@]}" --tokenizer "$model" --data-bin "$own" --valid 0.15
+bash "$scripts/prepare.sh" "${works[@]}" --tokenizer "$model" --data-bin "$own" --valid 0.3
 N_GPUS=0 bash "$scripts/compare.sh" --base "$model/checkpoint.pt" --data-bin "$own" --updates 300 \
     --output "$run" --tokens-per-sample 256 --max-tokens 2048 --update-tokens 2048 --precision fp32
