@@ -5,6 +5,7 @@ from argparse import Namespace
 from contextlib import nullcontext
 from typing import Any
 
+import torch
 from fairseq.data import Dictionary
 from fairseq.distributed.utils import get_global_rank
 from omegaconf import open_dict
@@ -171,7 +172,8 @@ class PrefixLMTask(TextTask):
 
     def post_validate(self, model: nn.Module, stats: dict[str, Any], agg: Any) -> None:
         """Log the first worker's measures, and write its continuations of ``--sample-prompts``."""
-        stats["trained_params"] = num_trained(model)
+        # of other numbers, fairseq logs six digits
+        stats["trained_params"] = torch.tensor(num_trained(model))
         stats["peak_mib"] = peak_memory_mib()
         if not self._writes_samples():
             return
