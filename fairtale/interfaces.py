@@ -129,6 +129,20 @@ class HasGates(Protocol):
         ...
 
 
+@runtime_checkable
+class NamesLayers(Protocol):
+    """A model whose layers can be fine-tuned with learning rates of their own, or frozen."""
+
+    def layer_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
+        """Return names and parameters of all parts, from bottom to top.
+
+        The first entry contains the embeddings (with a tied output embedding), the last one
+        contains what follows the last layer (final norm, untied output projection), and the
+        others contain one layer each. Each parameter of the model is in exactly one entry.
+        """
+        ...
+
+
 # ---------------------------------------------------------------- protocols of tasks
 
 

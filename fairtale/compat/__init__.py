@@ -30,6 +30,7 @@ def install() -> None:
         checkpoint_loading,
         checkpoint_saving,
         data_workers,
+        early_stopping,
         evaluation,
         log_output,
         ngram_blocking,
@@ -49,6 +50,7 @@ def install() -> None:
     checkpoint_checks.cure_foreign_dictionaries()
     data_workers.cure_buffer_thread()
     data_workers.cure_data_workers()
+    early_stopping.cure_forgotten_patience()
     prompts.cure_prompt_encoding()
     log_output.cure_import_logging()
     log_output.cure_known_warnings()

@@ -7,7 +7,7 @@ from typing import Any, Optional, Self
 from fairseq.data import Dictionary
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
-from torch import Tensor
+from torch import Tensor, nn
 
 from fairtale.data.corpus.tokenizer_dictionary import num_predicted
 from fairtale.errors import UserError
@@ -185,6 +185,16 @@ class GPTModel(BaseFairseqModel):
     def output_weight(self) -> Tensor:
         """Return the weight of the projection to the entries that can be predicted, [V', C]."""
         return self.transformer.output_weight()
+
+    def layer_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
+        """Return the parameters of the embeddings, of each layer and of the top, bottom to top."""
+        layers = self.transformer.layers
+        groups = [(f"layer_{i}", list(layer.parameters())) for i, layer in enumerate(layers)]
+        other: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+        for name, parameter in self.transformer.named_parameters():
+            if not name.startswith("layers."):
+                other[name.startswith("embed_")].append(parameter)
+        return [("embeddings", other[True]), *groups, ("top", other[False])]
 
     def get_normalized_probs(
         self, net_output: tuple[Tensor, None], log_probs: bool, sample: Any = None
