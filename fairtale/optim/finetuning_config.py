@@ -99,7 +99,9 @@ def fixed_options(optimization: Any) -> Dict[str, Any]:
 def add_options() -> None:
     """Add the options to fairseq's ``OptimizationConfig``; a second call changes nothing."""
     own = FinetuningConfig.__dataclass_fields__
-    for name in own.keys() - FairseqDataclass.__dataclass_fields__.keys():
+    for name in own:
+        if name in FairseqDataclass.__dataclass_fields__:
+            continue
         OptimizationConfig.__dataclass_fields__[name] = own[name]
         OptimizationConfig.__annotations__[name] = own[name].type
         setattr(OptimizationConfig, name, own[name].default)

@@ -56,12 +56,12 @@ def _planning(original: Function) -> Function:
         original(self, cfg, *args, **kwargs)
         cfg = self.cfg
         plan = plan_finetuning(self._model, self._criterion, cfg.optimization)
-        self.finetuning, self.finetuning_epoch = plan, 1
+        self._finetuning_plan, self._finetuning_epoch = plan, 1
         if plan is None:
             return
         # one flat tensor of all parameters could not have groups
         cfg.common.fp16_no_flatten_grads = True
-        self.finetuning_trained = None
+        self._finetuning_trained = None
         _freeze(self, plan)
         for line in ["fine-tuning in groups:", *plan.table(float(cfg.optimization.lr[0]))]:
             logger.info(line)
@@ -70,24 +70,24 @@ def _planning(original: Function) -> Function:
 
 
 def _plan(trainer: Any) -> FinetuningPlan | None:
-    plan: FinetuningPlan | None = getattr(trainer, "finetuning", None)
+    plan: FinetuningPlan | None = getattr(trainer, "_finetuning_plan", None)
     return plan
 
 
 def _freeze(trainer: Any, plan: FinetuningPlan) -> None:
     """Let the groups require gradients that are trained now, and no others."""
-    trained = plan.trained(trainer.get_num_updates(), trainer.finetuning_epoch)
-    if trained == trainer.finetuning_trained:
+    trained = plan.trained(trainer.get_num_updates(), trainer._finetuning_epoch)
+    if trained == trainer._finetuning_trained:
         return
     for group, is_trained in zip(plan.groups, trained):
         for parameter in group.parameters:
             parameter.requires_grad = is_trained
-    if trainer.finetuning_trained is not None:
+    if trainer._finetuning_trained is not None:
         names = [group.name for group, is_trained in zip(plan.groups, trained) if is_trained]
         logger.info(f"training now: {', '.join(names)} @ {trainer.get_num_updates()} updates")
         # torch's DDP registers the parameters that require gradients when it is built
         trainer._wrapped_model = None
-    trainer.finetuning_trained = trained
+    trainer._finetuning_trained = trained
 
 
 def _dividing(original: Function) -> Function:
@@ -105,7 +105,7 @@ def _dividing(original: Function) -> Function:
         original(self)
         copies = dict(zip(map(id, parameters), self.optimizer.params, strict=True))
         _divide_optimizer(self.optimizer, plan, copies)
-        for group, is_trained in zip(plan.groups, self.finetuning_trained):
+        for group, is_trained in zip(plan.groups, self._finetuning_trained):
             for parameter in group.parameters:
                 parameter.requires_grad = is_trained
                 copy = copies[id(parameter)]
@@ -154,7 +154,7 @@ def _unfreezing(original: Function) -> Function:
 
 def _following_epochs(original: Function) -> Function:
     def begin_epoch(self: Any, epoch: int) -> None:
-        self.finetuning_epoch = epoch
+        self._finetuning_epoch = epoch
         original(self, epoch)
 
     return begin_epoch
@@ -165,7 +165,7 @@ def _logging_rates(original: Function) -> Function:
         new_lr = original(self)
         plan = _plan(self)
         if plan is not None:
-            trained = plan.trained(self.get_num_updates(), self.finetuning_epoch)
+            trained = plan.trained(self.get_num_updates(), self._finetuning_epoch)
             for number, settings in enumerate(self.optimizer.param_groups):
                 rate = settings["lr"] if trained[number] else 0.0
                 name = f"lr_{plan.groups[number].name}"

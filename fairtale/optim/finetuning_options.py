@@ -122,7 +122,7 @@ def read_rates(text: str) -> list[float]:
 
 
 def set_warmup(args: Namespace, words: list[str]) -> None:
-    """Convert ``--warmup-ratio`` to the schedule's own option, in updates or as a share.
+    """Convert ``--warmup-ratio`` to the schedule's own option, in updates or as ``--cut-frac``.
 
     Args:
         args: parsed options, which are changed in place.
@@ -145,9 +145,9 @@ def set_warmup(args: Namespace, words: list[str]) -> None:
         )
     if any(word.split("=")[0] == flag(target) for word in words):
         raise UserError(f"--warmup-ratio and {flag(target)} contradict each other: give one")
-    if not args.max_update:
-        raise UserError(f"--warmup-ratio {ratio:g} is a share of --max-update, so give it as well")
     if target == "cut_frac":
         args.cut_frac = ratio
+    elif not args.max_update:
+        raise UserError(f"--warmup-ratio {ratio:g} is a share of --max-update, so give it as well")
     else:
         args.warmup_updates = max(1, round(ratio * args.max_update))
