@@ -15,7 +15,7 @@ import torch
 import train_speed
 import workers
 
-DEFAULT_ROWS = {"cpu": 2, "cuda": 32}
+DEFAULT_ROWS = {"cpu": 4, "cuda": 32}
 DEFAULT_ROUNDS = {"cpu": 5, "cuda": 20}
 WARMUP = 1
 FULL, RATES, LAST, ADAPTERS = "all layers", "all layers, decaying rates", "last layer", "adapters"
@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--arch", default="gpt_112m", help="architecture of fairtale")
     parser.add_argument("--vocabs", type=int, nargs="+", default=[5000, 50000])
     parser.add_argument("--tokens-per-sample", type=int, default=256)
-    parser.add_argument("--rows", type=int, help="rows of an update (default: 2, on a GPU 32)")
+    parser.add_argument("--rows", type=int, help="rows of an update (default: 4, on a GPU 32)")
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--ways", nargs="+", choices=list(OPTIONS), default=list(OPTIONS))
     parser.add_argument("--peers", nargs="*", choices=["hf"], default=["hf"])

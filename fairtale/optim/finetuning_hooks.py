@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fairseq import checkpoint_utils
+from fairseq.distributed import DistributedTimeoutWrapper
 from fairseq.logging import metrics
 from fairseq.trainer import Trainer
 
@@ -86,6 +87,9 @@ def _freeze(trainer: Any, plan: FinetuningPlan) -> None:
         names = [group.name for group, is_trained in zip(plan.groups, trained) if is_trained]
         logger.info(f"training now: {', '.join(names)} @ {trainer.get_num_updates()} updates")
         # torch's DDP registers the parameters that require gradients when it is built
+        if isinstance(trainer._wrapped_model, DistributedTimeoutWrapper):
+            # the thread of --heartbeat-timeout would end the process
+            trainer._wrapped_model._terminated = True
         trainer._wrapped_model = None
     trainer._finetuning_trained = trained
 
@@ -216,10 +220,11 @@ def _checking_length(original: Function) -> Function:
     def load_checkpoint(cfg: Any, trainer: Any, **kwargs: Any) -> Any:
         extra_state, epoch_itr = original(cfg, trainer, **kwargs)
         plan = _plan(trainer)
-        if plan is not None and plan.schedule is not None:
-            optimization = trainer.cfg.optimization
-            frequency = optimization.update_freq[-1]
-            epoch_updates = -(-len(epoch_itr) // frequency)
+        optimization = trainer.cfg.optimization
+        # with different numbers of batches an update, an epoch has no fixed number of updates
+        fixed = len(set(optimization.update_freq)) == 1
+        if plan is not None and plan.schedule is not None and fixed:
+            epoch_updates = -(-len(epoch_itr) // optimization.update_freq[0])
             limits = optimization.max_update or 0, optimization.max_epoch or 0
             plan.schedule.check_end(plan.schedule_text, *limits, epoch_updates)
         return extra_state, epoch_itr

@@ -208,6 +208,8 @@ def test_a_schedule_that_ends_too_late_for_the_data(data, tmp_path):
     words = ["--unfreeze-schedule", "0:1,8:2", "--save-dir", tmp_path, "--max-epoch"]
     trainer, _ = build_trainer(data, *words, 3)
     checkpoint_utils.load_checkpoint(trainer.cfg.checkpoint, trainer)
+    trainer, _ = build_trainer(data, *words, 2, "--update-freq", "1,2")  # not known
+    checkpoint_utils.load_checkpoint(trainer.cfg.checkpoint, trainer)
     trainer, _ = build_trainer(data, *words, 2)
     with pytest.raises(UserError, match="update 8, is not before .* --max-epoch 2 .4 updates"):
         checkpoint_utils.load_checkpoint(trainer.cfg.checkpoint, trainer)

@@ -35,6 +35,11 @@ def test_gpt():
         )
 
 
+def test_an_untied_output_projection_belongs_to_the_top():
+    top = names_by_group(tiny_model(untied_output=True))["top"]
+    assert "transformer.output_projection.weight" in top and len(top) == 3
+
+
 def test_gpt_without_a_final_norm_has_an_empty_top():
     model = tiny_model(normalize_before=False)
     assert names_by_group(model)["top"] == []
