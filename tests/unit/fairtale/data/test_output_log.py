@@ -33,7 +33,7 @@ def test_texts_may_contain_line_breaks(tmp_path):
     log = (
         b"S-0\tx\nH-0\t-1\ta\nD-0\t-1\tone\n\ntwo\r\nP-0\tis no score\n"
         b"P-0\t-1.2500 -inf nan\nI-0\t3\nS-1\ty\nD-1\t-2\t\n\nP-1\t-0.5\nD-2\t-1\tcut\nnoise\n"
-        b"D-3\t-1\tx\nS-4\tz\nP-3\t-1.0\nD-4\t-1\tend\n2026 | INFO\n"
+        b"D-3\t-1\tx\nS-4\tz\nP-3\t-1.0\nD-4\t-1\tend\n2026 | INFO\nP-3\t-1.0\n"
     )
     (tmp_path / "log").write_bytes(log)
     found = [(o.number, o.text) for o in read_output(str(tmp_path / "log"))]

@@ -75,12 +75,12 @@ def test_text_is_kept_by_the_task_and_its_bytes_are_counted(task, text):
 
 
 def test_special_symbols_have_no_bytes_and_other_tokens_are_text(imported):
-    symbols = ["<mask>", "<｜end｜>", *(f"x{i}" for i in range(2))]
+    symbols = ["<mask>", "<｜end▁of｜>", "<0x41>"]
     bpe = load_byte_level(str(imported / "tokenizer.json"))
     dictionary = TokenizerDictionary.with_roles([*bpe.pieces, *symbols], {"eos": 258})
     counts = token_bytes(dictionary)
     assert counts[dictionary.eos()] == counts[dictionary.pad()] == 0
-    assert [int(counts[dictionary.index(s)]) for s in symbols[:2]] == [6, len("<｜end｜>".encode())]
+    assert [int(counts[dictionary.index(s)]) for s in symbols] == [6, 16, 6]
     assert int(counts[dictionary.unk()]) == 1
     assert int(token_bytes(read_dictionary(str(imported / "dict.txt")))[259]) == 0  # a filler
 
