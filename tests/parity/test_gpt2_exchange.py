@@ -31,13 +31,14 @@ transformers = pytest.importorskip("transformers", reason="needs the extra hf")
 transformers.logging.disable_progress_bar()
 
 TOLERANCE = 1e-4
+PROMPTS = ("Once upon a time", " a hen", "Жила-была курица \U0001f600")
 SHAPES = [
     dict(n_embd=32, n_layer=2, n_head=2, n_positions=40),
     dict(
         n_embd=48,
         n_layer=3,
         n_head=4,
-        n_positions=33,
+        n_positions=57,
         n_inner=100,
         activation_function="relu",
         layer_norm_epsilon=1e-3,
@@ -94,15 +95,14 @@ def compare(session, theirs, rows=3):
     assert found[..., v:].eq(-torch.inf).all()
     loss = F.cross_entropy(found[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
     torch.testing.assert_close(loss, expected.loss, atol=TOLERANCE, rtol=0)
-    prompts = [row[: 3 + 2 * i].tolist() for i, row in enumerate(tokens)]
-    expected = [greedy(theirs, session.task.dictionary.bos(), prompt, 12) for prompt in prompts]
-    hypos = generate(session.task, [model], prompts, max_len_b=12)
+    task = session.task
+    prompts = [task.encode_prompt(text)[:-1].tolist() for text in PROMPTS]
+    expected = [greedy(theirs, task.dictionary.bos(), prompt, 12) for prompt in prompts]
+    hypos = generate(task, [model], prompts, max_len_b=12)
     assert [without_end(h[0]["tokens"].tolist(), session) for h in hypos] == expected
-    for prompt, tokens in zip(prompts, expected):
-        text = session.task.decode_ids(prompt)
-        if session.task.encode_prompt(text)[:-1].tolist() == prompt:
-            options = DecodingOptions(max_len=12, topk=1, min_len=1)
-            assert session.continue_text(text, options) == session.task.decode_ids(tokens)
+    options = DecodingOptions(max_len_b=12, sampling_topk=1)
+    for text, tokens in zip(PROMPTS, expected):
+        assert session.continue_text(text, options) == task.decode_ids(tokens)
 
 
 def greedy(theirs, bos, prompt, count):
