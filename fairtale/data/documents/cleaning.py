@@ -165,16 +165,20 @@ def _without_metadata(
     removed: dict[str, list[str]] = {}
     if rules.removes("footers"):
         lines, removed[FOOTERS] = metadata.cut_gutenberg(lines)
-    lines, footer = metadata.split_footer(lines)  # notes stand before it
+    # Header and footer are separated even if they are kept, for the notes stand between them.
+    header = metadata.split_header(lines, headings)
+    before = lines[: len(lines) - len(header.rest)]
+    lines, footer = metadata.split_footer(header.rest)
     if rules.removes("notes"):
         lines, notes = metadata.split_notes(lines)
         lines, removed[REFERENCES] = metadata.remove_references(lines, notes)
         removed[NOTES] = notes
+    if rules.removes("headers"):
+        removed[LABELLED], removed[TITLES] = header.labelled, header.titles
+    else:
+        lines = before + lines
     if rules.removes("footers"):
         removed[FOOTERS] += footer
     else:
         lines = lines + footer
-    if rules.removes("headers"):
-        header = metadata.split_header(lines, headings)
-        lines, removed[LABELLED], removed[TITLES] = header.rest, header.labelled, header.titles
     return [line for line in lines if line], removed

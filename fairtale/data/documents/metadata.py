@@ -21,8 +21,8 @@ LABELS = frozenset(
     archive warning; archive warnings; category; relationship; relationships; character;
     characters; additional tags; tags; series; collections; stats; words; chapters; summary; notes;
     author's note; author's notes; translator; translation; translated by; editor; beta; publisher;
-    isbn; copyright; license; licence; text; illustration; illustrator; illustrated by; credits;
-    id; status; size;
+    isbn; copyright; license; licence; text; illustration; illustrator; illustrated by; adaptation;
+    credits; id; status; size;
     название; автор; авторы; автор оригинала; год; год издания; год написания; дата; опубликовано;
     дата публикации; обновлено; изменено; источник; ссылка; ссылка на оригинал; url-адрес; язык;
     оригинал; язык оригинала; жанр; жанры; рейтинг; фэндом; фандом; фэндомы; направленность;
@@ -63,6 +63,7 @@ _LICENCE = re.compile(
     r"\bвсе права защищены\b|\bавторск\w+ прав\w*\b|\bпубличн\w+ достояни",
     re.IGNORECASE,
 )
+_LICENCE_LABEL = re.compile(r"[#*•\-–—_\s]*(?:licen[cs]e|лицензия)[*_]*\s*:", re.IGNORECASE)
 _ADDRESS = re.compile(r"[^\w]*(?:https?://|www\.)\S+$", re.IGNORECASE)
 _MAX_FOOTER_LINES = 12
 _GUTENBERG_START = re.compile(r"\*{3}\s*START OF (?:THE|THIS) PROJECT GUTENBERG", re.IGNORECASE)
@@ -157,14 +158,17 @@ def split_header(lines: list[str], headings: Collection[str] | None = ()) -> Hea
 def split_footer(lines: list[str]) -> tuple[list[str], list[str]]:
     """Separate the licence and the source of a work from its end.
 
-    Of the last 12 lines, those are taken that name a licence or a copyright, that hold nothing but
-    an address, and labelled lines among them; also a last line that is a year.
+    Of the last 12 lines, a line with the label of a licence and all after it are taken; else those
+    at the end that name a licence or a copyright or hold nothing but an address, and labelled lines
+    among them. A last line that is a year is taken as well.
 
     Returns:
         The rest and the footer.
     """
-    start, evidence = len(lines), False
-    for number in range(len(lines) - 1, max(0, len(lines) - _MAX_FOOTER_LINES) - 1, -1):
+    last = range(max(0, len(lines) - _MAX_FOOTER_LINES), len(lines))
+    start = next((i for i in last if _LICENCE_LABEL.match(lines[i])), len(lines))
+    evidence = start < len(lines)
+    for number in range(start - 1, last.start - 1, -1):
         line = lines[number]
         clear = len(line) <= 300 and bool(_LICENCE.search(line) or _ADDRESS.match(line))
         if not clear and not is_labelled(line):

@@ -70,6 +70,10 @@ def test_rules_can_be_left_out(rule, kept):
     assert kept not in clean(text)[0] and kept in clean(text, keep=[rule])[0]
 
 
+def test_a_licence_in_the_header_of_a_short_work_is_no_footer():
+    assert clean("Title: T\nLicense: CC BY\n\nShort.\nText.")[0] == "Short.\nText."
+
+
 def test_line_breaks_can_be_kept():
     line = "word " * 14
     text = "\n".join([line] * 20)

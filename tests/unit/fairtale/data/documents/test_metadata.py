@@ -81,6 +81,7 @@ def test_verse_and_lists_are_no_header():
     "footer",
     [
         ["* License: [CC-BY]", "* Text: N. N.", "* Illustration: M. M.", "* Language: en"],
+        ["© 1999 N. N.", "**License**: CC BY", "* Text: N. N.", "The story is about a cat", "."],
         ["© 1999 N. N.", "https://example.org/work/1"],
         ["Источник: библиотека", "Все права защищены"],
         ["1896"],
