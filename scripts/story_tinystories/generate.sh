@@ -43,10 +43,12 @@ fairseq-interactive "$data_bin" --user-dir "$USER_DIR" --task story_lm --path "$
 # Decode the pieces of prompt and continuation together, which gives the exact text.
 fairtale log outputs "$work/log" --continued --inputs-per-prompt "$lines" --quantity "$quantity" \
     --output "$work/pieces"
-decode=(spm encode --model "$data_bin/sentencepiece.bpe.model")
-[ ! -f "$data_bin/tokenizer.json" ] ||
-    decode=(bpe encode --tokenizer "$data_bin/tokenizer.json" --join-lines)
-fairtale "${decode[@]}" "$work/pieces" --decode --quiet --workers 1 --output "$work/stories"
+verb=spm tokenizer=(--model "$data_bin/sentencepiece.bpe.model")
+if [ -f "$data_bin/tokenizer.json" ]; then
+    verb=bpe tokenizer=(--tokenizer "$data_bin/tokenizer.json" --join-lines)
+fi
+fairtale "$verb" encode "$work/pieces" --decode "${tokenizer[@]}" --quiet \
+    --workers 1 --output "$work/stories"
 [ -n "$output" ] || { cat "$work/stories" && exit 0; }
 mkdir -p "$(dirname "$output")"
 mv "$work/stories" "$output"
