@@ -10,6 +10,7 @@ from fairtale.interop.gpt2_export import export_gpt2
 from fairtale.interop.gpt2_import import import_gpt2
 
 END = "<|endoftext|>"
+WEIGHTS = "model.safetensors"
 TEXT = ["Once upon a time there was a hen.", "A hen, a hen; 12 hens!", "Жила-была курица, и она"]
 CONFIG = {
     "model_type": "gpt2",
@@ -99,6 +100,24 @@ def change_json(path, remove=(), **changes):
 def tensors_of(folder):
     """Return all tensors of a folder's safetensors."""
     return {n: t for file in folder.glob("*.safetensors") for n, t in load_file(file).items()}
+
+
+def rewrite(folder, tensors, name=WEIGHTS):
+    """Replace the weights of a folder by a file of this name."""
+    (folder / WEIGHTS).unlink()
+    save_file(tensors, folder / name) if name == WEIGHTS else torch.save(tensors, folder / name)
+
+
+def as_shards(folder, ending="safetensors", stem="model"):
+    """Distribute the weights of a folder to three files with an index."""
+    tensors = tensors_of(folder)
+    (folder / WEIGHTS).unlink()
+    index = {n: f"{stem}-0000{1 + i % 3}-of-00003.{ending}" for i, n in enumerate(sorted(tensors))}
+    for file in set(index.values()):
+        part = {n: tensors[n] for n in tensors if index[n] == file}
+        save_file(part, folder / file) if stem == "model" else torch.save(part, folder / file)
+    name = WEIGHTS if stem == "model" else "pytorch_model.bin"
+    write_json(folder / f"{name}.index.json", {"metadata": {}, "weight_map": index})
 
 
 def run_import(folder, output, **ids):

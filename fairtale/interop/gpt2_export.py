@@ -143,11 +143,16 @@ def _write_tokenizer(checkpoint: GPT2Checkpoint, folder: str) -> None:
     if added:
         write_json(folder, ADDED, added)
     special = {f"{role}_token": tokenizer.pieces[index] for role, index in checkpoint.ids.items()}
+    # transformers would find these in texts, too, unless it is told not to
+    never_found = not tokenizer.added_tokens
+    if not never_found:
+        special = {role: t for role, t in special.items() if t in tokenizer.added_tokens}
     write_json(folder, SPECIAL_TOKENS_MAP, special)
     settings = {
         "add_prefix_space": tokenizer.adds_prefix_space,
         "clean_up_tokenization_spaces": False,
         "model_max_length": checkpoint.shape.num_positions,
+        "split_special_tokens": never_found,
         # transformers takes tokenizer.json as it is; with GPT2Tokenizer it would make its own
         "tokenizer_class": "PreTrainedTokenizerFast",
     }

@@ -133,7 +133,7 @@ class TensorFiles:
         """Read a tensor."""
         file = self._open[self.tensors[name].file]
         tensor: Tensor = file[name] if isinstance(file, dict) else file.get_tensor(name)
-        return tensor
+        return tensor.detach()
 
 
 _TYPE_RULE = "only float32, float16 and bfloat16 can be imported without loss"

@@ -6,7 +6,7 @@
 #
 #   cpu.sh AUTHOR FOLDER    FOLDER holds one work a file, AUTHOR__TITLE.txt
 #
-# Pretraining: 6 layers of 256, 2,400 updates of 2,048 = 1 x 2,048 x 1 tokens. Fine-tuning: 300 updates of
+# Pretraining: 6 layers of 256, 2,400 updates of 2,048 = 1 x 2,048 x 1 tokens. Fine-tuning: 200 updates of
 # the same size. The other options are those of train.sh.
 set -euo pipefail
 # shellcheck source=scripts/lib/common.sh
@@ -47,5 +47,5 @@ fi
 
 # 2. The author's works, with the tokenizer of the model, and the comparison.
 bash "$scripts/prepare.sh" "${works[@]}" --tokenizer "$model" --data-bin "$own" --valid 0.3
-N_GPUS=0 bash "$scripts/compare.sh" --base "$model/checkpoint.pt" --data-bin "$own" --updates 300 \
+N_GPUS=0 bash "$scripts/compare.sh" --base "$model/checkpoint.pt" --data-bin "$own" --updates 200 --lr 5e-4 \
     --output "$run" --tokens-per-sample 256 --max-tokens 2048 --update-tokens 2048 --precision fp32

@@ -15,6 +15,8 @@ from fairtale.errors import UserError
 from fairtale.generation.options import DecodingOptions
 from fairtale.generation.session import Session
 from fairtale.interop import gpt2_import
+from tests.byte_level_helpers import TEXTS
+from tests.byte_level_helpers import train_byte_level as trained_tokenizer
 from tests.gpt2_helpers import (
     END,
     assert_equal_tensors,
@@ -23,6 +25,7 @@ from tests.gpt2_helpers import (
     run_import,
     tensors_of,
     train_byte_level,
+    write_folder,
 )
 from tests.helpers import generate
 
@@ -181,6 +184,25 @@ def test_transformers_reads_the_exported_tokenizer(tmp_path):
         {n: p.data for n, p in model.named_parameters()},
         load_file(tmp_path / "hf" / "model.safetensors"),
     )
+
+
+def test_a_tokenizer_trained_here(tmp_path):
+    """Its special symbols are letters in a text, also for transformers."""
+    trained = trained_tokenizer(tmp_path / "tok", TEXTS * 3, vocab_size=320)
+    ids = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
+    write_folder(tmp_path / "hf", vocab_size=320, tie_word_embeddings=False, **ids)
+    for path in trained.iterdir():
+        (tmp_path / "hf" / path.name).write_bytes(path.read_bytes())
+    run_import(tmp_path / "hf", tmp_path / "imported")
+    run_export(tmp_path / "imported" / "checkpoint.pt", tmp_path / "out")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    roles = [getattr(tokenizer, f"{role}_token_id") for role in ("bos", "pad", "eos", "unk")]
+    assert roles == [0, 1, 2, 3] and len(tokenizer) == 320
+    task = our_model(tmp_path / "imported").task
+    for text in TEXTS:
+        expected = task.encode_prompt(text)[:-1].tolist()
+        assert tokenizer(text)["input_ids"] == expected, text
+        assert tokenizer.decode(expected) == text
 
 
 def test_half_precision_is_loaded_by_transformers(tmp_path):

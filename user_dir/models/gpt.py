@@ -228,6 +228,7 @@ class GPTModel(BaseFairseqModel):
         """Return the weight of the projection to the entries that can be predicted, [V', C]."""
         return self.transformer.output_weight()
 
+<<<<<<< HEAD
     def layer_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
         """Return the parameters of the embeddings, of each layer and of the top, bottom to top."""
         layers = self.transformer.layers
@@ -237,6 +238,25 @@ class GPTModel(BaseFairseqModel):
             if not name.startswith("layers."):
                 other[name.startswith("embed_")].append(parameter)
         return [("embeddings", other[True]), *groups, ("top", other[False])]
+=======
+    def get_targets(self, sample: dict[str, Any], net_output: Any) -> Tensor:
+        """Return the targets of a batch, int64 [B, T].
+
+        Raises:
+            UserError: a target is an entry that is never predicted.
+        """
+        target: Tensor = sample["target"]
+        size = self.transformer.num_predicted
+        if size < len(self.dictionary):
+            wrong = target.ge(size) & target.ne(self.dictionary.pad())
+            if wrong.any():
+                word = self.dictionary[int(target[wrong][0])]
+                raise UserError(
+                    f"the data contain {word}, which the model's tokenizer never writes: encode "
+                    "the texts with the tokenizer.json of the model, and make the data again"
+                )
+        return target
+>>>>>>> wt-exchange
 
     def get_normalized_probs(
         self, net_output: tuple[Tensor, None], log_probs: bool, sample: Any = None

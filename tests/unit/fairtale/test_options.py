@@ -12,7 +12,13 @@ from omegaconf import OmegaConf
 import user_dir  # noqa: F401  (cures fairseq and registers what is looked up)
 from fairtale import options
 from fairtale.errors import UserError
-from fairtale.options import check_options, check_words, short_usage_error, words_of_checkpoint
+from fairtale.options import (
+    check_options,
+    check_words,
+    short_usage_error,
+    words_of_base,
+    words_of_checkpoint,
+)
 from tests.compat_helpers import parse
 
 
@@ -144,6 +150,97 @@ def test_only_local_checkpoints_are_asked(tmp_path):
         assert words_of_checkpoint([*words, *more]) == []
     assert words_of_checkpoint(["data", "--path", "s3://bucket/a.pt"]) == []
     assert words_of_checkpoint(["data"]) == []
+
+
+# ------------------------------------------------- a training that starts from a checkpoint
+
+
+MODEL = {
+    "_name": "gpt_tiny",
+    "activation_fn": "relu",
+    "decoder_embed_dim": 32,
+    "decoder_layers": 2,
+    "dropout": 0.3,
+    "layer_norm_eps": 1e-05,
+    "max_target_positions": 48,
+    "untied_output": True,
+    "checkpoint_activations": False,
+    "of_a_later_version": 1,
+}
+
+
+def base(folder, task="story_lm", model=MODEL, **task_state):
+    """Write a checkpoint to start from, and return the words that name it."""
+    path = folder / "base.pt"
+    cfg = {"task": {"_name": task}, "model": model}
+    torch.save({"cfg": cfg, "args": None, "task_state": task_state, "model": {}}, path)
+    return ["data", "--finetune-from-model", str(path)]
+
+
+def pairs(words):
+    """Return the options among words, each with the word behind it."""
+    return {
+        word: "" if following.startswith("--") else following
+        for word, following in zip(words, [*words[1:], "--"])
+        if word.startswith("--")
+    }
+
+
+def test_a_training_has_the_shape_of_its_base(tmp_path):
+    words = base(tmp_path, tokens_per_sample=40, dictionary="abc")
+    expected = {
+        "--arch": "gpt_tiny",
+        "--task": "story_lm",
+        "--tokens-per-sample": "40",
+        "--activation-fn": "relu",
+        "--decoder-embed-dim": "32",
+        "--decoder-layers": "2",
+        "--dropout": "0.3",
+        "--layer-norm-eps": "1e-05",
+        "--max-target-positions": "48",
+        "--untied-output": "",
+    }
+    assert pairs(words_of_base(words)) == expected
+    given = ["--dropout", "0.1", "--tokens-per-sample=20", "--task", "story_lm"]
+    rest = expected.keys() - {"--dropout", "--tokens-per-sample", "--task"}
+    assert pairs(words_of_base([*words, *given])).keys() == rest
+    same = ["--decoder-layers", "2", "--layer-norm-eps", "0.00001", "--untied-output"]
+    assert pairs(words_of_base([*words, *same])).keys() == expected.keys() - set(same)
+    # the stored options of a task mean nothing to another
+    assert "--tokens-per-sample" not in words_of_base([*words, "--task", "dialog_lm"])
+
+
+@pytest.mark.parametrize(
+    "given", [["--decoder-layers", "3"], ["--activation-fn=gelu"], ["--max-target-positions", "40"]]
+)
+def test_an_option_that_contradicts_the_weights(given, tmp_path):
+    option = given[0].split("=")[0]
+    with pytest.raises(UserError, match=rf"{option} \w+: the weights of .*base.pt need \w+: leave"):
+        words_of_base([*base(tmp_path), *given])
+    if option == "--activation-fn":
+        tied = {**MODEL, "untied_output": False}
+        with pytest.raises(UserError, match="--untied-output"):
+            words_of_base([*base(tmp_path, model=tied), "--untied-output"])
+
+
+def test_an_option_of_the_model_may_also_be_the_tasks(tmp_path):
+    """``dialog_lm`` has its own --max-target-positions, from which it computes the model's."""
+    model = {**MODEL, "_name": "unilm_seq2seq_tiny", "max_target_positions": 96}
+    words = base(tmp_path, "dialog_lm", model, max_target_positions=30, reverse=True)
+    found = pairs(words_of_base(words))
+    assert found["--max-target-positions"] == "30" and found["--reverse"] == ""
+    assert "--max-target-positions" not in words_of_base([*words, "--max-target-positions", "20"])
+
+
+def test_only_a_model_that_declares_its_shape_is_asked(tmp_path):
+    words = base(tmp_path)
+    for more in (["--arch", "gpt_tiny"], ["-a", "gpt_tiny"], ["--help"]):
+        assert words_of_base([*words, *more]) == []
+    assert words_of_base(["data"]) == []
+    assert words_of_base(["data", "--finetune-from-model", "s3://bucket/a.pt"]) == []
+    assert words_of_base(base(tmp_path, model={"_name": "transformer_iwslt_de_en"})) == []
+    with pytest.raises(UserError, match="--finetune-from-model nowhere.pt: no such file"):
+        words_of_base(["data", "--finetune-from-model", "nowhere.pt"])
 
 
 # -------------------------------------------------------------------- how a command computes

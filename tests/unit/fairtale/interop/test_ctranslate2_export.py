@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from fairtale.cli.main import run_verb
 from fairtale.errors import UserError
 from fairtale.interop.ctranslate2_export import export_ctranslate2
 from fairtale.interop.logits_check import load_model
@@ -59,7 +60,8 @@ def test_quantization(tmp_path):
     run_import(write_folder(tmp_path / "hf"), tmp_path / "model")
     checkpoint = str(tmp_path / "model" / "checkpoint.pt")
     list(export_ctranslate2(checkpoint, str(tmp_path / "full"), None, None))
-    list(export_ctranslate2(checkpoint, str(tmp_path / "int8"), None, "int8"))
+    words = ["--format", "ctranslate2", "--quantization", "int8"]
+    assert run_verb(["gpt2", "export", checkpoint, "--output", str(tmp_path / "int8"), *words]) == 0
     sizes = [(tmp_path / name / "model.bin").stat().st_size for name in ("full", "int8")]
     assert sizes[1] < 0.5 * sizes[0]
     generator = ctranslate2.Generator(str(tmp_path / "int8"), device="cpu", intra_threads=1)

@@ -5,11 +5,12 @@ import os
 
 import pytest
 import torch
-from fairseq.data import Dictionary
 
 from fairtale.compat import read_checkpoint
 from fairtale.data.corpus.byte_level_files import load_byte_level
 from fairtale.errors import UserError
+from tests.byte_level_helpers import TEXTS
+from tests.byte_level_helpers import train_byte_level as trained_tokenizer
 from tests.gpt2_helpers import (
     END,
     assert_equal_tensors,
@@ -158,17 +159,10 @@ def test_weights_too_large_for_fp16(imported, tmp_path):
 
 def test_a_model_trained_on_a_tokenizer_of_its_own(imported, tmp_path):
     """A stock dictionary with the special symbols at 0 to 3 keeps them; all rows are written."""
-    tokenizer = train_byte_level(first=("<s>", "<pad>", "</s>", "<unk>"), last=())
-    data = tmp_path / "data"
-    data.mkdir()
-    tokenizer.save(str(data / "tokenizer.json"))
-    dictionary = Dictionary()
-    for index in range(4, tokenizer.get_vocab_size()):
-        dictionary.add_symbol(tokenizer.id_to_token(index))
-    dictionary.save(str(data / "dict.txt"))
+    data = trained_tokenizer(tmp_path / "data", TEXTS * 3, vocab_size=300)
 
     def retrain(state):
-        state["model"]["transformer.embed_tokens.weight"] = torch.randn(len(dictionary), 16)
+        state["model"]["transformer.embed_tokens.weight"] = torch.randn(300, 16)
         state["task_state"] = {}
         state["cfg"]["task"]["data"] = f"/nowhere:{data}"
 
@@ -176,17 +170,29 @@ def test_a_model_trained_on_a_tokenizer_of_its_own(imported, tmp_path):
     run_export(checkpoint, tmp_path / "out")  # the data folder is known from the training
     config = read(tmp_path / "out" / "config.json")
     roles = [config[f"{role}_token_id"] for role in ("bos", "pad", "eos")]
-    assert roles == [0, 1, 2] and config["vocab_size"] == len(dictionary)
+    assert roles == [0, 1, 2] and config["vocab_size"] == 300
     assert read(tmp_path / "out" / "special_tokens_map.json") == {
         "bos_token": "<s>",
         "eos_token": "</s>",
         "pad_token": "<pad>",
         "unk_token": "<unk>",
     }
+    assert read(tmp_path / "out" / "tokenizer_config.json")["split_special_tokens"] is True
     assert not (tmp_path / "out" / "added_tokens.json").exists()
     run_import(tmp_path / "out", tmp_path / "again")
     again = read_checkpoint(str(tmp_path / "again" / "checkpoint.pt"))
     assert_equal_tensors(again["model"], read_checkpoint(str(checkpoint))["model"])
+    bpe = load_byte_level(str(tmp_path / "again" / "tokenizer.json"))
+    assert bpe.encode("</s>") == "< / s >"  # letters of a text, here as in the training
+
+
+def test_a_role_whose_token_is_an_ordinary_piece(tmp_path):
+    """transformers would cut texts at a special token that the tokenizer does not cut at."""
+    run_import(write_folder(tmp_path / "hf"), tmp_path / "imported", bos=4)
+    run_export(tmp_path / "imported" / "checkpoint.pt", tmp_path / "out")
+    assert read(tmp_path / "out" / "config.json")["bos_token_id"] == 4
+    assert read(tmp_path / "out" / "special_tokens_map.json") == {"eos_token": END}
+    assert read(tmp_path / "out" / "tokenizer_config.json")["split_special_tokens"] is False
 
 
 def test_data_of_another_model(imported, tmp_path):

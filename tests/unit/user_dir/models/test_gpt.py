@@ -193,6 +193,10 @@ def test_entries_without_a_token_are_not_predicted():
     logits, _ = model(torch.stack(random_rows([4], 20)))
     assert logits.shape == (1, 4, 22) and logits[..., 20:].eq(-torch.inf).all()
     assert model.get_normalized_probs((logits, None), log_probs=False)[..., 20:].eq(0).all()
+    target = torch.tensor([[4, 19, 20]])  # 20 is the padding
+    assert model.get_targets({"target": target}, None) is target
+    with pytest.raises(UserError, match="the data contain <unk>, which the model's tokenizer"):
+        model.get_targets({"target": torch.tensor([[4, 21]])}, None)
 
 
 # -------------------------------------------------------------------- fairseq's interface
