@@ -228,7 +228,6 @@ class GPTModel(BaseFairseqModel):
         """Return the weight of the projection to the entries that can be predicted, [V', C]."""
         return self.transformer.output_weight()
 
-<<<<<<< HEAD
     def layer_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
         """Return the parameters of the embeddings, of each layer and of the top, bottom to top."""
         layers = self.transformer.layers
@@ -238,7 +237,7 @@ class GPTModel(BaseFairseqModel):
             if not name.startswith("layers."):
                 other[name.startswith("embed_")].append(parameter)
         return [("embeddings", other[True]), *groups, ("top", other[False])]
-=======
+
     def get_targets(self, sample: dict[str, Any], net_output: Any) -> Tensor:
         """Return the targets of a batch, int64 [B, T].
 
@@ -256,7 +255,6 @@ class GPTModel(BaseFairseqModel):
                     "the texts with the tokenizer.json of the model, and make the data again"
                 )
         return target
->>>>>>> wt-exchange
 
     def get_normalized_probs(
         self, net_output: tuple[Tensor, None], log_probs: bool, sample: Any = None
