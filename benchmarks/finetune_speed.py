@@ -115,7 +115,13 @@ def measure(args: argparse.Namespace, ways: list[str], rounds: int, device: torc
         )
         entrants = {}
         for way in ways:
-            words = train_speed.our_options(args, folder, args.dropout, extra=OPTIONS[way])
+            extra = list(OPTIONS[way])
+            if way == ADAPTERS:
+                # they need a base; only fairseq-train would load it
+                base = Path(folder) / "base.pt"
+                base.touch()
+                extra += ["--restore-file", base]
+            words = train_speed.our_options(args, folder, args.dropout, extra=extra)
             entrants[way] = workers.Worker(args, Finetuning, words).wait()
         info = entrants[FULL].info
         for way in ways if args.peers else []:

@@ -22,6 +22,7 @@ if has_gpu; then
         measure train_speed.py --precision "$precision" --compile --arch gpt_112m \
             --vocab 32768 --tokens-per-sample 1024 --rows 16 --dropouts 0.1 "$@"
         measure generate_speed.py --precision "$precision" "$@"
+        measure finetune_speed.py --precision "$precision" "$@"
     done
     measure dialog_mask.py "$@"
     measure loss_memory.py "$@"
@@ -30,6 +31,7 @@ else
     echo "there is no GPU, so only the benchmarks on the CPU are run"
     measure train_speed.py "$@"
     measure generate_speed.py "$@"
+    measure finetune_speed.py "$@"
     measure dialog_mask.py "$@"
     measure loss_memory.py "$@"
     measure prune_speed.py "$@"
