@@ -138,6 +138,9 @@ def test_options_apply_to_every_row(story):
             words = text.split()
             assert len(words) == len(set(words)) == 10 and not set(words) & set(prompt.split())
             assert not {"<s>", "<pad>", "</s>"} & set(words)
+    # the padding of a shorter prompt is not part of its context
+    assert texts(story, [PROMPTS[0]], 6, options) == texts(story, PROMPTS[:3], 6, options)[:1]
+    assert texts(story, [PROMPTS[2]], 6, options) == texts(story, PROMPTS[:3], 6, options)[2:]
 
 
 def test_each_text_ends_at_the_last_position(story):
