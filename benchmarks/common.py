@@ -294,9 +294,14 @@ def parse_training(words: Sequence[object]):
     from fairseq import options
     from fairseq.dataclass.initialize import add_defaults
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+    from fairseq.utils import import_user_module
 
+    words = [str(word) for word in words]
+    if "--user-dir" in words:
+        # as fairseq-train does, before the parser is built, so that it has the plug-in's options
+        import_user_module(argparse.Namespace(user_dir=words[words.index("--user-dir") + 1]))
     parser = options.get_training_parser()
-    args = options.parse_args_and_arch(parser, input_args=[str(word) for word in words])
+    args = options.parse_args_and_arch(parser, input_args=words)
     args.tpu = False  # fairseq sets it for --bf16
     cfg = convert_namespace_to_omegaconf(args)
     add_defaults(cfg)

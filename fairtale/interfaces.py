@@ -11,7 +11,7 @@ fairseq for type checking only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Required, TypedDict, runtime_checkable
 
 if TYPE_CHECKING:
@@ -122,11 +122,37 @@ class ShowsOutputWeight(Protocol):
 
 
 @runtime_checkable
+class DeclaresOptions(Protocol):
+    """A model that can be built again from the options in its checkpoint."""
+
+    shape_options: Collection[str]  # names of options that its weights determine
+
+    @classmethod
+    def all_options(cls) -> Collection[str]:
+        """Return the names of all options."""
+        ...
+
+
+@runtime_checkable
 class HasGates(Protocol):
     """A model whose attention heads have gates."""
 
     def gates(self) -> dict[str, HardConcreteGate]:
         """Return the gates by the name of their attention, such as ``encoder.0`` or ``cross.1``."""
+        ...
+
+
+@runtime_checkable
+class NamesLayers(Protocol):
+    """A model whose layers can be fine-tuned with learning rates of their own, or frozen."""
+
+    def layer_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
+        """Return names and parameters of all parts, from bottom to top.
+
+        The first entry contains the embeddings (with a tied output embedding), the last one
+        contains what follows the last layer (final norm, untied output projection), and the
+        others contain one layer each. Each parameter of the model is in exactly one entry.
+        """
         ...
 
 
@@ -174,6 +200,22 @@ class KnowsDirection(Protocol):
     @staticmethod
     def direction_of(state_dict: dict[str, Any]) -> Sequence[str] | None:
         """Return the source and target language in a checkpoint's task state, or None."""
+        ...
+
+
+@runtime_checkable
+class RemembersOptions(Protocol):
+    """A task that stores options in the task state of its checkpoints."""
+
+    remembered: Mapping[str, Any]  # name of each option -> its default
+
+
+@runtime_checkable
+class ChecksCommand(Protocol):
+    """A task that can refuse a command line before a checkpoint is loaded."""
+
+    def check_command(self, args: Any) -> None:
+        """Raise ``UserError`` for options that contradict each other or a file; a class method."""
         ...
 
 

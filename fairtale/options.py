@@ -13,8 +13,8 @@ import functools
 import os
 import re
 import sys
-from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from argparse import SUPPRESS, ArgumentParser, Namespace
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from typing import Any, NoReturn
 
@@ -24,7 +24,13 @@ from .compat import read_checkpoint
 from .compat.bf16 import switch_off_tpu
 from .compat.torchrun import join_torchrun
 from .errors import UserError
-from .interfaces import ChoosesFastProducts, KnowsDirection
+from .interfaces import (
+    ChecksCommand,
+    ChoosesFastProducts,
+    DeclaresOptions,
+    KnowsDirection,
+    RemembersOptions,
+)
 from .modules.fast_gemm import choose_fast_fp32_products
 
 _installed = False
@@ -51,6 +57,7 @@ def _reading(original: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         words = list(sys.argv[1:] if input_args is None else input_args)
         parser.error = functools.partial(short_usage_error, parser)  # type: ignore[method-assign]
+        words += words_of_base(words)
         check_words(parser, words)
         words += words_of_checkpoint(words)
         result = original(parser, words, *args, **kwargs)
@@ -58,6 +65,9 @@ def _reading(original: Callable[..., Any]) -> Callable[..., Any]:
         switch_off_tpu(parsed, words)
         join_torchrun(parsed, words)
         check_options(parsed, torch.cuda.is_available())
+        task = _task_class(getattr(parsed, "task", None))
+        if isinstance(task, ChecksCommand):
+            task.check_command(parsed)
         return result
 
     return parse_args_and_arch
@@ -106,7 +116,10 @@ def check_words(parser: ArgumentParser, words: list[str]) -> None:
         return
     if "--arch" in parser._option_string_actions and parser.get_default("arch") is None:
         if not given("--arch", "-a"):
-            raise UserError("--arch is missing: name an architecture, for stories --arch gpt_tiny")
+            raise UserError(
+                "--arch is missing: name an architecture, for stories --arch gpt_tiny; only a gpt "
+                "or unilm_seq2seq that --finetune-from-model names has its own"
+            )
     if "--path" in parser._option_string_actions and not given("--path"):
         raise UserError("--path is missing: name the checkpoint of a trained model")
 
@@ -154,11 +167,93 @@ def words_of_checkpoint(words: list[str]) -> list[str]:
     return found
 
 
+def words_of_base(words: list[str]) -> list[str]:
+    """Return the options that a training takes from the checkpoint that it starts from.
+
+    Without ``--arch``, ``--finetune-from-model`` gives the architecture, all options of the model,
+    the task, and the task's stored options. An option on the command line counts instead, unless
+    the weights of the checkpoint have another shape.
+
+    Args:
+        words: words of the command line.
+
+    Returns:
+        Words to append to the command line; none if the model does not declare its shape.
+
+    Raises:
+        UserError: the checkpoint is missing or damaged, or an option contradicts its shape.
+    """
+    from fairseq.models import ARCH_MODEL_NAME_REGISTRY, MODEL_REGISTRY
+
+    given = _given(words, ["finetune_from_model", "arch", "task"])
+    path = given.get("finetune_from_model")
+    if path is None or "arch" in given or "://" in path or {"-a", "-h", "--help"} & set(words):
+        return []
+    if not os.path.isfile(path):
+        raise UserError(f"--finetune-from-model {path}: no such file; name a checkpoint")
+    state = read_checkpoint(path)
+    values, task = _settings_of_checkpoint(state, "model"), _task_of_checkpoint(state)
+    arch = values.pop("_name", None)
+    model_class = MODEL_REGISTRY.get(ARCH_MODEL_NAME_REGISTRY.get(arch, arch))
+    if not isinstance(model_class, DeclaresOptions):
+        return []
+    values = {name: values[name] for name in model_class.all_options() if name in values}
+    fixed = set(model_class.shape_options)
+    if given.get("task", task) == task and isinstance(_task_class(task), RemembersOptions):
+        stored = {name: state["task_state"].get(name) for name in _task_class(task).remembered}
+        # an option of the same name, --max-target-positions of dialog_lm, is the task's
+        values, fixed = {**values, **stored}, fixed - stored.keys()
+    explicit = _given(words, values)
+    for name in sorted(fixed & explicit.keys()):
+        if not _same(explicit[name], values[name]):
+            raise UserError(
+                f"{_option_of(name)} {explicit[name]}: the weights of {path} need {values[name]}: "
+                "leave the option out"
+            )
+    new = {"arch": arch, **({} if "task" in given else {"task": task}), **values}
+    found: list[str] = []
+    for name, value in new.items():
+        if name in explicit:
+            continue
+        if value is True:
+            found.append(_option_of(name))
+        elif value is not None and value is not False:
+            found += [_option_of(name), str(value)]
+    return found
+
+
+def _option_of(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _given(words: list[str], names: Iterable[str]) -> dict[str, str]:
+    """Return the words behind the options that a command line has; a flag has some word, too."""
+    finder = ArgumentParser(add_help=False, allow_abbrev=False, argument_default=SUPPRESS)
+    for name in names:
+        finder.add_argument(_option_of(name), dest=name, nargs="?", const="")
+    return vars(finder.parse_known_args(words)[0])
+
+
+def _same(word: str, value: Any) -> bool:
+    """Return whether a word of the command line means the value of an option."""
+    if isinstance(value, bool):
+        return value  # a flag
+    try:
+        return float(word) == float(value)
+    except (TypeError, ValueError):
+        return word == str(value)
+
+
 def _task_of_checkpoint(state: dict[str, Any]) -> str | None:
     """Return the name of the task that a checkpoint was trained with."""
-    settings = (state.get("cfg") or {}).get("task") or state.get("args") or {}
-    settings = settings if isinstance(settings, dict) else vars(settings)
+    settings = _settings_of_checkpoint(state, "task")
     return settings.get("_name") or settings.get("task")
+
+
+def _settings_of_checkpoint(state: dict[str, Any], part: str) -> dict[str, Any]:
+    """Return the settings of the model or the task, or of everything in an older checkpoint."""
+    settings = (state.get("cfg") or {}).get(part) or state.get("args") or {}
+    return dict(settings if isinstance(settings, dict) else vars(settings))
 
 
 def _task_class(name: str | None) -> Any:
@@ -186,6 +281,14 @@ def check_options(args: Namespace, cuda: bool) -> None:
         if not os.path.exists(restore) and not getattr(args, "checkpoint_suffix", ""):
             raise UserError(
                 f"--restore-file {restore}: no such file; fairseq would train from scratch"
+            )
+    if getattr(args, "lora_rank", 0) and hasattr(args, "save_dir"):
+        last = os.path.join(args.save_dir, "checkpoint_last.pt")
+        begun = restore != "checkpoint_last.pt" or os.path.exists(last)
+        if not begun and not getattr(args, "finetune_from_model", None):
+            raise UserError(
+                f"--lora-rank {args.lora_rank}: only adapters are trained, so name their base with "
+                "--finetune-from-model CHECKPOINT"
             )
     if getattr(args, "write_checkpoints_asynchronously", False) and not find_spec("iopath"):
         raise UserError(

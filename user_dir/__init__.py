@@ -2,15 +2,17 @@
 
 # isort: off
 from fairtale import compat, options
+from fairtale.optim import finetuning_hooks
 
 # The work-arounds for faults of fairseq must be installed before fairseq is used.
 compat.install()
 options.install()
+finetuning_hooks.install()
 
 # fairseq itself imports tasks/ and models/ only, and not if the package has already been imported
 # (in a test or a notebook), so all modules are imported here.
 from .bpe import byte_level  # noqa: E402
 from .criterions import l0_gated, label_smoothed_kl, unlikelihood  # noqa: E402
 from .models import gpt, transformer_hcg, unilm_seq2seq  # noqa: E402
-from .optim.lr_scheduler import reduce_lr_on_validation  # noqa: E402
+from .optim.lr_scheduler import reduce_lr_on_validation, slanted_triangular  # noqa: E402
 from .tasks import dialog_lm, dialog_nat, story_lm, wmt16_translation  # noqa: E402

@@ -16,7 +16,6 @@ symbols.
 """
 
 import argparse
-import contextlib
 import json
 import logging
 import os
@@ -150,7 +149,7 @@ def _train(
         min_frequency=args.min_frequency,
         special_tokens=list(symbols),
         initial_alphabet=list(BYTE_ALPHABET),
-        show_progress=False,
+        show_progress=sys.stderr.isatty() and not args.quiet,
     )
     with progress_bar(texts.num_used, " texts", "reading", disable=args.quiet) as bar:
         tokenizer.train_from_iterator(_counted(texts, bar), trainer)
@@ -167,8 +166,8 @@ def _counted(texts: TrainingLines, bar: Any) -> Iterator[str]:
     for text in texts:
         bar.update(1)
         yield text
-    with contextlib.suppress(AttributeError):
-        bar.set_description("merging")
+    bar.close()
+    logger.info("merging pairs")
 
 
 def _files(model: dict[str, Any], symbols: Sequence[str]) -> dict[str, str]:

@@ -4,7 +4,6 @@ Ctrl-C stops a reply, /new clears the history, and Ctrl-D or /quit ends the chat
 """
 
 import argparse
-import dataclasses
 import itertools
 import logging
 import sys
@@ -12,14 +11,8 @@ from collections.abc import Iterable
 
 from ..data.corpus.text_lines import check_utf8
 from ..errors import UserError
-from ..generation.options import (
-    DEFAULT_MAX_LEN,
-    DEFAULT_TOPK,
-    DecodingOptions,
-    check_sampling,
-)
 from ..plugin import register
-from .argument_types import positive_int
+from .decoding_options import add_decoding_options, add_loading_options, decoding_options
 
 NEW, QUIT = "/new", "/quit"
 RENAMED_OPTIONS = {
@@ -32,61 +25,8 @@ RENAMED_OPTIONS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this verb; decoding options have the names and meanings of fairseq."""
     parser.add_argument("checkpoint", help="checkpoint of a model trained with --task dialog_lm")
-    parser.add_argument(
-        "--data",
-        metavar="DIR",
-        help="folder with the model's dict.txt and tokenizer (default: the data of its training)",
-    )
-    parser.add_argument(
-        "--sampling-topk",
-        type=int,
-        metavar="K",
-        help="sample from the K most probable tokens; 1 decodes greedily, -1 sets no limit "
-        f"(default: {DEFAULT_TOPK}, or -1 with --sampling-topp)",
-    )
-    parser.add_argument(
-        "--sampling-topp",
-        type=float,
-        default=-1.0,
-        metavar="P",
-        help="sample from the most probable tokens whose total probability is P; -1 sets no "
-        "limit (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--temperature",
-        type=float,
-        default=1.0,
-        metavar="T",
-        help="divisor of the logits (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--max-len-b",
-        type=positive_int,
-        metavar="N",
-        help=f"maximum number of tokens of a reply (default: {DEFAULT_MAX_LEN}, or the maximum "
-        "length in training if that is shorter)",
-    )
-    parser.add_argument(
-        "--min-len",
-        type=int,
-        default=1,
-        metavar="N",
-        help="minimum number of tokens of a reply (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--no-repeat-ngram-size",
-        type=int,
-        default=3,
-        metavar="N",
-        help="do not repeat an N-gram within a reply; 0 disables this (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--block-context-ngram",
-        type=int,
-        default=0,
-        metavar="N",
-        help="do not repeat an N-gram of the history; 0 disables this (default: %(default)s)",
-    )
+    add_loading_options(parser)
+    add_decoding_options(parser, "reply", no_repeat_ngram_size=3)
     parser.add_argument(
         "--steer-words", metavar="FILE", help="make the words of this file, one a line, likelier"
     )
@@ -96,10 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="W",
         help="value added to the logits of the words in --steer-words (default: 2)",
     )
-    parser.add_argument(
-        "--seed", type=int, help="random seed of sampling; makes replies reproducible"
-    )
-    parser.add_argument("--cpu", action="store_true", help="use the CPU even if there is a GPU")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -110,8 +46,10 @@ def run(args: argparse.Namespace) -> int:
     from ..generation.writers import Kind
 
     logging.getLogger().setLevel(logging.WARNING)
-    steering = {"steer_words": args.steer_words, "steer_weight": args.steer_weight}
-    session = Session.load(args.checkpoint, args.data, args.cpu, steering, kinds=[Kind.DIALOG])
+    changed = {
+        name: getattr(args, name) for name in ("steer_words", "steer_weight", "lora_adapter")
+    }
+    session = Session.load(args.checkpoint, args.data, args.cpu, changed, kinds=[Kind.DIALOG])
     session.check(options)
     generator = session.new_generator(options.seed)
     if hasattr(sys.stdin, "reconfigure"):
@@ -134,17 +72,6 @@ def run(args: argparse.Namespace) -> int:
             if reply:
                 history.append(reply)
     return 0
-
-
-def decoding_options(args: argparse.Namespace) -> DecodingOptions:
-    """Return the decoding options of the command line, after checking that they are consistent.
-
-    Raises:
-        UserError: an option is out of range or would have no effect.
-    """
-    given = vars(args)
-    check_sampling(given)
-    return DecodingOptions(**{f.name: given[f.name] for f in dataclasses.fields(DecodingOptions)})
 
 
 def _ask(number: int) -> str | None:

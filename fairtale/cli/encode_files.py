@@ -26,7 +26,7 @@ from .workers import WorkerPool, worker_pool
 
 # Text sent to a worker at once: enough to amortise the transfer, little enough to share the work.
 _TASK_BYTES = 1 << 19
-_REMEDY = "and a line of text cannot contain one; `bpe encode --decode --json-lines` keeps it"
+_REMEDY = "and a line of text cannot contain one; give --json-lines or --join-lines (`bpe encode`)"
 
 Converter = Callable[[list[str]], Encoded]
 

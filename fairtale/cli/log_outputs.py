@@ -2,20 +2,26 @@
 
 LOG is the standard output of that command. The texts are those of its D- lines. They are printed
 one a line, in the order of the inputs; the hypotheses of an input follow each other, the best
-first.
+first. A text of a byte-level tokenizer may contain line breaks: each becomes a space, and their
+number is reported; --json-lines keeps them.
 """
 
 import argparse
 import collections
 import contextlib
+import json
+import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
 
+from ..data.corpus.json_lines import FIELD
 from ..data.output_log import Output, read_output
 from ..errors import UserError
 from .argument_types import positive_int
 from .files import whole_file
+
+logger = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--continued",
         action="store_true",
         help="print the input before each text, both as pieces (S- and H- lines)",
+    )
+    parser.add_argument(
+        "--json-lines",
+        action="store_true",
+        help=f'print each text as a line of JSON, {{"{FIELD}": ...}}',
     )
     parser.add_argument(
         "--inputs-per-prompt",
@@ -60,12 +71,19 @@ def run(args: argparse.Namespace) -> None:
     if args.quantity:
         outputs = list(first_of_each(outputs, args.inputs_per_prompt, args.quantity))
     stream = whole_file(args.output, "wb") if args.output else _standard_output()
+    num_breaks = 0
     with stream as file:
         for output in outputs:
             text = b"" if args.keep_blank and output.source == b"" else output.text
             if args.continued:
                 text = b"%b %b" % (output.source or b"", text)
-            file.write(text + b"\n")
+            if args.json_lines:
+                record = {FIELD: text.decode(errors="replace")}
+                text = json.dumps(record, ensure_ascii=False).encode()
+            num_breaks += text.count(b"\n")
+            file.write(text.replace(b"\n", b" ") + b"\n")
+    if num_breaks:
+        logger.info("line breaks written as spaces: %d (--json-lines keeps them)", num_breaks)
 
 
 @contextlib.contextmanager

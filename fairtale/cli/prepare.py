@@ -31,6 +31,7 @@ from .usage import short_errors
 
 logger = logging.getLogger(__name__)
 
+SENTENCEPIECE, BYTE_LEVEL = "sentencepiece", "byte_level"  # values of --bpe
 DOWNLOAD_DIR = os.path.join("data-bin", "download")
 # `.../train.txt: 1234 sents, 5678 tokens, 0.0% replaced (by <unk>)`
 _BINARISED = re.compile(r"[^/\n]+: \d+ sents.*")
@@ -142,6 +143,22 @@ def add_split_arguments(parser: argparse.ArgumentParser, valid: str, test: str) 
     )
 
 
+def add_bpe_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--bpe``."""
+    parser.add_argument(
+        "--bpe",
+        choices=(SENTENCEPIECE, BYTE_LEVEL),
+        default=SENTENCEPIECE,
+        help="kind of the pieces: SentencePiece, or byte-level BPE as of GPT-2 (default: "
+        "%(default)s)",
+    )
+
+
+def bpe_settings(bpe: str) -> list[str]:
+    """Return the lines of the settings; folders that were made before ``--bpe`` have none."""
+    return [] if bpe == SENTENCEPIECE else [f"bpe {bpe}"]
+
+
 # -------------------------------------------------------------------------------- sources
 
 
@@ -231,6 +248,34 @@ def say(message: str, *values: object) -> None:
 def call(*words: str) -> None:
     """Run another verb in this process."""
     run_verb(list(words))
+
+
+class Pieces(NamedTuple):
+    """How the pieces of a corpus are learned and encoded, by the value of ``--bpe``."""
+
+    bpe: str
+    made: str  # the folder for the tokenizer
+    dictionary: str  # path of the dictionary
+    workers: int
+
+    def learn(self, texts: Sequence[str], vocab_size: str, *options: str) -> None:
+        """Learn pieces from texts, and write the tokenizer and the dictionary."""
+        words = [*texts, "--dict", self.dictionary, "--vocab-size", vocab_size, *options]
+        if self.bpe == BYTE_LEVEL:
+            call("bpe", "train", *words, "--output", self.made)
+        else:
+            model = os.path.join(self.made, "sentencepiece.bpe")
+            call("spm", "train", *words, "--model", model, "--workers", str(self.workers))
+
+    def encode(self, texts: Sequence[str], folder: str, *options: str) -> None:
+        """Encode texts to files of the same names in a folder."""
+        words = [*texts, "--output-dir", folder, "--workers", str(self.workers), *options]
+        if self.bpe == BYTE_LEVEL:
+            tokenizer = os.path.join(self.made, "tokenizer.json")
+            call("bpe", "encode", *words, "--tokenizer", tokenizer)
+        else:
+            model = os.path.join(self.made, "sentencepiece.bpe.model")
+            call("spm", "encode", *words, "--model", model)
 
 
 def preprocess(work: Work, words: Sequence[str], workers: int, counted: str) -> None:

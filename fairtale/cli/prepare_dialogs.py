@@ -73,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         32000,
         "size of the vocabulary, including all special symbols",
     )
+    prepare.add_bpe_argument(parser)
     default = "the share of --corpus, else 0.005"
     prepare.add_split_arguments(parser, default, default)
     parser.add_argument(
@@ -118,6 +119,7 @@ def run(args: argparse.Namespace) -> None:
     options = [*corpus.options, *args.options]
     settings = [
         f"vocab-size {args.vocab_size}",
+        *prepare.bpe_settings(args.bpe),
         f"valid {valid}",
         f"test {test}",
         f"seed {args.seed}",
@@ -145,20 +147,17 @@ def _check_own_options(args: argparse.Namespace, corpus: Corpus) -> None:
 
 
 def _binarise(work: prepare.Work, args: argparse.Namespace) -> None:
-    model = os.path.join(work.made, "sentencepiece.bpe")
     dictionary = os.path.join(work.folder, "dict.txt")
+    pieces = prepare.Pieces(args.bpe, work.made, dictionary, args.workers)
     train, *held_out = (path for path in prepare.subset_files(work.text, "tsv").values())
-    parallel = ["--workers", str(args.workers)]
     prepare.say("2/4 learning %s pieces from the training dialogs", args.vocab_size)
-    learn = ["--model", model, "--dict", dictionary, "--vocab-size", args.vocab_size, *parallel]
-    prepare.call("spm", "train", train, "--dialog", *learn)
+    pieces.learn([train], args.vocab_size, "--dialog")
     prepare.say("3/4 encoding")
-    encode = ["--dialog", "--model", f"{model}.model", "--output-dir", work.pieces, *parallel]
-    encode += ["--max-unknown", args.max_unknown]
-    prepare.call("spm", "encode", train, *encode)
+    options = ["--dialog", "--max-unknown", args.max_unknown]
+    pieces.encode([train], work.pieces, *options)
     if held_out:  # keep the text of the held-out dialogs that are binarised, line by line
         kept = os.path.join(work.made, "text")
-        prepare.call("spm", "encode", *held_out, *encode, "--kept-dir", kept)
+        pieces.encode(held_out, work.pieces, *options, "--kept-dir", kept)
     words = ["--only-source", "--srcdict", dictionary]
     for subset, path in prepare.subset_files(work.pieces, "tsv").items():
         words += [f"--{subset}pref", path]

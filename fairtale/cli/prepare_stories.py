@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         5120,
         "size of the vocabulary, including fairseq's four special symbols",
     )
+    prepare.add_bpe_argument(parser)
     prepare.add_split_arguments(parser, _DEFAULT_SHARE, "the same as --valid")
     parser.add_argument(
         "--download-dir",
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> None:
     test = args.test or valid
     settings = [
         f"vocab-size {args.vocab_size}",
+        *prepare.bpe_settings(args.bpe),
         f"valid {valid}",
         f"test {test}",
         f"seed {args.seed}",
@@ -66,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
         prepare.say("1/4 cleaning and splitting")
         split = ["--valid", valid, "--test", test, "--seed", args.seed]
         prepare.call("stories", *sources, "--output", work.text, *split, *args.options)
-        _binarise(work, args.vocab_size, args.workers)
+        _binarise(work, args)
         _keep_texts(work)
 
 
@@ -77,21 +79,18 @@ def _fetched(folder: str) -> str:
     return path
 
 
-def _binarise(work: prepare.Work, vocab_size: str, workers: int) -> None:
-    model = os.path.join(work.made, "sentencepiece.bpe")
+def _binarise(work: prepare.Work, args: argparse.Namespace) -> None:
     dictionary = os.path.join(work.folder, "dict.txt")
-    parallel = ["--workers", str(workers)]
+    pieces = prepare.Pieces(args.bpe, work.made, dictionary, args.workers)
     texts = prepare.subset_files(work.text, "txt")
-    prepare.say("2/4 learning %s pieces from the training stories", vocab_size)
-    learn = ["--model", model, "--dict", dictionary, "--vocab-size", vocab_size, *parallel]
-    prepare.call("spm", "train", os.path.join(work.text, "train.txt"), *learn)
+    prepare.say("2/4 learning %s pieces from the training stories", args.vocab_size)
+    pieces.learn([os.path.join(work.text, "train.txt")], args.vocab_size)
     prepare.say("3/4 encoding")
-    encode = ["--model", f"{model}.model", "--output-dir", work.pieces, *parallel]
-    prepare.call("spm", "encode", *texts.values(), *encode)
+    pieces.encode(list(texts.values()), work.pieces)
     words = ["--only-source", "--srcdict", dictionary]
     for subset in texts:
         words += [f"--{subset}pref", os.path.join(work.pieces, f"{subset}.txt")]
-    prepare.preprocess(work, words, workers, counted=work.text)
+    prepare.preprocess(work, words, args.workers, counted=work.text)
 
 
 def _keep_texts(work: prepare.Work) -> None:

@@ -30,6 +30,7 @@ def install() -> None:
         checkpoint_loading,
         checkpoint_saving,
         data_workers,
+        early_stopping,
         evaluation,
         log_output,
         ngram_blocking,
@@ -42,6 +43,7 @@ def install() -> None:
     ngram_blocking.cure_ngram_blocking()
     evaluation.cure_empty_evaluation()
     checkpoint_loading.cure_checkpoint_loading()
+    checkpoint_loading.cure_lost_overrides()
     checkpoint_loading.cure_checkpoint_broadcast()
     checkpoint_saving.cure_checkpoint_copies()
     checkpoint_saving.cure_crash_files()
@@ -49,6 +51,7 @@ def install() -> None:
     checkpoint_checks.cure_foreign_dictionaries()
     data_workers.cure_buffer_thread()
     data_workers.cure_data_workers()
+    early_stopping.cure_forgotten_patience()
     prompts.cure_prompt_encoding()
     log_output.cure_import_logging()
     log_output.cure_known_warnings()

@@ -1,6 +1,7 @@
 """Load checkpoints that hold only weights and plain settings, and report errors in one line."""
 
 import argparse
+import dataclasses
 import errno
 import functools
 import io
@@ -50,6 +51,37 @@ def cure_checkpoint_loading() -> None:
     def load_checkpoint_to_cpu(path: str, *args: Any, **kwargs: Any) -> Any:
         with explained_checkpoint_errors(path):
             return original(path, *args, **kwargs)
+
+    checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint_to_cpu
+
+
+def cure_lost_overrides() -> None:
+    """Let task options on a command line apply also to checkpoints that do not know them.
+
+    fairseq-validate, and whoever loads a task from a checkpoint, replaces options that the
+    checkpoint holds, and silently ignores those that it lacks because they were added later. Remove
+    this work-around once fairseq merges a checkpoint's options with the task's own before it
+    overwrites them.
+    """
+    from fairseq import checkpoint_utils
+    from fairseq.tasks import TASK_DATACLASS_REGISTRY
+    from omegaconf import open_dict
+
+    original = checkpoint_utils.load_checkpoint_to_cpu
+
+    @functools.wraps(original)
+    def load_checkpoint_to_cpu(
+        path: str, arg_overrides: dict[str, Any] | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        state = original(path, arg_overrides, *args, **kwargs)
+        task = getattr(state.get("cfg"), "task", None)
+        config = TASK_DATACLASS_REGISTRY.get(getattr(task, "_name", None))
+        if config is not None and task is not None and arg_overrides:
+            known = {field.name for field in dataclasses.fields(config)}
+            with open_dict(task):
+                for name in (known & arg_overrides.keys()) - task.keys():
+                    task[name] = arg_overrides[name]
+        return state
 
     checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint_to_cpu
 

@@ -23,9 +23,17 @@ import torch
 
 from ..errors import UserError
 from ..plugin import register
+from .batch_sampling import (
+    Sample,
+    join_prefixes,
+    plan_batches,
+    sample_seeds,
+    sample_tokens,
+    uniform_draws,
+)
 from .options import DecodingOptions
 from .processors import ContextNgramBlock, Processor
-from .streaming import stream_tokens, text_as_it_grows
+from .streaming import Prefix, stream_tokens, text_as_it_grows
 from .writers import Kind, Limits, batch_of, writer_of
 
 # reset the generation options that the checkpoint contains from its training
@@ -33,6 +41,7 @@ _TASK_DEFAULTS: Mapping[str, Any] = {
     "block_context_ngram": 0,
     "steer_words": None,
     "steer_weight": None,
+    "lora_adapter": None,
 }
 
 
@@ -73,12 +82,12 @@ class Session:
                 trained on.
             cpu: use no GPU, even if one is available.
             overrides: task options that replace those of the training; ``steer_words`` and
-                ``steer_weight`` apply to every reply.
+                ``steer_weight`` apply to every reply, and ``lora_adapter`` to the model.
             kinds: accepted kinds of models.
 
         Raises:
             UserError: the checkpoint is damaged, or belongs to another task or dictionary; or an
-                override is out of range.
+                override is out of range, or an adapter belongs to another model.
             OSError: the file does not exist.
         """
         register()
@@ -120,6 +129,11 @@ class Session:
     @cached_property
     def _processors(self) -> list[Processor]:
         return self._writer.processors()
+
+    def _processors_for(self, options: DecodingOptions) -> list[Processor]:
+        if not options.block_context_ngram:
+            return self._processors
+        return [ContextNgramBlock(options.block_context_ngram), *self._processors]
 
     def check(self, options: DecodingOptions) -> None:
         """Refuse options that the model cannot satisfy for any request.
@@ -165,9 +179,7 @@ class Session:
         """
         self.check(options)
         prefix = self._writer.prefix(request, options, self.device)
-        processors = list(self._processors)
-        if options.block_context_ngram:
-            processors.insert(0, ContextNgramBlock(options.block_context_ngram))
+        processors = self._processors_for(options)
         if generator is None:
             generator = self.new_generator(options.seed)
         options = replace(options, max_len_b=min(options.max_len, self.limits.max_new_tokens))
@@ -191,6 +203,60 @@ class Session:
         See :meth:`stream`.
         """
         return "".join(self.stream(prompt, options, generator))
+
+    def sample(
+        self,
+        requests: Sequence[str | Sequence[str]],
+        num_samples: int,
+        options: DecodingOptions,
+        batch_size: int = 32,
+    ) -> Iterator[Sample]:
+        """Return an iterator over samples of requests, several for each, generated in batches.
+
+        Random numbers depend on the seed, the request and the number of the sample. A sample
+        therefore does not change if other requests are added or removed, or with another batch
+        size (but for rounding, which depends on the sizes of matrices). All requests are checked at
+        once. Samples are returned as soon as they are available, in any order.
+
+        Args:
+            requests: each as in :meth:`stream`.
+            num_samples: number of samples of each request.
+            options: decoding options of all requests.
+            batch_size: maximum number of samples that are generated together.
+
+        Raises:
+            UserError: the model cannot generate a text for a request with these options.
+        """
+        self.check(options)
+        prefixes = []
+        for number, request in enumerate(requests, start=1):
+            try:
+                prefixes.append(self._writer.prefix(request, options, self.device))
+            except UserError as error:
+                raise UserError(f"prompt {number}: {error}") from None
+        options = replace(options, max_len_b=min(options.max_len, self.limits.max_new_tokens))
+        seed = torch.Generator().seed() if options.seed is None else options.seed
+        seeds = sample_seeds(requests, num_samples, seed)
+        return self._sample_batches(prefixes, seeds, options, batch_size)
+
+    def _sample_batches(
+        self,
+        prefixes: Sequence[Prefix],
+        seeds: Sequence[Sequence[int]],
+        options: DecodingOptions,
+        batch_size: int,
+    ) -> Iterator[Sample]:
+        """Generate the samples; see :meth:`sample`."""
+        lengths = [prefix.net_input["src_tokens"].size(1) for prefix in prefixes]
+        pad, processors = self.task.dictionary.pad(), self._processors_for(options)
+        for batch in plan_batches(lengths, len(seeds[0]), batch_size) if seeds else ():
+            places = [(p.request, p.first + i) for p in batch for i in range(p.size)]
+            prefix = join_prefixes([prefixes[p.request] for p in batch], pad)
+            draws = uniform_draws([seeds[i][number] for i, number in places], options.max_len)
+            texts = sample_tokens(self.model, prefix, draws, options, processors)
+            for (request, number), tokens in zip(places, texts):
+                text = "".join(self._writer.trim(iter([self.task.decode_ids(tokens)])))
+                yield Sample(request, number, text, len(tokens))
 
     def continue_batch(self, prompts: Sequence[str], options: DecodingOptions) -> Continuations:
         """Continue several prompts in one batch, with the generator of fairseq's commands.

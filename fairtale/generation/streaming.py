@@ -14,7 +14,7 @@ from .options import DecodingOptions
 from .processors import Processor
 
 if TYPE_CHECKING:  # this import loads fairseq, which must follow ``plugin.register``
-    from ..modules.prefix_encoder_decoder import PrefixDecoder, PrefixEncoder
+    from ..modules.prefix_encoder_decoder import PrefixDecoder, PrefixEncoder, PrefixEncoderOut
 
 _COLDEST = 1e-30  # least temperature: practically 0, but its inverse is finite in fp32
 
@@ -38,31 +38,79 @@ class Prefix(NamedTuple):
     forbidden: Sequence[int]  # tokens that the text must not contain
 
 
+def candidates(lprobs: Tensor, topk: int, topp: float) -> tuple[Tensor, Tensor]:
+    """Return the tokens to choose from and their probabilities, the most probable first.
+
+    The probabilities are normalised first, because masking may have left a total that underflows.
+    Tokens outside of the nucleus have probability 0.
+
+    Source: the nucleus is from Holtzman et al. 2020.
+
+    Args:
+        lprobs: log-probabilities [..., V].
+        topk: number of the most probable tokens to choose from; 1 is greedy, 0 or less means all.
+        topp: choose from the smallest set of tokens with at least this probability; 1 or more, and
+            0 or less, mean all tokens.
+
+    Returns:
+        Probabilities and tokens, both [..., k].
+    """
+    probs = lprobs.float().softmax(-1)
+    if topk > 0:
+        values, tokens = probs.topk(min(topk, probs.size(-1)))
+    else:
+        values, tokens = probs.sort(-1, descending=True)
+    if 0 < topp < 1:
+        before = values.cumsum(-1) - values
+        values = values.masked_fill(before >= topp, 0.0)
+    return values, tokens
+
+
 def choose_token(
     lprobs: Tensor, topk: int, topp: float, generator: torch.Generator | None = None
 ) -> int:
     """Sample a token from the k most probable tokens, or from the nucleus.
 
-    The probabilities are normalised first, because masking may have left a total that underflows.
-
-    Source: the nucleus is from Holtzman et al. 2020.
-
     Args:
         lprobs: log-probabilities [V].
-        topk: number of the most probable tokens to choose from; 1 is greedy, 0 or less means all.
-        topp: choose from the smallest set of tokens with at least this probability; 1 or more, and
-            0 or less, mean all tokens.
+        topk, topp: as in :func:`candidates`.
         generator: random number generator; None for torch's global one.
     """
-    probs = lprobs.float().softmax(-1)
-    if topk > 0:
-        values, tokens = probs.topk(min(topk, probs.numel()))
-    else:
-        values, tokens = probs.sort(descending=True)
-    if 0 < topp < 1:
-        before = values.cumsum(0) - values
-        values = values.masked_fill(before >= topp, 0.0)
+    values, tokens = candidates(lprobs, topk, topp)
     return int(tokens[torch.multinomial(values, 1, generator=generator)])
+
+
+def next_lprobs(
+    logits: Tensor,
+    tokens: Tensor,
+    out: PrefixEncoderOut,
+    prefix: Prefix,
+    options: DecodingOptions,
+    processors: Sequence[Processor],
+) -> Tensor:
+    """Return the log-probabilities of the next tokens, as the options change them, fp32 [R, V].
+
+    Args:
+        logits: fp32 [R, V].
+        tokens: the initial EOS token and the t generated tokens, int64 [R, 1 + t].
+        out: output of the encoder for the prefixes.
+        prefix: the prefixes, for their special tokens.
+        options, processors: as in :func:`stream_tokens`.
+    """
+    temperature = max(options.temperature, _COLDEST)
+    # mask first, so that at least one token stays possible: processors and the n-gram blocking
+    # keep one of the tokens that they receive, and subtracting the maximum before dividing
+    # by the temperature keeps the most probable token finite
+    masked = [*prefix.forbidden]
+    if tokens.size(1) - 1 < options.min_len:
+        masked.append(prefix.eos)
+    logits = logits.index_fill(1, tokens.new_tensor(masked), -torch.inf)
+    lprobs = ((logits - logits.amax(1, keepdim=True)) / temperature).log_softmax(-1)
+    for process in processors:
+        lprobs = process(lprobs, tokens, out)
+    if options.no_repeat_ngram_size:
+        lprobs = block_repeated_ngrams(tokens[:, 1:], lprobs, options.no_repeat_ngram_size)
+    return lprobs
 
 
 @torch.no_grad()
@@ -85,23 +133,13 @@ def stream_tokens(
         processors: functions that change the log-probabilities of the next tokens, in this order.
         generator: random number generator; None for torch's global one.
     """
-    temperature = max(options.temperature, _COLDEST)
     out = model.encoder(**prefix.net_input)
     tokens = prefix.net_input["src_tokens"].new_full((1, 1), prefix.eos)
     state: dict[str, object] = {}
     room = model.max_decoder_positions() - int(out.next_positions[0])
-    for step in range(min(options.max_len, room)):
+    for _ in range(min(options.max_len, room)):
         logits = model.decoder(tokens, out, state)[0][:, -1].float()
-        # mask first, so that at least one token stays possible: processors and the n-gram blocking
-        # keep one of the tokens that they receive, and subtracting the maximum before dividing
-        # by the temperature keeps the most probable token finite
-        masked = [*prefix.forbidden, prefix.eos] if step < options.min_len else [*prefix.forbidden]
-        logits = logits.index_fill(1, tokens.new_tensor(masked), -torch.inf)
-        lprobs = ((logits - logits.amax(1, keepdim=True)) / temperature).log_softmax(-1)
-        for process in processors:
-            lprobs = process(lprobs, tokens, out)
-        if options.no_repeat_ngram_size:
-            lprobs = block_repeated_ngrams(tokens[:, 1:], lprobs, options.no_repeat_ngram_size)
+        lprobs = next_lprobs(logits, tokens, out, prefix, options, processors)
         token = choose_token(lprobs[0], options.topk, options.topp, generator)
         if token == prefix.eos:
             return

@@ -7,12 +7,11 @@ function of fairseq; installing it again does nothing.
 from __future__ import annotations
 
 import functools
-import sys
-from types import ModuleType
 from typing import Any
 
 from fairseq.trainer import Trainer
 
+from ..compat.early_stopping import modules_of_fairseq_train
 from ..errors import UserError
 from ..interfaces import FollowsUpdates, StepsOnValidation
 
@@ -60,7 +59,7 @@ def install_validation_hook() -> None:
     Raises:
         UserError: the process is not ``fairseq-train``, so the hook would never be called.
     """
-    modules = _modules_of_fairseq_train()
+    modules = modules_of_fairseq_train()
     if not modules:
         raise UserError(
             "this learning-rate schedule is updated by validations, so it works only in "
@@ -69,15 +68,6 @@ def install_validation_hook() -> None:
     for module in modules:
         if not getattr(module.validate, "updates_schedule", False):
             module.validate = _updating_the_schedule(module.validate)  # type: ignore[attr-defined]
-
-
-def _modules_of_fairseq_train() -> list[ModuleType]:
-    """Return the loaded modules with the code of fairseq-train; with ``-m`` it is ``__main__``."""
-    found = [sys.modules.get("fairseq_cli.train")]
-    main = sys.modules.get("__main__")
-    if getattr(getattr(main, "__spec__", None), "name", None) == "fairseq_cli.train":
-        found.append(main)
-    return [module for module in found if module is not None]
 
 
 def _updating_the_schedule(original: Any) -> Any:

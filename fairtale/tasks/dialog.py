@@ -69,7 +69,7 @@ class DialogTask(TextTask):
         if dictionary.unk() in (self.ctx, self.sep):
             raise UserError(
                 f"{cfg.data}/dict.txt lacks {CTX} or {SEP}: make it with "
-                "'fairtale spm train --dialog'"
+                "'fairtale spm train --dialog' or 'fairtale bpe train --dialog'"
             )
 
     @property

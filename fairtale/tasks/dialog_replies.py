@@ -29,7 +29,7 @@ from .dialog_batches import (
     split_prefixes,
     unpack_dialogs,
 )
-from .prefix_lm import PrefixLMTask
+from .prefix_lm import ADAPTER_HELP, PrefixLMTask
 
 
 @dataclass
@@ -66,6 +66,7 @@ class ReplyConfig(DialogDataConfig):
             "0 to 1 (default: 0.5)"
         },
     )
+    lora_adapter: Optional[str] = field(default=None, metadata={"help": ADAPTER_HELP})
 
 
 class ReplyTask(DialogTask, PrefixLMTask):

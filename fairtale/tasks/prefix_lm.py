@@ -1,20 +1,31 @@
 """Base class of the tasks of prefix language models."""
 
+import os
 from argparse import Namespace
 from contextlib import nullcontext
 from typing import Any
 
+import torch
 from fairseq.data import Dictionary
 from fairseq.distributed.utils import get_global_rank
 from omegaconf import open_dict
 from torch import nn
 
+from ..compat import read_checkpoint
 from ..compat.evaluation import refuse_empty_evaluation
 from ..errors import UserError
 from ..generation.prefix_generator import PrefixGenerator, check_generation_options
 from ..generation.sample_log import SampleWriter, sample_continuations
+from ..interop.adapter import check_fit, put_adapter
+from ..interop.peft_adapter import read_adapter
+from ..modules.prefix_transformer import PrefixTransformer
 from .measures import num_trained, peak_memory_mib
 from .text_task import TextTask
+
+ADAPTER_HELP = (
+    "decoding and evaluation: folder with an adapter of the model that --path names, as peft and "
+    "fairtale gpt2 adapter save it"
+)
 
 
 class PrefixLMTask(TextTask):
@@ -44,7 +55,8 @@ class PrefixLMTask(TextTask):
         """Build the model; a new model gets the positions that the task's rows need.
 
         Raises:
-            UserError: the model of a checkpoint has too few positions.
+            UserError: the model of a checkpoint has too few positions, or ``--lora-adapter`` does
+                not fit it.
         """
         given = getattr(cfg, "max_target_positions", 0)
         if not from_checkpoint and (given is None or (given and self.shares_positions)):
@@ -57,7 +69,34 @@ class PrefixLMTask(TextTask):
                 f"rows of {self.needed_positions} positions are more than the model's "
                 f"{positions}: lower {self.positions_options}"
             )
+        if self.cfg.lora_adapter:
+            self._put_adapter(model, self.cfg.lora_adapter, from_checkpoint)
         return model
+
+    def _put_adapter(self, model: nn.Module, folder: str, from_checkpoint: bool) -> None:
+        if not from_checkpoint:
+            raise UserError(
+                f"--lora-adapter {folder}: is for decoding and evaluation; adapters are trained "
+                "with --lora-rank and --finetune-from-model"
+            )
+        transformer = next((m for m in model.modules() if isinstance(m, PrefixTransformer)), None)
+        if transformer is None:
+            raise UserError(f"--lora-adapter {folder}: a {type(model).__name__} takes no adapters")
+        put_adapter(transformer, read_adapter(folder))
+
+    @classmethod
+    def check_command(cls, args: Namespace) -> None:
+        """Refuse an adapter of another base, before any model is loaded.
+
+        Raises:
+            UserError: ``--lora-adapter`` is no adapter, or does not belong to ``--path``.
+        """
+        folder, paths = getattr(args, "lora_adapter", None), getattr(args, "path", None)
+        if not folder or not paths:
+            return
+        adapter = read_adapter(folder)
+        for path in paths.split(os.pathsep):
+            check_fit(adapter, read_checkpoint(path)["model"], path)
 
     # ------------------------------------------------------------------------- evaluation
 
@@ -133,7 +172,8 @@ class PrefixLMTask(TextTask):
 
     def post_validate(self, model: nn.Module, stats: dict[str, Any], agg: Any) -> None:
         """Log the first worker's measures, and write its continuations of ``--sample-prompts``."""
-        stats["trained_params"] = num_trained(model)
+        # of other numbers, fairseq logs six digits
+        stats["trained_params"] = torch.tensor(num_trained(model))
         stats["peak_mib"] = peak_memory_mib()
         if not self._writes_samples():
             return

@@ -1,16 +1,35 @@
 #!/usr/bin/env bash
-# Sample continuations of prompts from a fine-tuned model, as JSON lines or as text.
+# Sample continuations of prompts from a fine-tuned model. The texts are printed; --output also writes
+# them as JSON lines.
 #
 #   --prompts FILE            one prompt a line (required)
-#   --num-samples N           samples for each prompt (3)
+#   --num-samples N           samples of each prompt (3)
 #   --sampling-topk K         sample from the K most probable tokens (50)
-#   --sampling-topp P         sample from the most probable tokens whose probabilities sum to P (0.95)
+#   --sampling-topp P         or from the most probable tokens whose probabilities sum to P
 #   --temperature T           divisor of the logits: below 1, probable tokens become more probable (0.8)
+#   --max-len-b N             maximum number of tokens of a sample (120)
 #   --checkpoint FILE         checkpoint of the model (runs/finetune_rugpt3/all/checkpoint_last.pt)
-#   --output FILE             file for the samples (standard output)
+#   --data-bin DIR            folder with dictionary and tokenizer (data-bin/finetune_rugpt3)
 #   --seed N                  random seed (1); the same seed gives the same samples
-#   anything else             is passed to `fairtale sample`, e.g. --lora-adapter DIR
+#   anything else             is passed to `fairtale sample`, e.g. --lora-adapter DIR, --output FILE
 set -euo pipefail
 # shellcheck source=scripts/lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
 
+checkpoint=$ROOT/runs/finetune_rugpt3/all/checkpoint_last.pt
+data_bin=$ROOT/data-bin/finetune_rugpt3 prompts=''
+num_samples=3 sampling_topk='' sampling_topp='' temperature=0.8 max_len_b=120 seed=1
+options "prompts num-samples sampling-topk sampling-topp temperature max-len-b checkpoint data-bin seed" \
+    '' "$@"
+need_checkpoint "$checkpoint"
+[ -s "$prompts" ] || die "--prompts $prompts: give a file with one prompt a line"
+if [ -n "$sampling_topp" ]; then
+    [ -z "$sampling_topk" ] || die "--sampling-topk and --sampling-topp: give one of them"
+    choice=(--sampling-topp "$sampling_topp")
+else
+    choice=(--sampling-topk "${sampling_topk:-50}")
+fi
+
+exec_fairtale sample "$checkpoint" --data "$data_bin" --prompts "$prompts" \
+    --num-samples "$num_samples" "${choice[@]}" --temperature "$temperature" \
+    --max-len-b "$max_len_b" --seed "$seed" ${extra[@]+"${extra[@]}"}

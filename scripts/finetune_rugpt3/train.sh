@@ -36,8 +36,8 @@ case $setting in
     all) choice=() ;;
     last[1-9]) choice=(--freeze-all-but-last "${setting#last}") ;;
     gradual) choice=(--finetune-groups 4 --lr-decay-per-group 0.5
-        --unfreeze-schedule "every $((updates / 8))") ;;
-    adapters) choice=(--lora-rank 8 --lora-alpha 16 --lora-target qkv,out,fc1,fc2 --lr 1e-3) ;;
+        --unfreeze-schedule "every:$((updates / 8))") ;;
+    adapters) choice=(--lora-rank 8 --lora-alpha 16 --lora-target "qkv,out,fc1,fc2" --lr 1e-3) ;;
     *) die "--setting $setting: must be all, last1 to last9, gradual or adapters" ;;
 esac
 

@@ -43,8 +43,10 @@ fairseq-interactive "$data_bin" --user-dir "$USER_DIR" --task story_lm --path "$
 # Decode the pieces of prompt and continuation together, which gives the exact text.
 fairtale log outputs "$work/log" --continued --inputs-per-prompt "$lines" --quantity "$quantity" \
     --output "$work/pieces"
-fairtale spm encode "$work/pieces" --decode --model "$data_bin/sentencepiece.bpe.model" --quiet \
-    --workers 1 --output "$work/stories"
+decode=(spm encode --model "$data_bin/sentencepiece.bpe.model")
+[ ! -f "$data_bin/tokenizer.json" ] ||
+    decode=(bpe encode --tokenizer "$data_bin/tokenizer.json" --join-lines)
+fairtale "${decode[@]}" "$work/pieces" --decode --quiet --workers 1 --output "$work/stories"
 [ -n "$output" ] || { cat "$work/stories" && exit 0; }
 mkdir -p "$(dirname "$output")"
 mv "$work/stories" "$output"

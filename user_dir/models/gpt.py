@@ -1,18 +1,20 @@
 """``gpt``: a decoder-only language model that continues a prompt."""
 
 from argparse import Namespace
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Optional, Self
 
 from fairseq.data import Dictionary
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
-from torch import Tensor
+from torch import Tensor, nn
 
 from fairtale.data.corpus.tokenizer_dictionary import num_predicted
 from fairtale.errors import UserError
 from fairtale.interfaces import DialogSides, Packing, PrefixTask
 from fairtale.modules.attention_masks import CausalRows, PackedRows, unilm_rows
+from fairtale.modules.lora import TARGETS, adapter_shape, add_adapters
+from fairtale.modules.lora_state import complete_state_dict
 from fairtale.modules.prefix_encoder_decoder import PrefixDecoder, PrefixEncoder
 from fairtale.modules.prefix_transformer import (
     ACTIVATIONS,
@@ -70,6 +72,26 @@ class GPTConfig(FairseqDataclass):
         default=False,
         metadata={"help": "compile the layers with torch.compile: slower start, faster updates"},
     )
+    lora_rank: int = field(
+        default=0,
+        metadata={
+            "help": "train adapters of this rank on the base that --finetune-from-model names, "
+            "and nothing else (0: no adapters)"
+        },
+    )
+    lora_alpha: Optional[float] = field(
+        default=None,
+        metadata={"help": "the adapters' output is scaled by alpha / rank (default: the rank)"},
+    )
+    lora_dropout: Optional[float] = field(
+        default=None, metadata={"help": "dropout on the adapters' inputs (default: 0)"}
+    )
+    lora_target: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": f"layers that get adapters, separated by commas (default: {','.join(TARGETS)})"
+        },
+    )
 
 
 @register_model("gpt", dataclass=GPTConfig)
@@ -85,6 +107,17 @@ class GPTModel(BaseFairseqModel):
     """
 
     bidirectional_prefix = False
+    shape_options = (
+        "activation_fn",
+        "decoder_attention_heads",
+        "decoder_embed_dim",
+        "decoder_ffn_embed_dim",
+        "decoder_layers",
+        "decoder_normalize_after",
+        "layer_norm_eps",
+        "max_target_positions",
+        "untied_output",
+    )
 
     def __init__(self, dictionary: Dictionary, transformer: PrefixTransformer) -> None:
         super().__init__()
@@ -95,14 +128,21 @@ class GPTModel(BaseFairseqModel):
         self.supported_targets = {"future"}
 
     @classmethod
+    def all_options(cls) -> list[str]:
+        """Return the names of all options of the model."""
+        return [f.name for f in fields(GPTConfig) if f.name != "_name"]
+
+    @classmethod
     def build_model(cls, cfg: GPTConfig, task: PrefixTask) -> Self:
         """Build the model; the number of positions defaults to the one that the task needs.
 
         Raises:
-            UserError: the number of heads does not divide the width, or the eps is not positive.
+            UserError: the number of heads does not divide the width, the eps is not positive, or an
+                option of the adapters is out of range.
         """
         if not cfg.layer_norm_eps > 0:
             raise UserError(f"--layer-norm-eps {cfg.layer_norm_eps}: must be greater than 0")
+        adapters = adapter_shape(cfg.lora_rank, cfg.lora_alpha, cfg.lora_dropout, cfg.lora_target)
         if cfg.decoder_embed_dim % cfg.decoder_attention_heads:
             raise UserError(
                 f"--decoder-embed-dim {cfg.decoder_embed_dim} is not divisible by "
@@ -132,6 +172,8 @@ class GPTModel(BaseFairseqModel):
             bidirectional_prefix=cls.bidirectional_prefix,
             num_predicted=num_predicted(task.dictionary),
         )
+        if adapters is not None:
+            add_adapters(transformer, adapters)
         if cfg.compile:
             for layer in transformer.layers:
                 layer.compile(dynamic=True)
@@ -186,6 +228,16 @@ class GPTModel(BaseFairseqModel):
         """Return the weight of the projection to the entries that can be predicted, [V', C]."""
         return self.transformer.output_weight()
 
+    def layer_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
+        """Return the parameters of the embeddings, of each layer and of the top, bottom to top."""
+        layers = self.transformer.layers
+        groups = [(f"layer_{i}", list(layer.parameters())) for i, layer in enumerate(layers)]
+        other: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+        for name, parameter in self.transformer.named_parameters():
+            if not name.startswith("layers."):
+                other[name.startswith("embed_")].append(parameter)
+        return [("embeddings", other[True]), *groups, ("top", other[False])]
+
     def get_normalized_probs(
         self, net_output: tuple[Tensor, None], log_probs: bool, sample: Any = None
     ) -> Tensor:
@@ -204,9 +256,11 @@ class GPTModel(BaseFairseqModel):
     def upgrade_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Check that the checkpoint matches the dictionary and the structure of the model.
 
+        A checkpoint without adapters is the base of the model's adapters, which are kept.
+
         Raises:
             UserError: the checkpoint has another number of dictionary entries or positions, or
-                only one of the two has an untied output matrix.
+                other adapters, or only one of the two has an untied output matrix.
         """
         super().upgrade_state_dict(state_dict)
         untied = "transformer.output_projection.weight" in state_dict
@@ -235,6 +289,7 @@ class GPTModel(BaseFairseqModel):
                     f"the checkpoint has {state_dict[key].size(0)} {what}, but the model has "
                     f"{own}: {remedy}"
                 )
+        complete_state_dict(self.transformer, state_dict)
 
 
 def shape_architecture(

@@ -18,6 +18,7 @@ from torch import nn
 from fairtale.errors import UserError
 from fairtale.modules.hard_concrete import HardConcreteGate
 from fairtale.modules.narrow_attention import NarrowAttention
+from fairtale.optim.layers import transformer_layer_groups
 from fairtale.pruning.parts import SIDES, attentions, feed_forwards
 from fairtale.pruning.transformer_hcg_config import (
     TransformerHCGConfig,
@@ -105,6 +106,10 @@ class TransformerHCGModel(TransformerModel):
     def ffns(self) -> dict[str, tuple[nn.Module, nn.Module]]:
         """Return both linear layers of each FFN by side and layer, such as ``encoder.0``."""
         return feed_forwards(self)
+
+    def layer_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
+        """Return the parameters, gates included, of all parts from bottom to top."""
+        return transformer_layer_groups(self)
 
     # ------------------------------------------------------------------- training
 

@@ -20,7 +20,7 @@ from fairtale.data.story.dataset import PromptDataset, StoryDataset
 from fairtale.errors import UserError
 from fairtale.generation.prefix_generator import PrefixGenerator
 from fairtale.interfaces import Batch
-from fairtale.tasks.prefix_lm import PrefixLMTask
+from fairtale.tasks.prefix_lm import ADAPTER_HELP, PrefixLMTask
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +87,7 @@ class StoryLMConfig(FairseqDataclass):
         default=1.0,
         metadata={"help": "temperature for sampling the continuations of --sample-prompts"},
     )
+    lora_adapter: Optional[str] = field(default=None, metadata={"help": ADAPTER_HELP})
     tensorboard_logdir: Optional[str] = II("common.tensorboard_logdir")
 
 

@@ -25,6 +25,7 @@ def _byte_alphabet() -> tuple[str, ...]:
 
 BYTE_ALPHABET = _byte_alphabet()  # the character of each byte
 _BYTES = {character: byte for byte, character in enumerate(BYTE_ALPHABET)}
+_LATIN = {ord(character): byte for byte, character in enumerate(BYTE_ALPHABET)}  # for translate
 _SPACE = BYTE_ALPHABET[0x20]
 
 
@@ -35,10 +36,9 @@ def is_byte_level(symbols: Iterable[str]) -> bool:
 
 def piece_bytes(piece: str) -> bytes:
     """Return the bytes that a piece stands for: those of the alphabet, or of a plain token."""
-    try:
-        return bytes([_BYTES[character] for character in piece])
-    except KeyError:
-        return piece.encode(errors="replace")
+    if _BYTES.keys() >= set(piece):
+        return piece.translate(_LATIN).encode("latin-1")
+    return piece.encode(errors="replace")
 
 
 def decode_byte_level(pieces: str) -> str:
@@ -47,7 +47,10 @@ def decode_byte_level(pieces: str) -> str:
     No tokenizer is needed. Bytes that are not UTF-8, such as those of an incomplete character,
     become U+FFFD.
     """
-    return b"".join(map(piece_bytes, pieces.split())).decode(errors="replace")
+    words = pieces.split()
+    if _BYTES.keys() >= set("".join(words)):  # no plain token is among them
+        return piece_bytes("".join(words)).decode(errors="replace")
+    return b"".join(map(piece_bytes, words)).decode(errors="replace")
 
 
 class ByteLevelBPE:
@@ -101,7 +104,7 @@ class ByteLevelBPE:
             encodings: list[Any] = self._tokenizer.encode_batch_fast(
                 texts, add_special_tokens=False
             )
-        except UnicodeEncodeError:
+        except (TypeError, UnicodeEncodeError):  # half of a surrogate pair
             raise UserError("the text has bytes that are not valid UTF-8") from None
         return encodings
 
@@ -115,10 +118,9 @@ class ByteLevelBPE:
         # The tokenizer also adds a space to the text behind each added token.
         out, begins = list[bytes](), True
         for piece in x.split():
-            is_added = piece in self.added_tokens
             text = piece_bytes(piece)
-            out.append(text.removeprefix(b" ") if begins and not is_added else text)
-            begins = is_added
+            out.append(text.removeprefix(b" ") if begins else text)
+            begins = piece in self.added_tokens
         return b"".join(out).decode(errors="replace")
 
     def decode_continuation(self, x: str) -> str:

@@ -114,6 +114,20 @@ def _model_faults(model: Mapping[str, Any]) -> Iterator[str]:
     elif not is_byte_level(vocabulary):
         missing = [f"0x{byte:02X}" for byte, c in enumerate(BYTE_ALPHABET) if c not in vocabulary]
         yield f"{len(missing)} of the 256 bytes have no entry, such as {missing[0]}"
+    elif fault := _id_fault(vocabulary):
+        yield fault
+
+
+def _id_fault(vocabulary: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with the ids, or None. Gaps are allowed, as long as they are few."""
+    ids = list(vocabulary.values())
+    if not all(type(index) is int for index in ids):
+        return "its ids are not whole numbers"
+    if len(set(ids)) != len(ids):
+        return "two of its pieces have the same id"
+    if min(ids) < 0 or max(ids) >= 2 * len(ids):
+        return f"its {len(ids)} pieces have ids from {min(ids)} to {max(ids)}"
+    return None
 
 
 def _split_faults(described: Mapping[str, Any]) -> Iterator[str]:
@@ -146,6 +160,8 @@ def _from_two_files(folder: str) -> tuple[Any, Mapping[str, int]]:
     vocabulary = _read_json(paths[0])
     if not isinstance(vocabulary, dict) or not is_byte_level(vocabulary):
         raise UserError(f"{paths[0]}: not a byte-level vocabulary: it lacks some of the 256 bytes")
+    if fault := _id_fault(vocabulary):
+        raise UserError(f"{paths[0]}: {fault}")
     config = _config(folder, CONFIG)
     kind = config.get("tokenizer_class", _CLASSES[0])
     if kind not in _CLASSES:

@@ -114,6 +114,52 @@ def whole_folder(folder: str, settings: Sequence[str]) -> Iterator[str]:
         the path of the working folder; the caller creates the subfolder ``made`` in it.
     """
     folder = os.path.normpath(folder)
+    with _working_folder(folder) as partial:
+        yield partial
+        made = os.path.join(partial, "made")
+        text = "\n".join(settings) + "\n"
+        Path(made, STAMP).write_text(text, encoding="utf-8", errors="surrogateescape")
+        os.rename(made, folder)
+
+
+@contextlib.contextmanager
+def new_folder(folder: str) -> Iterator[str]:
+    """Create a working folder, and rename it to ``folder`` on success, without a :data:`STAMP`.
+
+    After an error, nothing is left.
+
+    Args:
+        folder: the finished folder, which does not exist yet or is empty.
+
+    Yields:
+        the path of the working folder.
+
+    Raises:
+        UserError: ``folder`` exists and is not empty.
+    """
+    folder = os.path.normpath(folder)
+    refuse_existing(folder)
+    with _working_folder(folder) as partial:
+        made = os.path.join(partial, "made")
+        os.mkdir(made)
+        yield made
+        if os.path.isdir(folder):
+            os.rmdir(folder)  # it is empty
+        os.rename(made, folder)
+
+
+def refuse_existing(folder: str) -> None:
+    """Refuse a folder that exists and is not empty.
+
+    Raises:
+        UserError: it does.
+    """
+    if os.path.lexists(folder) and not (os.path.isdir(folder) and not os.listdir(folder)):
+        raise UserError(f"--output {folder}: exists already; remove it or choose another folder")
+
+
+@contextlib.contextmanager
+def _working_folder(folder: str) -> Iterator[str]:
     parent, name = os.path.dirname(folder) or ".", os.path.basename(folder)
     os.makedirs(parent, exist_ok=True)
     start = f"{name}.partial.{socket.gethostname()}."
@@ -122,10 +168,6 @@ def whole_folder(folder: str, settings: Sequence[str]) -> Iterator[str]:
     os.mkdir(partial)
     try:
         yield partial
-        made = os.path.join(partial, "made")
-        text = "\n".join(settings) + "\n"
-        Path(made, STAMP).write_text(text, encoding="utf-8", errors="surrogateescape")
-        os.rename(made, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

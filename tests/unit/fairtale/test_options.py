@@ -61,6 +61,21 @@ def test_fp16_needs_a_gpu():
     check_options(args, cuda=True)
 
 
+def test_adapters_need_a_base(tmp_path):
+    args = Namespace(
+        lora_rank=4,
+        save_dir=str(tmp_path),
+        restore_file="checkpoint_last.pt",
+        finetune_from_model=None,
+    )
+    with pytest.raises(UserError, match="--lora-rank 4: .* --finetune-from-model CHECKPOINT"):
+        check_options(args, cuda=False)
+    check_options(Namespace(**{**vars(args), "finetune_from_model": "base.pt"}), cuda=False)
+    check_options(Namespace(**{**vars(args), "lora_rank": 0}), cuda=False)
+    (tmp_path / "checkpoint_last.pt").touch()  # a training that is resumed
+    check_options(args, cuda=False)
+
+
 @pytest.mark.parametrize(
     "message, told",
     [

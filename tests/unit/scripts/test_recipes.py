@@ -11,7 +11,7 @@ MAX_LINES, MAX_LINES_SHARED = 60, 300
 COMMANDS = {
     "train": ["fairseq-train"],
     "prune": ["fairseq-train"],
-    "generate": ["fairseq-interactive"],
+    "generate": [],  # fairseq-interactive, or `fairtale sample`
     "rerank": ["fairseq-generate"],
     "evaluate": [],
 }
@@ -26,7 +26,7 @@ def code(path):
 
 def test_every_experiment_has_its_scripts():
     experiments = {path.parent.name for path in RECIPES}
-    assert len(experiments) == 4
+    assert len(experiments) == 5
     for name in ("prepare", "train", "generate", "evaluate"):
         assert {path.parent.name for path in SCRIPTS.glob(f"*/{name}.sh")} == experiments
 
@@ -36,7 +36,8 @@ def test_a_recipe_shows_its_whole_command(path):
     text = path.read_text(encoding="utf-8")
     assert text.count("\n") <= MAX_LINES
     commands = re.findall(r"^ *(fairseq-\w+) .*--user-dir", code(path), re.MULTILINE)
-    assert commands, "no literal command of fairseq"
+    commands += re.findall(r"^exec_fairtale (sample) ", code(path), re.MULTILINE)
+    assert commands, "no literal command"
     assert set(COMMANDS[path.stem]) <= set(commands)
     if path.stem in ("train", "prune"):
         for option in ("--update-tokens", "--lr", "--warmup", "--optimizer adam", "--max-update"):

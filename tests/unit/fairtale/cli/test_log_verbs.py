@@ -33,6 +33,16 @@ def test_a_blank_line_stays_blank(folder, capfdbinary):
     assert (folder / "deep" / "text").read_bytes() == b"x y\tz\ninvented\n\n"
 
 
+def test_line_breaks_are_kept_or_counted(folder, capfd, caplog):
+    (folder / "log").write_text("D-0\t-1\tа\n\nb\nP-0\t-1.0\nD-1\t-1\tc\nP-1\t-1.0\n")
+    with caplog.at_level("INFO"):
+        run_verb(["log", "outputs", "log"])
+    assert capfd.readouterr().out == "а  b\nc\n"
+    assert "line breaks written as spaces: 2 (--json-lines keeps them)" in caplog.text
+    run_verb(["log", "outputs", "log", "--json-lines"])
+    assert capfd.readouterr().out == '{"text": "а\\n\\nb"}\n{"text": "c"}\n'
+
+
 @pytest.mark.parametrize(
     ("log", "message"),
     [

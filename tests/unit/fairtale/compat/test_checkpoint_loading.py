@@ -114,3 +114,17 @@ def test_other_errors_are_left_alone(tmp_path):
         raise RuntimeError("something else")
     with pytest.raises(FileNotFoundError):
         compat.read_checkpoint(str(tmp_path / "nowhere.pt"))
+
+
+def test_options_that_a_checkpoint_lacks_can_be_given(tmp_path):
+    """As fairseq-validate gives them: options of the task, of an earlier version's checkpoint."""
+    path = str(tmp_path / "a.pt")
+    task = {"_name": "story_lm", "data": "old", "pack": False}
+    state = {"cfg": {"task": task, "model": {"_name": "gpt"}}, "model": {}, "extra_state": {}}
+    state |= {"optimizer_history": [{"lr_scheduler_state": {}, "best_loss": 0}], "args": None}
+    state["extra_state"] = {"epoch": 1, "train_iterator": {"epoch": 1}}
+    torch.save(state, path)
+    given = {"data": "new", "lora_adapter": "folder", "mmi_path": "not an option of story_lm"}
+    found = checkpoint_utils.load_checkpoint_to_cpu(path, given)["cfg"]
+    assert dict(found.task) == {**task, "data": "new", "lora_adapter": "folder"}
+    assert dict(checkpoint_utils.load_checkpoint_to_cpu(path)["cfg"].task) == task

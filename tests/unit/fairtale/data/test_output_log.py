@@ -28,6 +28,24 @@ def test_texts_are_in_the_order_of_the_inputs(tmp_path):
     assert pieces == [(0, b"x"), (0, b"y"), (10, "▁z".encode())]
 
 
+def test_texts_may_contain_line_breaks(tmp_path):
+    """The scores of the tokens show where a text ends; without them, it is one line."""
+    log = (
+        b"S-0\tx\nH-0\t-1\ta\nD-0\t-1\tone\n\ntwo\r\nP-0\tis no score\n"
+        b"P-0\t-1.2500 -inf nan\nI-0\t3\nS-1\ty\nD-1\t-2\t\n\nP-1\t-0.5\nD-2\t-1\tcut\nnoise\n"
+        b"D-3\t-1\tx\nS-4\tz\nP-3\t-1.0\nD-4\t-1\tend\n2026 | INFO\nP-3\t-1.0\n"
+    )
+    (tmp_path / "log").write_bytes(log)
+    found = [(o.number, o.text) for o in read_output(str(tmp_path / "log"))]
+    assert found == [
+        (0, b"one\n\ntwo\r\nP-0\tis no score"),
+        (1, b"\n"),
+        (2, b"cut"),
+        (3, b"x"),
+        (4, b"end"),
+    ]
+
+
 def test_no_such_file(tmp_path):
     with pytest.raises(UserError, match="nowhere: no such log file"):
         read_output(str(tmp_path / "nowhere"))

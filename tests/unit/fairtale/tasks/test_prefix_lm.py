@@ -1,14 +1,29 @@
 """Prefix language models: evaluation, and continuations during training."""
 
 import logging
+from argparse import Namespace
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from fairtale.data.corpus.vocabulary import TOKENIZER_FILE
 from fairtale.errors import UserError
-from tests.helpers import dictionary_of, random_rows, tiny_dictionary, tiny_model, train_tokenizer
+from fairtale.interfaces import ChecksCommand
+from fairtale.interop.adapter import Adapter
+from fairtale.interop.peft_adapter import write_adapter
+from fairtale.modules.lora import AdapterShape
+from fairtale.modules.lora_state import base_fingerprint
+from tests.helpers import (
+    dictionary_of,
+    random_rows,
+    tiny_dictionary,
+    tiny_model,
+    tiny_task,
+    train_tokenizer,
+)
 from tests.story_helpers import data_folder, setup
+from user_dir.models.gpt import GPTConfig
 
 TEXTS = ["the cat ran to the cat", "a cat and a dog", "the dog ran"]
 
@@ -76,3 +91,62 @@ def test_only_the_first_worker_samples(speaking, monkeypatch):
     stats = {"num_updates": 7}
     task.post_validate(tiny_model(task.dictionary), stats, agg=None)
     assert "sample_tok_s" not in stats
+
+
+# -------------------------------------------------------------------------------- adapters
+
+
+@pytest.fixture
+def adapted(tmp_path):
+    """Write a base and its adapter; return both paths, the base's state and its model."""
+    pytest.importorskip("safetensors", reason="needs the extra hf")
+    model = tiny_model()
+    base = {key: value.clone() for key, value in model.state_dict().items()}
+    generator = torch.Generator().manual_seed(0)
+    weights = {
+        (layer, "out"): (
+            torch.randn(2, 16, generator=generator),
+            torch.randn(16, 2, generator=generator),
+        )
+        for layer in range(2)
+    }
+    adapter = Adapter("test", AdapterShape(2, 4.0, 0.0, ("out",)), weights, base_fingerprint(base))
+    write_adapter(str(tmp_path / "adapter"), adapter)
+    torch.save({"args": Namespace(task="story_lm"), "model": base}, tmp_path / "base.pt")
+    return str(tmp_path / "adapter"), str(tmp_path / "base.pt"), base, model
+
+
+def model_options():
+    return GPTConfig(
+        _name="gpt",
+        decoder_embed_dim=16,
+        decoder_layers=2,
+        decoder_attention_heads=2,
+        decoder_ffn_embed_dim=32,
+        max_target_positions=16,
+    )
+
+
+def test_a_loaded_model_gets_the_adapter(adapted):
+    folder, _, base, plain = adapted
+    task = tiny_task(lora_adapter=folder)
+    model = task.build_model(OmegaConf.structured(model_options()), from_checkpoint=True).eval()
+    model.load_state_dict(dict(base))
+    tokens = torch.tensor([[5, 9, 7]])
+    assert (model(tokens)[0] - plain(tokens)[0]).abs().max() > 0.1
+    with pytest.raises(UserError, match="--lora-adapter .* is for decoding and evaluation"):
+        task.build_model(OmegaConf.structured(model_options()))
+
+
+def test_a_command_is_checked_before_its_model_is_loaded(adapted):
+    folder, path, base, _ = adapted
+    assert isinstance(type(tiny_task()), ChecksCommand)
+    check = type(tiny_task()).check_command
+    check(Namespace(path=path))
+    check(Namespace(path=path, lora_adapter=None))
+    check(Namespace(path=path, lora_adapter=folder))
+    other = {**base, "transformer.layer_norm.bias": torch.zeros(16)}
+    torch.save({"args": Namespace(), "model": other}, path + "2")
+    for paths in (path + "2", f"{path}:{path}2"):
+        with pytest.raises(UserError, match="made for the base with fingerprint"):
+            check(Namespace(path=paths, lora_adapter=folder))

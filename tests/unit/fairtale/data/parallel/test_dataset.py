@@ -54,6 +54,13 @@ def test_pieces_of_both_languages_or_of_the_source(tmp_path):
     assert find_pieces([str(tmp_path)], "en").endswith("sentencepiece.bpe.model")
 
 
+def test_a_byte_level_tokenizer_is_that_of_both_languages(tmp_path):
+    (tmp_path / "tokenizer.json").write_text('{"model": {"type": "BPE"}}')
+    assert find_pieces([str(tmp_path)], "en").endswith("tokenizer.json")
+    (tmp_path / "tokenizer.json").write_text('{"tokenizer": "moses"}')
+    assert find_pieces([str(tmp_path)], "en") is None
+
+
 def pairs_of(lengths):
     dictionary = tiny_dictionary()
     rows = [torch.cat([row, torch.tensor([2])]) for row in random_rows(lengths)]

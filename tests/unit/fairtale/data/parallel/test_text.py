@@ -98,6 +98,11 @@ def test_settings_are_found_in_the_first_folder(tmp_path):
     assert find_settings(folders) == TextSettings(escape=True)
 
 
+def test_a_byte_level_tokenizer_holds_no_settings(tmp_path):
+    (tmp_path / "tokenizer.json").write_text('{"model": {"type": "BPE"}}')
+    assert find_settings([tmp_path]) is None
+
+
 @pytest.mark.parametrize(
     "text",
     [

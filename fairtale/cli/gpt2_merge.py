@@ -1,0 +1,58 @@
+"""Merge an adapter into the weights of its base, which gives a plain gpt checkpoint.
+
+Give the checkpoint of the base and --lora-adapter, or only the checkpoint of a training with
+--lora-rank, which holds both. The result needs no adapter for decoding, and can be exported and
+trained further.
+"""
+
+import logging
+from argparse import ArgumentParser, Namespace
+
+from .files import whole_file
+
+logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the options of this verb."""
+    parser.add_argument(
+        "checkpoint", help="checkpoint of the base, or of a training with --lora-rank"
+    )
+    parser.add_argument(
+        "--lora-adapter",
+        metavar="DIR",
+        help="folder with the adapter, as peft and fairtale gpt2 adapter save it (default: the "
+        "adapter in the checkpoint)",
+    )
+    parser.add_argument(
+        "--output", required=True, metavar="FILE", help="the merged checkpoint to write"
+    )
+
+
+def run(args: Namespace) -> None:
+    """Run the verb."""
+    from ..compat import read_checkpoint
+    from ..interop.adapter import adapter_of_checkpoint, check_fit, merged_checkpoint
+    from ..interop.peft_adapter import read_adapter
+    from ..modules.lora_state import base_fingerprint
+
+    if args.lora_adapter:
+        adapter = read_adapter(args.lora_adapter)
+        state = read_checkpoint(args.checkpoint)
+        check_fit(adapter, state["model"], args.checkpoint)
+    else:
+        state = read_checkpoint(args.checkpoint)
+        adapter = adapter_of_checkpoint(args.checkpoint, state)
+        if base_fingerprint(state["model"]) != adapter.base:
+            logger.warning(
+                "%s holds a rounded copy of its base (--fp16 or --bf16); to merge without this "
+                "rounding, save its adapter (fairtale gpt2 adapter) and name the base here",
+                args.checkpoint,
+            )
+    merged = merged_checkpoint(state, adapter)
+    import torch
+
+    with whole_file(args.output, "wb") as stream:
+        torch.save(merged, stream)
+    shape = adapter.shape
+    print(f"{adapter.source}: rank {shape.rank}, scale {shape.scale:g}, merged -> {args.output}")

@@ -1,0 +1,239 @@
+"""Adapters as PEFT saves them: ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+PEFT names layers as Hugging Face's GPT-2 does. Its ``c_attn`` is the fused projection to queries,
+keys and values, and two layers are called ``c_proj``. The factors A [r, in] and B [out, r] are the
+same as ours, although GPT-2's own weights are transposed. The file of weights also holds the
+fingerprint of the base, which PEFT ignores and loses when it saves an adapter again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from ..errors import UserError
+from ..modules.lora import AdapterShape
+from .adapter import Adapter
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+FINGERPRINT = "base_sha256"  # in the metadata of the file of weights
+
+# our target -> path of the layer in a block of Hugging Face's GPT-2
+LAYERS = {"qkv": "attn.c_attn", "out": "attn.c_proj", "fc1": "mlp.c_fc", "fc2": "mlp.c_proj"}
+_KEY = re.compile(
+    r"base_model\.model\.(?:transformer\.)?h\.(\d+)\.((?:attn|mlp)\.c_\w+)\.lora_([AB])\.weight"
+)
+# settings that say how an adapter was made and not what it computes
+_ANY = {
+    *("auto_mapping", "base_model_name_or_path", "fan_in_fan_out", "inference_mode"),
+    *("megatron_core", "peft_version", "qalora_group_size", "revision"),
+    # the keys of the weights show the layers
+    *("exclude_modules", "layers_pattern", "layers_to_transform", "target_modules"),
+    *("peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora"),  # these are read
+}
+# values of other settings with which they have no effect; all others must be "off"
+_NO_EFFECT: Mapping[str, tuple[Any, ...]] = {
+    "bias": ("none",),
+    "task_type": (None, "CAUSAL_LM", "FEATURE_EXTRACTION"),
+    "init_lora_weights": (True, False, "gaussian"),  # others also change the weights of the base
+}
+_OFF: tuple[Any, ...] = (None, False, [], {})
+
+
+# ------------------------------------------------------------------------------------- reading
+
+
+def read_adapter(folder: str) -> Adapter:
+    """Read an adapter that :func:`write_adapter` or PEFT has saved.
+
+    Raises:
+        UserError: the folder is not an adapter of GPT-2's linear layers, is damaged, or has a
+            setting that is not supported; the message names all such settings.
+    """
+    config = _read_config(folder)
+    path = os.path.join(folder, WEIGHTS)
+    if not os.path.isfile(path):
+        old = os.path.isfile(os.path.join(folder, "adapter_model.bin"))
+        remedy = "save it again with peft's safe_serialization=True" if old else "copy it again"
+        raise UserError(f"adapter {folder}: {WEIGHTS} is missing; {remedy}")
+    with _opened(path) as file:
+        keys = file.keys()
+        places = _places(folder, {key: file.get_slice(key).get_shape() for key in keys})
+        shape = _shape(folder, config, places)
+        base = (file.metadata() or {}).get(FINGERPRINT)
+        tensors = {place: file.get_tensor(key).float() for place, (key, _) in places.items()}
+    pairs = sorted({(layer, target) for layer, target, _ in tensors})
+    weights = {(n, t): (tensors[n, t, "A"], tensors[n, t, "B"]) for n, t in pairs}
+    return Adapter(folder, shape, weights, base)
+
+
+def _read_config(folder: str) -> dict[str, Any]:
+    """Return the settings of an adapter, and refuse those that change what it computes."""
+    path = os.path.join(folder, CONFIG)
+    if not os.path.isfile(path):
+        raise UserError(f"adapter {folder}: {CONFIG} is missing; name a folder that peft has saved")
+    try:
+        with open(path, encoding="utf-8") as file:
+            config = json.load(file)
+    except ValueError as error:
+        raise UserError(f"{path}: damaged, not JSON: {error}") from None
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        kind = config.get("peft_type") if isinstance(config, dict) else None
+        raise UserError(f"{path}: peft_type is {kind!r}; only LORA is supported")
+    odd = [
+        f"{name}={value!r}"
+        for name, value in config.items()
+        if name not in _ANY and value not in _NO_EFFECT.get(name, _OFF)
+    ]
+    if odd:
+        raise UserError(
+            f"{path}: not supported: {', '.join(odd)}; merge the adapter with peft "
+            "(merge_and_unload) and import the merged model instead"
+        )
+    return config
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    """Open a safetensors file, with errors for people."""
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ModuleNotFoundError:
+        raise UserError("safetensors is not installed; run: pip install 'fairtale[hf]'") from None
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            yield file
+    except SafetensorError as error:
+        raise UserError(f"{path}: damaged or cut short ({error}); copy it again") from None
+
+
+def _places(
+    folder: str, shapes: Mapping[str, list[int]]
+) -> dict[tuple[int, str, str], tuple[str, list[int]]]:
+    """Return key and shape of each factor by layer, target and "A" or "B".
+
+    Raises:
+        UserError: a key is unknown, or a factor is missing.
+    """
+    targets = {path: target for target, path in LAYERS.items()}
+    found, unknown = {}, []
+    for key, size in shapes.items():
+        match = _KEY.fullmatch(key)
+        if match is None or match[2] not in targets:
+            unknown.append(key)
+        else:
+            found[int(match[1]), targets[match[2]], match[3]] = (key, size)
+    if unknown:
+        raise UserError(
+            f"adapter {folder}: unknown weight {unknown[0]}"
+            f"{f' and {len(unknown) - 1} more' if len(unknown) > 1 else ''}; adapters are "
+            f"supported on {', '.join(LAYERS.values())} of GPT-2, and on no embedding and head"
+        )
+    layers = 1 + max((layer for layer, _, _ in found), default=-1)
+    used = [target for target in LAYERS if any(target == t for _, t, _ in found)]
+    for layer in range(layers):
+        for target in used:
+            for factor in "AB":
+                if (layer, target, factor) not in found:
+                    raise UserError(
+                        f"adapter {folder}: layer {layer} has no lora_{factor} on "
+                        f"{LAYERS[target]}; all layers must have the same adapters"
+                    )
+    if not found:
+        raise UserError(f"adapter {folder}: {WEIGHTS} has no weights")
+    return found
+
+
+def _shape(folder: str, config: Mapping[str, Any], places: Mapping[Any, Any]) -> AdapterShape:
+    """Return the shape that settings and weights agree on.
+
+    Raises:
+        UserError: they do not agree, or a setting is out of range.
+    """
+    rank, alpha, rate = (config.get(name) for name in ("r", "lora_alpha", "lora_dropout"))
+    if not isinstance(rank, int) or not isinstance(alpha, int | float):
+        raise UserError(f"{folder}/{CONFIG}: r={rank!r} and lora_alpha={alpha!r} must be numbers")
+    for (layer, target, factor), (_, size) in places.items():
+        found = size[0 if factor == "A" else 1] if len(size) == 2 else None
+        if found != rank:
+            raise UserError(
+                f"adapter {folder}: r={rank} in {CONFIG}, but lora_{factor} on {LAYERS[target]} "
+                f"of layer {layer} is {'x'.join(map(str, size))}"
+            )
+    targets = {target for _, target, _ in places}
+    named = config.get("target_modules")
+    if isinstance(named, list):
+        known = {t for t, path in LAYERS.items() for n in named if f".{path}".endswith(f".{n}")}
+        if known != targets:
+            raise UserError(
+                f"adapter {folder}: target_modules={named} in {CONFIG}, but the weights are of "
+                f"{', '.join(LAYERS[t] for t in LAYERS if t in targets)}"
+            )
+    if config.get("use_rslora"):  # Kalajdzievski 2023: the scale is alpha / sqrt(r)
+        alpha = alpha * math.sqrt(rank)
+    try:
+        return AdapterShape(rank, float(alpha), float(rate or 0), tuple(targets))
+    except UserError as error:
+        raise UserError(f"adapter {folder}: {error}") from None
+
+
+# ------------------------------------------------------------------------------------- writing
+
+
+def write_adapter(folder: str, adapter: Adapter, base_model: str | None = None) -> None:
+    """Save an adapter in PEFT's format.
+
+    Args:
+        folder: the new folder.
+        adapter: the adapter.
+        base_model: name or folder of the base in Hugging Face's format, which PEFT's
+            ``AutoPeftModel`` loads.
+
+    Raises:
+        UserError: the folder exists and is not empty.
+    """
+    from safetensors.torch import save_file
+
+    if os.path.isdir(folder) and not os.listdir(folder):
+        os.rmdir(folder)
+    if os.path.lexists(folder):
+        raise UserError(f"--output {folder}: exists already; name a new folder, or remove it")
+    shape = adapter.shape
+    config = {
+        "base_model_name_or_path": base_model,
+        "bias": "none",
+        "fan_in_fan_out": True,  # GPT-2's weights are transposed
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "lora_alpha": int(shape.alpha) if shape.alpha.is_integer() else shape.alpha,
+        "lora_dropout": shape.dropout,
+        "peft_type": "LORA",
+        "r": shape.rank,
+        "target_modules": [LAYERS[target] for target in shape.targets],
+        "task_type": "CAUSAL_LM",
+    }
+    tensors = {
+        f"base_model.model.transformer.h.{layer}.{LAYERS[target]}.lora_{name}.weight": factor
+        for (layer, target), pair in adapter.weights.items()
+        for name, factor in zip("AB", (x.detach().float().cpu().contiguous() for x in pair))
+    }
+    metadata = {"format": "pt", **({FINGERPRINT: adapter.base} if adapter.base else {})}
+    parent, name = os.path.split(os.path.abspath(folder))
+    os.makedirs(parent, exist_ok=True)
+    partial = os.path.join(parent, f".{name}.partial.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)  # left by a killed process with our number
+    os.mkdir(partial)
+    try:
+        save_file(tensors, os.path.join(partial, WEIGHTS), metadata)
+        with open(os.path.join(partial, CONFIG), "w", encoding="utf-8") as file:
+            json.dump(config, file, indent=2, ensure_ascii=False)
+            file.write("\n")
+        os.rename(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
