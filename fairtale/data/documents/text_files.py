@@ -79,10 +79,8 @@ def decode(data: bytes, place: str, report: DocumentReport, xml: bool = False) -
     if declared:
         encoding = declared[1].decode()
     try:
-        if not codecs.lookup(encoding)._is_text_encoding:
-            raise LookupError(encoding)
         return data.removeprefix(codecs.BOM_UTF8).decode(encoding)
-    except LookupError:
+    except LookupError:  # unknown, or not an encoding of text
         report.skip(INVALID_UTF8, f"{place} (declares the unknown encoding {encoding})")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1

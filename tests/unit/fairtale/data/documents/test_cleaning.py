@@ -22,6 +22,7 @@ def clean(text, markup="plain", is_file=True, keep=()):
         ("  a\t b \xa0 c.\u2003d  \n\n   \n e.", "a b c. d\ne."),
         ("so\xadft\u200b hy\x07phen\ufeff.", "soft hyphen."),
         ("a &amp; b <i>c</i>&#13;d.", "a & b c\nd."),
+        ("R&amp;D &mdash; x.", "R&D — x."),
         ("&amp;lt;b> and <i>&amp;lt;</i>", "&lt;b> and &lt;"),
         ("emoji 👩‍👩‍👧 and ё́ stay.", "emoji 👩‍👩‍👧 and ё́ stay."),
     ],

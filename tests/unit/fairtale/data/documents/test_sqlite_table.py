@@ -1,6 +1,7 @@
 """Works in a table of a database that is not trusted, and that somebody may be writing to."""
 
 import os
+import shutil
 import sqlite3
 
 import pytest
@@ -161,9 +162,10 @@ def start(path):
 
 
 @pytest.mark.parametrize("mode", ["delete", "wal"])
-def test_a_writer_works_on_while_the_table_is_read(tmp_path, monkeypatch, mode):
+@pytest.mark.parametrize(("name", "value"), [("_BATCH_ROWS", 2), ("_BATCH_BYTES", 1)])
+def test_a_writer_works_on_while_the_table_is_read(tmp_path, monkeypatch, mode, name, value):
     """No transaction stays open between batches; rows that are added later are not read."""
-    monkeypatch.setattr(sqlite_table, "_BATCH_ROWS", 2)
+    monkeypatch.setattr(sqlite_table, name, value)
     path = make_table(tmp_path / "a.db", [(n, f"Text {n}.") for n in range(10)])
     writer = sqlite3.connect(path, timeout=0)
     writer.execute(f"PRAGMA journal_mode={mode}")
@@ -181,6 +183,29 @@ def test_the_file_is_not_changed(tmp_path):
     read(path)
     assert (path.read_bytes(), os.stat(path).st_mtime_ns) == before
     assert os.listdir(tmp_path) == ["a.db"]
+
+
+def test_the_log_of_a_writer_that_was_killed_is_read_and_left_alone(tmp_path):
+    """A last connection that could write would move the log's rows into the database."""
+    path = make_table(tmp_path / "live.db", [(1, "Text.")])
+    writer = sqlite3.connect(path)
+    writer.execute("PRAGMA journal_mode=wal")
+    writer.execute("INSERT INTO works VALUES (2, 'Logged.')")
+    writer.commit()
+    copy = tmp_path / "killed.db"
+    for end in ("", "-wal"):
+        shutil.copy(f"{path}{end}", f"{copy}{end}")
+    writer.close()
+    before = copy.read_bytes(), (tmp_path / "killed.db-wal").read_bytes()
+    assert read(copy)[0] == [("1", "Text."), ("2", "Logged.")]
+    assert (copy.read_bytes(), (tmp_path / "killed.db-wal").read_bytes()) == before
+
+
+def test_tables_of_sqlite_itself_are_not_counted(tmp_path):
+    path = make_table(
+        tmp_path / "a.db", [(1, "Text.")], "id INTEGER PRIMARY KEY AUTOINCREMENT, text"
+    )
+    assert read(path)[0] == [("1", "Text.")]
 
 
 def test_a_name_with_characters_of_an_address(tmp_path):
