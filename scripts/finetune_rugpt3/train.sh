@@ -11,8 +11,7 @@
 #   --data-bin DIR         data from prepare.sh (data-bin/finetune_rugpt3)
 #   --save-dir DIR         folder for checkpoints, train.log, tensorboard/ (runs/finetune_rugpt3/NAME)
 #   --updates N            number of updates (1000)
-#   --lr R                 learning rate for all layers (1e-4); the last layers alone, and adapters, get
-#                          six times as much
+#   --lr R                 learning rate of all layers (1e-4); lastN and adapters have six times as much
 #   --tokens-per-sample N  length of a block, at most the model's number of positions (1024)
 #   --max-tokens N         tokens of one batch on one device (GPU 8192, CPU 2048)
 #   --update-tokens N      tokens of one update on all devices together (32768)
@@ -34,13 +33,13 @@ options "setting base data-bin save-dir updates lr tokens-per-sample max-tokens 
 [ -f "$data_bin/train.idx" ] || die "$data_bin holds no training data; make it with prepare.sh"
 save_dir=${save_dir:-$ROOT/runs/finetune_rugpt3/$setting}
 
-factor=1
+case $setting in last[1-9] | adapters) lr=$(awk "BEGIN { print 6 * $lr }") ;; esac
 case $setting in
     all) choice=() ;;
-    last[1-9]) choice=(--freeze-all-but-last "${setting#last}") factor=6 ;;
+    last[1-9]) choice=(--freeze-all-but-last "${setting#last}") ;;
     gradual) choice=(--finetune-groups 4 --lr-decay-per-group 0.5
         --unfreeze-schedule "every:$((updates / 8))") ;;
-    adapters) choice=(--lora-rank 8 --lora-alpha 16 --lora-target "qkv,out,fc1,fc2") factor=6 ;;
+    adapters) choice=(--lora-rank 8 --lora-alpha 16 --lora-target "qkv,out,fc1,fc2") ;;
     *) die "--setting $setting: must be all, last1 to last9, gradual or adapters" ;;
 esac
 
@@ -51,8 +50,7 @@ fairtale launch --max-tokens "${max_tokens:-8192}" --update-tokens "$update_toke
     fairseq-train "$data_bin" --user-dir "$USER_DIR" --finetune-from-model "$base" \
     --tokens-per-sample "$tokens_per_sample" --sample-break-mode split --pack \
     --criterion label_smoothed_kl --required-batch-size-multiple 1 \
-    --optimizer adam --adam-betas '(0.9, 0.95)' --weight-decay 0.01 --clip-norm 1.0 \
-    --lr "$(awk "BEGIN { print $factor * $lr }")" \
+    --optimizer adam --adam-betas '(0.9, 0.95)' --weight-decay 0.01 --clip-norm 1.0 --lr "$lr" \
     --lr-scheduler slanted_triangular --warmup-ratio 0.1 --max-update "$updates" \
     --validate-interval-updates $((updates / 4)) --save-interval-updates $((updates / 4)) \
     --keep-interval-updates 1 --no-epoch-checkpoints --validate-interval 1000000 \
