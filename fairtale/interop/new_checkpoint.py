@@ -10,6 +10,8 @@ from torch import Tensor
 from ..plugin import register
 from .gpt2_config import GPT2Shape
 
+CRITERION = "label_smoothed_kl"
+
 
 def new_checkpoint(
     shape: GPT2Shape, weights: Mapping[str, Tensor], data: str, final_data: str
@@ -24,16 +26,18 @@ def new_checkpoint(
     """
     register()
     from fairseq import options, tasks
+    from fairseq.criterions import CRITERION_REGISTRY
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
     from omegaconf import OmegaConf
 
-    words = [final_data, "--task", "story_lm", *words_of_shape(shape)]
+    # the criterion is that of validation, which then shows bits per byte
+    words = [final_data, "--task", "story_lm", "--criterion", CRITERION, *words_of_shape(shape)]
     args = options.parse_args_and_arch(options.get_training_parser(), input_args=words)
     cfg = convert_namespace_to_omegaconf(args)
     settings: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     task = tasks.setup_task(OmegaConf.merge(cfg.task, {"data": data}))
     history = {
-        "criterion_name": "CrossEntropyCriterion",
+        "criterion_name": CRITERION_REGISTRY[CRITERION].__name__,
         "optimizer_name": "none",
         "lr_scheduler_state": {},
         "num_updates": 0,

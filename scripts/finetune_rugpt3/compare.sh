@@ -21,9 +21,10 @@ options "settings seeds updates output base data-bin tokens-per-sample" "setting
 
 # Show how far a training is, from its log on standard input.  progress UPDATES
 progress() {
-    awk -v all="$1" '/train_inner/ && match($0, /"num_updates": "[0-9]+"/) {
-        printf "\r   update %d of %d ", substr($0, RSTART + 16, RLENGTH - 17), all; fflush()
-    } END { printf "\r" }' >&2
+    awk -v all="$1" -v tty="$([ -t 2 ] && echo 1)" '
+        tty && /train_inner/ && match($0, /"num_updates": "[0-9]+"/) {
+            printf "\r   update %d of %d ", substr($0, RSTART + 16, RLENGTH - 17), all; fflush()
+        } END { if (tty) printf "\r" }' >&2
 }
 
 mkdir -p "$output"
@@ -40,14 +41,18 @@ for name in "${names[@]}"; do
     for seed in "${numbers[@]}"; do
         run=$output/$name-$seed number=$((number + 1))
         table+=("$run")
-        [ ! -f "$run/complete" ] || continue
+        if [ -f "$run/complete" ]; then
+            [ "$(<"$run/complete")" = "$updates" ] ||
+                die "$run has $(<"$run/complete") updates, not $updates: give another --output"
+            continue
+        fi
         say "training $number of $total: $name, seed $seed -> $run"
         bash "$scripts/train.sh" --setting "$name" --base "$base" --data-bin "$data_bin" \
             --save-dir "$run" --updates "$updates" --tokens-per-sample "$tokens_per_sample" \
             --seed "$seed" ${extra[@]+"${extra[@]}"} 2>&1 | tee "$output/last.log" |
             progress "$updates" || failed "$output/last.log"
-        fairtale log validation <"$run/train.log" | tail -n 1
-        touch "$run/complete"
+        say "$(grep -oE '"valid_(ppl|bpb)": "[^"]*"' "$run/train.log" | tail -n 2 | tr -d '"' | xargs)"
+        echo "$updates" >"$run/complete"
     done
 done
 fairtale compare-finetuning "${table[@]}" --output "$output/table.md" --figure "$output/table.png"
