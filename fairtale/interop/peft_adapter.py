@@ -8,7 +8,6 @@ fingerprint of the base, which PEFT ignores and loses when it saves an adapter a
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -17,9 +16,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from ..data.corpus.whole_folder import new_folder, refuse_existing
 from ..errors import UserError
 from ..modules.lora import AdapterShape
 from .adapter import Adapter
+from .gpt2_config import read_json_object, write_json
+from .tensor_files import library
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FINGERPRINT = "base_sha256"  # in the metadata of the file of weights
@@ -78,13 +80,9 @@ def _read_config(folder: str) -> dict[str, Any]:
     path = os.path.join(folder, CONFIG)
     if not os.path.isfile(path):
         raise UserError(f"adapter {folder}: {CONFIG} is missing; name a folder that peft has saved")
-    try:
-        with open(path, encoding="utf-8") as file:
-            config = json.load(file)
-    except ValueError as error:
-        raise UserError(f"{path}: damaged, not JSON: {error}") from None
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        kind = config.get("peft_type") if isinstance(config, dict) else None
+    config = read_json_object(path)
+    if config.get("peft_type") != "LORA":
+        kind = config.get("peft_type")
         raise UserError(f"{path}: peft_type is {kind!r}; only LORA is supported")
     odd = [
         f"{name}={value!r}"
@@ -102,15 +100,12 @@ def _read_config(folder: str) -> dict[str, Any]:
 @contextmanager
 def _opened(path: str) -> Iterator[Any]:
     """Open a safetensors file, with errors for people."""
+    reader = library()
     try:
-        from safetensors import SafetensorError, safe_open
-    except ModuleNotFoundError:
-        raise UserError("safetensors is not installed; run: pip install 'fairtale[hf]'") from None
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
+        with reader.safe_open(path, framework="pt", device="cpu") as file:
             yield file
-    except SafetensorError as error:
-        raise UserError(f"{path}: damaged or cut short ({error}); copy it again") from None
+    except reader.SafetensorError as error:
+        raise UserError(f"{path}: cut short or damaged ({error}); copy it again") from None
 
 
 def _places(
@@ -198,12 +193,8 @@ def write_adapter(folder: str, adapter: Adapter, base_model: str | None = None) 
     Raises:
         UserError: the folder exists and is not empty.
     """
-    from safetensors.torch import save_file
-
-    if os.path.isdir(folder) and not os.listdir(folder):
-        os.rmdir(folder)
-    if os.path.lexists(folder):
-        raise UserError(f"--output {folder}: exists already; name a new folder, or remove it")
+    save = library().torch.save_file
+    refuse_existing(folder)
     shape = adapter.shape
     config = {
         "base_model_name_or_path": base_model,
@@ -224,16 +215,8 @@ def write_adapter(folder: str, adapter: Adapter, base_model: str | None = None) 
         for name, factor in zip("AB", (x.detach().float().cpu().contiguous() for x in pair))
     }
     metadata = {"format": "pt", **({FINGERPRINT: adapter.base} if adapter.base else {})}
-    parent, name = os.path.split(os.path.abspath(folder))
-    os.makedirs(parent, exist_ok=True)
-    partial = os.path.join(parent, f".{name}.partial.{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a killed process with our number
-    os.mkdir(partial)
-    try:
-        save_file(tensors, os.path.join(partial, WEIGHTS), metadata)
-        with open(os.path.join(partial, CONFIG), "w", encoding="utf-8") as file:
-            json.dump(config, file, indent=2, ensure_ascii=False)
-            file.write("\n")
-        os.rename(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with new_folder(folder) as made:
+        write_json(made, CONFIG, config)
+        path = os.path.join(made, WEIGHTS)
+        save(tensors, path, metadata)
+        shutil.copymode(os.path.join(made, CONFIG), path)  # safetensors lets only the owner read it

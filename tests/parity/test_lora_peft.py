@@ -9,12 +9,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fairtale.compat import read_checkpoint
 from fairtale.compat.torchaudio import hide_torchaudio
 from fairtale.errors import UserError
+from fairtale.generation.session import Session
 from fairtale.interop.adapter import Adapter, put_adapter
 from fairtale.interop.peft_adapter import LAYERS, read_adapter, write_adapter
 from fairtale.modules import lora_state
 from fairtale.modules.lora import AdapterShape, add_adapters
+from tests.gpt2_helpers import run_export, run_import, write_folder
 from tests.helpers import random_rows, tiny_dictionary, tiny_model
 
 hide_torchaudio()
@@ -136,6 +139,31 @@ def test_we_read_pefts(targets, options, tmp_path):
         merged.load_state_dict(state, strict=True)
         difference = (merged(TOKENS)[0] - unmerged).abs().max()
         assert difference < 1e-5 * unmerged.abs().max()
+
+
+def test_an_exported_adapter_on_an_exported_model(tmp_path):
+    """As people do it: import, put adapters on, save them, export the base, and call peft."""
+    folder = write_folder(tmp_path / "hf", n_embd=48, n_head=4, n_layer=3)
+    run_import(folder, tmp_path / "base")
+    path = tmp_path / "base" / "checkpoint.pt"
+    base = read_checkpoint(str(path))["model"]
+    run_export(path, tmp_path / "exported")
+    shape = AdapterShape(4, 12.0, 0.1)
+    plain = Session.load(str(path), str(tmp_path / "base"), cpu=True).model
+    trained = Session.load(str(path), str(tmp_path / "base"), cpu=True).model
+    add_adapters(trained.transformer, shape)
+    weights = lora_state.split_adapters(state_of(filled(trained)))
+    adapter = Adapter("here", shape, weights, lora_state.base_fingerprint(base))
+    write_adapter(str(tmp_path / "adapter"), adapter, str(tmp_path / "exported"))
+    changed = {"lora_adapter": str(tmp_path / "adapter")}
+    ours = Session.load(str(path), str(tmp_path / "base"), cpu=True, overrides=changed).model
+    theirs = peft.AutoPeftModelForCausalLM.from_pretrained(str(tmp_path / "adapter")).eval()
+    tokens = torch.stack(random_rows([20, 20], 250))
+    with torch.no_grad():
+        expected = theirs(tokens).logits
+        size = expected.size(-1)
+        found = ours.eval()(tokens)[0][..., :size]
+        assert_same_logits(found, expected, plain(tokens)[0][..., :size])
 
 
 def test_there_and_back_is_bit_equal(tmp_path):

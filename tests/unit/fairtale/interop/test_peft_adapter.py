@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fairtale.errors import UserError
+from fairtale.interop import peft_adapter
 from fairtale.interop.adapter import Adapter
 from fairtale.interop.peft_adapter import CONFIG, WEIGHTS, read_adapter, write_adapter
 from fairtale.modules.lora import AdapterShape
@@ -83,6 +84,8 @@ def test_what_is_written(folder):
             for factor in "AB"
         }
     assert [path.name for path in folder.parent.iterdir()] == ["a"]  # nothing half-written is left
+    modes = {path.stat().st_mode for path in folder.iterdir()}
+    assert len(modes) == 1  # safetensors would let only the owner read its file
 
 
 def test_there_and_back(folder):
@@ -132,7 +135,7 @@ def test_nothing_is_left_of_a_failed_write(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError("disk full")
 
-    monkeypatch.setattr(json, "dump", fail)
+    monkeypatch.setattr(peft_adapter, "write_json", fail)
     with pytest.raises(OSError, match="disk full"):
         write_adapter(str(tmp_path / "a"), adapter_of())
     assert not list(tmp_path.iterdir())
@@ -212,7 +215,7 @@ def test_weights_that_do_not_fit(folder, change, parts):
 def test_a_truncated_file(folder, size):
     content = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(content[:size])
-    assert_refused(folder, "damaged or cut short")
+    assert_refused(folder, "cut short or damaged")
 
 
 def test_missing_and_damaged_files(folder, tmp_path):
@@ -221,7 +224,7 @@ def test_missing_and_damaged_files(folder, tmp_path):
     (folder / "adapter_model.bin").unlink()
     assert_refused(folder, f"{WEIGHTS} is missing", "copy it again")
     (folder / CONFIG).write_text("{")
-    assert_refused(folder, "not JSON")
+    assert_refused(folder, "not valid JSON")
     (folder / CONFIG).write_text("[]")
-    assert_refused(folder, "peft_type is None")
+    assert_refused(folder, "not a JSON object")
     assert_refused(tmp_path / "nowhere", f"{CONFIG} is missing")
