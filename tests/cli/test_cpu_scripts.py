@@ -25,6 +25,8 @@ case "$1" in
     launch) while [ $# -gt 0 ]; do [ "$1" != --save-dir ] || folder=$2; shift; done
         touch "$folder/checkpoint_last.pt" "$folder/checkpoint_best.pt" ;;
     prune) touch "$4" ;;
+    gpt2) [ "$2" = export ] || { mkdir -p "$5" && touch "$5/checkpoint.pt"; } ;;
+    compare-finetuning) while [ $# -gt 0 ]; do [ "$1" != --output ] || touch "$2"; shift; done ;;
 esac
 """
 
@@ -104,10 +106,52 @@ def test_test_sets_of_the_translation(run):
     assert "--source a.en-ru --test news.en-ru --test flores.en-ru" in asked[0]
 
 
+def test_finetuning(run, tmp_path):
+    works = tmp_path / "some works"
+    works.mkdir()
+    for name in ("Gogol__A", "Chekhov__B", "Chekhov__C"):
+        (works / f"{name}.txt").touch()
+    done, asked = run("finetune_rugpt3/cpu.sh", "Chekhov", works)
+    assert done.returncode == 0, done.stderr
+    asked = [line for line in asked if line != "fairtale log validation"]
+    general, base, export, load, own, as_it_is, *trainings, table = asked
+    assert f"--source {works}/Gogol__A.txt --data-bin" in general and "Chekhov" not in general
+    assert "--decoder-layers 6" in base and "--max-update 2400" in base
+    assert export.startswith("fairtale gpt2 export ") and load.startswith("fairtale gpt2 import ")
+    assert f"--source {works}/Chekhov__B.txt --source {works}/Chekhov__C.txt" in own
+    assert "--tokenizer" in own and "Gogol" not in own
+    assert as_it_is.startswith("fairseq-validate ") and "models/finetune_cpu" in as_it_is
+    assert len(trainings) == 18
+    for seed, training in enumerate(trainings[:3], 1):
+        assert f"--seed {seed}" in training and "--freeze-all-but-last 1" in training
+        assert "--max-update 200 " in training and " --lr 0.003 " in training
+    assert "--unfreeze-schedule every:25" in trainings[12] and " --lr 5e-4 " in trainings[12]
+    assert "--lora-rank 8" in trainings[17] and "--lora-rank" not in trainings[14]
+    assert "--setting last2 " in table and table.count("-3 ") == 6
+
+    (tmp_path / "runs/finetune_cpu/gradual-2/complete").unlink()
+    done, asked = run("finetune_rugpt3/cpu.sh", "Chekhov", works)
+    assert [line for line in asked if "--finetune-from-model" in line] == [trainings[13]]
+    done, asked = run("finetune_rugpt3/cpu.sh", "Tolstoy", works)
+    assert done.returncode == 2 and asked == [] and "no work of Tolstoy" in done.stderr
+
+
+def test_trainings_of_another_length_are_not_taken(run, tmp_path):
+    (tmp_path / "base.pt").touch()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/train.idx").touch()
+    words = ["--base", "base.pt", "--data-bin", "data", "--output", "out", "--settings", "all"]
+    done, asked = run("finetune_rugpt3/compare.sh", *words, "--seeds", "1", "--updates", "10")
+    assert done.returncode == 0, done.stderr
+    assert sum("--finetune-from-model" in line for line in asked) == 1
+    done, asked = run("finetune_rugpt3/compare.sh", *words, "--seeds", "1", "--updates", "20")
+    assert done.returncode == 2 and "has 10 updates, not 20" in done.stderr
+
+
 @pytest.mark.parametrize(
     "script",
     ["story_tinystories/cpu.sh", "dialog_opensubtitles/cpu.sh", "wmt16_en_ru/cpu.sh"]
-    + ["wmt16_en_ru/cpu_prune.sh"],
+    + ["wmt16_en_ru/cpu_prune.sh", "finetune_rugpt3/cpu.sh"],
 )
 def test_without_arguments_the_help_is_shown(run, script):
     done, asked = run(script)
