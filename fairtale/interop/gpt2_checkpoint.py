@@ -18,6 +18,7 @@ from ..data.corpus.byte_level_files import load_byte_level
 from ..data.corpus.tokenizer_dictionary import num_predicted, read_dictionary
 from ..data.corpus.vocabulary import fingerprint
 from ..errors import UserError
+from ..modules.lora_state import is_adapter_key
 from .gpt2_config import ACTIVATION_NAMES, GPT2Shape
 from .gpt2_import import DICTIONARY, TOKENIZER
 from .gpt2_names import EMBEDDING, OUR_PREFIX, TensorName, tensor_names
@@ -111,7 +112,7 @@ def _faults(model: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Iterator
     activation = model.get("activation_fn", "gelu_accurate")
     if activation not in ACTIVATION_NAMES.values():
         yield f"its activation is {activation}"
-    if any("lora" in key for key in weights):
+    if any(map(is_adapter_key, weights)):
         yield "it has adapters, which fairtale gpt2 merge can merge"
 
 
