@@ -74,7 +74,7 @@ def read_run(path: str, subset: str | None = None) -> TuningRun:
         stats.get("ppl_word"),
         stats.get("bpb"),
         int(stats["trained_params"]) if updates else 0,
-        max(times) if times else None,
+        sum(times) if times else None,  # each entry is the time since the one before
         stats.get("peak_mib"),
     )
 
