@@ -99,7 +99,7 @@ def _row(setting: Setting) -> tuple[str, ...]:
 
 
 def _draw(settings: Sequence[Setting], title: str | None) -> "Figure":
-    """Draw the perplexity of each setting: a bar for the mean, a dot for each seed."""
+    """Draw the perplexity of each setting: a stroke for the mean, a dot for each seed."""
     # Without pyplot, which keeps global state and may need a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -107,27 +107,22 @@ def _draw(settings: Sequence[Setting], title: str | None) -> "Figure":
     figure = Figure(figsize=(7.0, 1.2 + 0.42 * len(settings)), layout="constrained")
     FigureCanvasAgg(figure)
     panel = figure.subplots()
-    means = [mean(setting.values("ppl")) for setting in settings]
-    places = range(len(settings))
-    panel.barh(places, means, color="C0", alpha=0.35)
-    for place, setting in zip(places, settings):
+    for place, setting in enumerate(settings):
         values = setting.values("ppl")
-        panel.plot(values, [place] * len(values), "o", color="C0", markersize=4)
+        panel.plot(values, [place] * len(values), "o", color="C0", markersize=5, alpha=0.6)
+        panel.plot(mean(values), place, "|", color="C0", markersize=18, markeredgewidth=2)
         panel.annotate(
-            f"{means[place]:.2f}",
+            f"{mean(values):.2f}",
             (max(values), place),
-            xytext=(6, 0),
+            xytext=(8, 0),
             textcoords="offset points",
             va="center",
         )
-    # The bars do not begin at zero, because the differences would be hard to see.
-    low, high = min(means), max(max(setting.values("ppl")) for setting in settings)
-    margin = 0.25 * (high - low) or 0.05 * high
-    panel.set_xlim(low - margin, high + margin)
-    panel.set_yticks(places, [setting.name for setting in settings])
+    panel.margins(x=0.15, y=0.1)
+    panel.set_yticks(range(len(settings)), [setting.name for setting in settings])
     panel.invert_yaxis()
-    panel.set_xlabel("validation perplexity per token (the axis does not begin at 0)")
-    panel.grid(axis="x", alpha=0.3)
+    panel.set_xlabel("validation perplexity per token")
+    panel.grid(alpha=0.3)
     if title:
         panel.set_title(title, fontsize="medium")
     return figure
