@@ -26,6 +26,15 @@ class UserError(ValueError):
     """
 
 
+def one_line(message: str) -> str:
+    """Return a message in one line, with control characters of foreign names escaped.
+
+    A name in a damaged or malicious file may contain line breaks and commands for the terminal.
+    """
+    joined = " ".join(message.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
+
+
 def install_error_hook() -> None:
     """Print errors that the user can correct in one line instead of a traceback.
 
@@ -42,7 +51,7 @@ def install_error_hook() -> None:
             original(kind, error, trace)
         else:
             sys.stdout.flush()
-            print(f"error: {' '.join(message.split())}", file=sys.stderr)
+            print(f"error: {one_line(message)}", file=sys.stderr)
 
     sys.excepthook = hook
 

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
-from ..errors import UserError
+from ..errors import UserError, one_line
 
 # verb -> (module, help text). The help texts are defined here, so that `fairtale --help` does not
 # import the verbs.
@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -161,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         # Missing files, missing permissions, a full disk: print the system's own message.
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        print(f"error: {one_line(f'{where}{error.strerror or error}')}", file=sys.stderr)
         return EXIT_USER_ERROR
 
 

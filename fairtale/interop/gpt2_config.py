@@ -110,7 +110,8 @@ def shape_of_config(config: Mapping[str, Any], path: str) -> GPT2Shape:
             message lists all of them.
     """
     kind, names = config.get("model_type"), config.get("architectures") or []
-    if kind != "gpt2" and not (kind is None and names and set(names) <= set(_ARCHITECTURES)):
+    known = isinstance(names, list) and all(name in _ARCHITECTURES for name in names)
+    if kind != "gpt2" and not (kind is None and names and known):
         raise UserError(f"{path}: model_type is {kind!r}; only gpt2 can be imported")
     faults = [*_architecture_faults(names), *_fixed_faults(config)]
     values: dict[str, Any] = {**_SIZES, **_RATES, "n_inner": None, "layer_norm_epsilon": 1e-5}
@@ -150,7 +151,7 @@ def unread_settings(config: Mapping[str, Any]) -> list[str]:
 
 
 def _architecture_faults(names: Any) -> Iterator[str]:
-    if not isinstance(names, list) or len(names) > 1 or not set(names) <= set(_ARCHITECTURES):
+    if not isinstance(names, list) or len(names) > 1 or any(n not in _ARCHITECTURES for n in names):
         yield f"architectures is {names}, not {_ARCHITECTURES[0]}"
 
 
@@ -170,11 +171,11 @@ def _value_faults(values: Mapping[str, Any]) -> Iterator[str]:
     if values["n_embd"] % values["n_head"]:
         yield f"n_head {values['n_head']} does not divide n_embd {values['n_embd']}"
     name = values["activation_function"]
-    if name not in ACTIVATION_NAMES:
+    if not isinstance(name, str) or name not in ACTIVATION_NAMES:
         yield f"activation_function {name!r} is none of {', '.join(ACTIVATION_NAMES)}"
     eps = values["layer_norm_epsilon"]
-    if type(eps) not in (int, float) or not eps > 0:
-        yield f"layer_norm_epsilon is {eps!r}, not greater than 0"
+    if type(eps) not in (int, float) or not 0 < eps < 1:
+        yield f"layer_norm_epsilon is {eps!r}, not a number between 0 and 1"
     for name in _RATES:
         if type(values[name]) not in (int, float) or not 0 <= values[name] < 1:
             yield f"{name} is {values[name]!r}, not a probability below 1"

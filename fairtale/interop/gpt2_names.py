@@ -77,6 +77,11 @@ def find_names(sizes: Mapping[str, Size], shape: GPT2Shape, path: str) -> FoundN
         UserError: a tensor is missing, is not known, or has another shape. The message names the
             first few of each.
     """
+    if shape.num_layers > len(sizes):  # before names of billions of layers fill the memory
+        raise UserError(
+            f"{path}: config.json says {shape.num_layers:,} layers, but the files have only "
+            f"{len(sizes):,} tensors: not the config.json of these weights"
+        )
     inner = [name for name in sizes if name != HEAD]
     prefix = PREFIX if any(name.startswith(PREFIX) for name in inner) else ""
     names = {name.removeprefix(prefix): name for name in inner if name.startswith(prefix)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,7 +41,9 @@ def special_ids(
     }
     ids = {}
     for role, sources in said.items():
-        found = {source: _as_id(value, tokenizer, source) for source, value in sources.items()}
+        found = {
+            source: _as_id(value, tokenizer, source, role) for source, value in sources.items()
+        }
         _check(folder, role, found, sources, tokenizer, vocab_size)
         if found:
             ids[role] = next(iter(found.values()))
@@ -66,22 +69,35 @@ def _said(folder: str, role: str) -> dict[str, Any]:
     ):
         path = os.path.join(folder, name)
         value = read_json_object(path).get(key) if os.path.isfile(path) else None
-        if isinstance(value, dict):  # an added token with its settings
-            value = value.get("content")
-        if isinstance(value, list) and len(value) == 1:
+        is_token = key.endswith("_token")
+        if is_token and isinstance(value, dict) and "content" in value:  # with its settings
+            value = value["content"]
+        if not is_token and isinstance(value, list) and len(value) == 1:
             value = value[0]
         if value is not None:
+            if isinstance(value, str) != is_token:
+                kind = "a token" if is_token else "the id of one token"
+                raise UserError(
+                    f"{path}: {key} is {reprlib.repr(value)}, not {kind}: {_remedy(role)}"
+                )
             said[name] = value
     return said
 
 
-def _as_id(value: Any, tokenizer: ByteLevelBPE, source: str) -> int:
+def _remedy(role: str) -> str:
+    return f"correct the file, or give --{role}-token-id"
+
+
+def _as_id(value: Any, tokenizer: ByteLevelBPE, source: str, role: str) -> int:
     if isinstance(value, str):
         if value not in tokenizer.pieces:
-            raise UserError(f"{source}: its special token {value!r} is not in the tokenizer")
+            raise UserError(
+                f"{source}: its {role}_token {value!r} is not in the tokenizer: {_remedy(role)}"
+            )
         return tokenizer.pieces.index(value)
     if type(value) is not int or value < 0:
-        raise UserError(f"{source}: {value!r} is not the id of one token")
+        shown = reprlib.repr(value)
+        raise UserError(f"{source}: {role} is {shown}, not the id of one token: {_remedy(role)}")
     return value
 
 
@@ -93,12 +109,11 @@ def _check(
     tokenizer: ByteLevelBPE,
     vocab_size: int,
 ) -> None:
-    remedy = f"correct the file, or give --{role}-token-id"
     for source, index in found.items():
         if index >= vocab_size:
             raise UserError(
                 f"{folder}: {role} is {sources[source]!r} in {source}, which is outside of the "
-                f"embedding of {vocab_size} entries: {remedy}"
+                f"embedding of {vocab_size} entries: {_remedy(role)}"
             )
     if len(set(found.values())) > 1:
         pieces = tokenizer.pieces
@@ -106,4 +121,4 @@ def _check(
             f"{index} ({pieces[index] if index < len(pieces) else 'no token'}) in {source}"
             for source, index in found.items()
         ]
-        raise UserError(f"{folder}: {role} is {', but '.join(shown)}: {remedy}")
+        raise UserError(f"{folder}: {role} is {', but '.join(shown)}: {_remedy(role)}")

@@ -11,10 +11,13 @@ from __future__ import annotations
 import math
 import os
 import re
+import reprlib
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+
+import torch
 
 from ..data.corpus.whole_folder import new_folder, refuse_existing
 from ..errors import UserError
@@ -29,7 +32,7 @@ FINGERPRINT = "base_sha256"  # in the metadata of the file of weights
 # our target -> path of the layer in a block of Hugging Face's GPT-2
 LAYERS = {"qkv": "attn.c_attn", "out": "attn.c_proj", "fc1": "mlp.c_fc", "fc2": "mlp.c_proj"}
 _KEY = re.compile(
-    r"base_model\.model\.(?:transformer\.)?h\.(\d+)\.((?:attn|mlp)\.c_\w+)\.lora_([AB])\.weight"
+    r"base_model\.model\.(?:transformer\.)?h\.(0|[1-9][0-9]{0,5})\.((?:attn|mlp)\.c_\w+)\.lora_([AB])\.weight"
 )
 # settings that say how an adapter was made and not what it computes
 _ANY = {
@@ -45,6 +48,7 @@ _NO_EFFECT: Mapping[str, tuple[Any, ...]] = {
     "task_type": (None, "CAUSAL_LM", "FEATURE_EXTRACTION"),
     "init_lora_weights": (True, False, "gaussian"),  # others also change the weights of the base
 }
+_LARGEST = 1e30  # of numbers in the settings
 _OFF: tuple[Any, ...] = (None, False, [], {})
 
 
@@ -69,7 +73,13 @@ def read_adapter(folder: str) -> Adapter:
         places = _places(folder, {key: file.get_slice(key).get_shape() for key in keys})
         shape = _shape(folder, config, places)
         base = (file.metadata() or {}).get(FINGERPRINT)
-        tensors = {place: file.get_tensor(key).float() for place, (key, _) in places.items()}
+        tensors = {place: file.get_tensor(key) for place, (key, _) in places.items()}
+    for place, (key, _) in places.items():
+        if not tensors[place].is_floating_point() or not torch.isfinite(tensors[place]).all():
+            raise UserError(
+                f"adapter {folder}: {key} has infinite values or no numbers; train it again"
+            )
+        tensors[place] = tensors[place].float()
     pairs = sorted({(layer, target) for layer, target, _ in tensors})
     weights = {(n, t): (tensors[n, t, "A"], tensors[n, t, "B"]) for n, t in pairs}
     return Adapter(folder, shape, weights, base)
@@ -152,8 +162,14 @@ def _shape(folder: str, config: Mapping[str, Any], places: Mapping[Any, Any]) ->
         UserError: they do not agree, or a setting is out of range.
     """
     rank, alpha, rate = (config.get(name) for name in ("r", "lora_alpha", "lora_dropout"))
-    if not isinstance(rank, int) or not isinstance(alpha, int | float):
-        raise UserError(f"{folder}/{CONFIG}: r={rank!r} and lora_alpha={alpha!r} must be numbers")
+    rate = 0.0 if rate is None else rate
+    if type(rank) is not int or not _is_number(alpha) or not _is_number(rate):
+        given = zip(("r", "lora_alpha", "lora_dropout"), (rank, alpha, rate))
+        shown = ", ".join(f"{name}={reprlib.repr(value)}" for name, value in given)
+        raise UserError(f"{folder}/{CONFIG}: {shown}: must be numbers; copy the adapter again")
+    rslora = config.get("use_rslora")
+    if not isinstance(rslora, bool | None):
+        raise UserError(f"{folder}/{CONFIG}: use_rslora={reprlib.repr(rslora)}: must be a boolean")
     for (layer, target, factor), (_, size) in places.items():
         found = size[0 if factor == "A" else 1] if len(size) == 2 else None
         if found != rank:
@@ -170,12 +186,17 @@ def _shape(folder: str, config: Mapping[str, Any], places: Mapping[Any, Any]) ->
                 f"adapter {folder}: target_modules={named} in {CONFIG}, but the weights are of "
                 f"{', '.join(LAYERS[t] for t in LAYERS if t in targets)}"
             )
-    if config.get("use_rslora"):  # Kalajdzievski 2023: the scale is alpha / sqrt(r)
+    if rslora:  # Kalajdzievski 2023: the scale is alpha / sqrt(r)
         alpha = alpha * math.sqrt(rank)
     try:
-        return AdapterShape(rank, float(alpha), float(rate or 0), tuple(targets))
+        return AdapterShape(rank, float(alpha), float(rate), tuple(targets))
     except UserError as error:
         raise UserError(f"adapter {folder}: {error}") from None
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a value of a JSON file is a finite number; booleans are none."""
+    return type(value) in (int, float) and -_LARGEST < value < _LARGEST
 
 
 # ------------------------------------------------------------------------------------- writing

@@ -110,10 +110,14 @@ class TensorFiles:
         if not isinstance(content, dict):
             raise UserError(f"{path}: holds {type(content).__name__}, not tensors with their names")
         for name, value in content.items():
+            if not isinstance(name, str):
+                raise UserError(f"{path}: {name!r} is not the name of a tensor")
             if not isinstance(value, Tensor):
                 raise UserError(f"{path}: {name} is not a tensor, but {type(value).__name__}")
             if value.dtype not in _DTYPES.values() or value.layout != torch.strided:
                 raise UserError(f"{path}: {name} has the type {value.dtype}: {_TYPE_RULE}")
+            if value.device.type != "cpu":
+                raise UserError(f"{path}: {name} has no values (it is on {value.device})")
         self._open[path] = content
         return {n: StoredTensor(path, tuple(t.shape), t.dtype) for n, t in content.items()}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -133,10 +134,16 @@ def _id_fault(vocabulary: Mapping[str, Any]) -> str | None:
 def _split_faults(described: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is wrong with the steps before the model."""
     normalizer = described.get("normalizer")
-    if normalizer and normalizer.get("normalizers") != []:
+    if not isinstance(normalizer, dict | None):
+        yield f"its normalizer is {reprlib.repr(normalizer)}"
+    elif normalizer and normalizer.get("normalizers") != []:
         yield f"its normalizer {normalizer.get('type')} changes the text"
     splitter = described.get("pre_tokenizer") or {}
-    *before, last = splitter.get("pretokenizers", [splitter]) or [{}]
+    steps = splitter.get("pretokenizers", [splitter]) if isinstance(splitter, dict) else None
+    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+        yield f"its pre_tokenizer is {reprlib.repr(splitter)}"
+        return
+    *before, last = steps or [{}]
     if last.get("type") != "ByteLevel":
         yield f"its pre_tokenizer is {last.get('type')}, not ByteLevel"
     elif before and last.get("add_prefix_space", True):
@@ -203,18 +210,25 @@ def _add_special_tokens(tokenizer: Any, folder: str) -> None:
     if config.get("split_special_tokens"):
         return
     tokens: dict[str, Any] = {}
-    ids: dict[str, int] = dict(_config(folder, ADDED))
-    for index, token in (config.get("added_tokens_decoder") or {}).items():
-        tokens[token["content"]] = token
-        ids[token["content"]] = int(index)
-    for content in ids:
+    ids = dict(_config(folder, ADDED))
+    for index, token in _entries(config, "added_tokens_decoder", os.path.join(folder, CONFIG)):
+        fields = _fields(token, os.path.join(folder, CONFIG))
+        tokens[fields["content"]] = fields
+        ids[fields["content"]] = int(index) if str(index).isdecimal() else index
+    for content, index in ids.items():
+        if type(index) is not int:
+            raise UserError(f"{folder}: the added token {content!r} has the id {index!r}")
         tokens.setdefault(content, {})
-    for source in (special, config):
-        named = [source.get(role) for role in _ROLES]
-        more = source.get("additional_special_tokens") or source.get("extra_special_tokens") or []
-        for token in [*named, *(more.values() if isinstance(more, dict) else more)]:
-            if token:
-                fields = token if isinstance(token, dict) else {"content": token}
+    for source, name in ((special, SPECIAL_MAP), (config, CONFIG)):
+        path = os.path.join(folder, name)
+        more = "additional_special_tokens"
+        more = more if source.get(more) else "extra_special_tokens"
+        for token in [
+            *(source.get(role) for role in _ROLES),
+            *(token for _, token in _entries(source, more, path)),
+        ]:
+            if token is not None and token != "":
+                fields = _fields(token, path)
                 tokens.setdefault(fields["content"], {**fields, "special": True})
     has_json = os.path.isfile(os.path.join(folder, TOKENIZER_JSON))
     if not has_json and tokenizer.token_to_id(_GPT2_TOKEN) is not None:
@@ -231,6 +245,25 @@ def _add_special_tokens(tokenizer: Any, folder: str) -> None:
                 "one; save the tokenizer again with transformers"
             )
         _add(tokenizer, content, tokens[content])
+
+
+def _entries(source: Mapping[str, Any], key: str, path: str) -> list[tuple[Any, Any]]:
+    """Return the items of a list or an object in a file; none if it is missing."""
+    found = source.get(key) or []
+    if not isinstance(found, list | dict):
+        raise UserError(f"{path}: {key} is {reprlib.repr(found)}, not a list of tokens")
+    return list(found.items() if isinstance(found, dict) else enumerate(found))
+
+
+def _fields(token: Any, path: str) -> dict[str, Any]:
+    """Return the settings of a special token, which a file gives as text or as an object."""
+    fields = token if isinstance(token, dict) else {"content": token}
+    if not isinstance(fields.get("content"), str):
+        raise UserError(
+            f"{path}: {reprlib.repr(token)} is not a special token; save the tokenizer again with "
+            "transformers"
+        )
+    return fields
 
 
 def _add(tokenizer: Any, content: str, fields: Mapping[str, Any]) -> None:

@@ -26,6 +26,8 @@ def hook_output(error, capsys, monkeypatch, traceback=False):
 def test_error_hook(capsys, monkeypatch):
     assert hook_output(UserError("a\nb"), capsys, monkeypatch) == "error: a b\n"
     assert "Traceback" in hook_output(UserError("a"), capsys, monkeypatch, traceback=True)
+    foreign = UserError("no tensor \x1b[31mred\x00")
+    assert hook_output(foreign, capsys, monkeypatch) == "error: no tensor \\x1b[31mred\\x00\n"
     wrapped = Exception("fairseq's")
     wrapped.__context__ = UserError("mine")
     assert hook_output(wrapped, capsys, monkeypatch) == "error: mine\n"

@@ -3,6 +3,7 @@
 import argparse
 import os
 import subprocess
+import zipfile
 from argparse import Namespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from fairseq import checkpoint_utils
 
 from fairtale import compat
 from fairtale.errors import UserError
+from fairtale.plugin import register
 
 
 class Touch:
@@ -90,6 +92,27 @@ def test_cut_short(load, size, tmp_path):
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("kind", ["script", "odd zip", "old, cut", "byte order"])
+def test_other_damage(kind, tmp_path):
+    path = tmp_path / "a.pt"
+    content = {**EMPTY, "model": {"weight": torch.zeros(30_000)}}
+    torch.save(content, path, _use_new_zipfile_serialization=kind != "old, cut")
+    data = path.read_bytes()
+    if kind == "script":
+        torch.jit.script(torch.nn.Linear(2, 2)).save(path)
+    elif kind == "odd zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a", "b")
+    elif kind == "old, cut":
+        path.write_bytes(data[: len(data) // 2])
+    else:
+        assert data.count(b"little") == 1
+        path.write_bytes(data.replace(b"little", b"\xff" * 6))
+    with pytest.raises(UserError, match="cut short|damaged") as error:
+        compat.read_checkpoint(str(path))
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     "content",
     [{"weight": torch.zeros(1)}, torch.zeros(1), b"this is a text\n" * 99, b"PK\x03\x04" * 99],
@@ -112,12 +135,18 @@ def test_other_errors_are_left_alone(tmp_path):
     explained = compat.explained_checkpoint_errors("x")
     with pytest.raises(RuntimeError, match="^something else$"), explained:
         raise RuntimeError("something else")
+    lack = RuntimeError("unable to mmap 5 bytes: Cannot allocate memory (12)")
+    with pytest.raises(RuntimeError, match="memory"), compat.explained_checkpoint_errors("x"):
+        namespace = {"error": lack}
+        code = compile("raise error", os.path.join("torch", "serialization.py"), "exec")
+        exec(code, namespace)
     with pytest.raises(FileNotFoundError):
         compat.read_checkpoint(str(tmp_path / "nowhere.pt"))
 
 
 def test_options_that_a_checkpoint_lacks_can_be_given(tmp_path):
     """As fairseq-validate gives them: options of the task, of an earlier version's checkpoint."""
+    register()  # the test may be the first one
     path = str(tmp_path / "a.pt")
     task = {"_name": "story_lm", "data": "old", "pack": False}
     state = {"cfg": {"task": task, "model": {"_name": "gpt"}}, "model": {}, "extra_state": {}}

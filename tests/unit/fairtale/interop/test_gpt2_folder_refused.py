@@ -56,8 +56,21 @@ def refused(folder, output, *parts, **ids):
         ({"n_positions": 16}, ["wpe.weight [32, 16] instead of [16, 16]"]),
         ({"vocab_size": 280}, [END, "outside of the embedding of 280 entries"]),
         ({"eos_token_id": 50256}, ["eos is 50256 in config.json", "--eos-token-id"]),
-        ({"eos_token_id": [5, 280]}, ["[5, 280] is not the id of one token"]),
+        (
+            {"eos_token_id": [5, 280]},
+            ["eos is [5, 280], not the id of one token", "--eos-token-id"],
+        ),
         ({"eos_token_id": None, "bos_token_id": None}, ["--eos-token-id", END]),
+        # values of other kinds
+        ({"n_layer": 10**12}, ["1,000,000,000,000 layers, but the files have only"]),
+        ({"activation_function": []}, ["activation_function [] is none of"]),
+        ({"architectures": [{}]}, ["architectures is [{}]"]),
+        ({"model_type": None, "architectures": 5}, ["model_type is None"]),
+        ({"layer_norm_epsilon": float("nan")}, ["layer_norm_epsilon is nan"]),
+        ({"layer_norm_epsilon": float("inf")}, ["layer_norm_epsilon is inf"]),
+        ({"layer_norm_epsilon": 10**400}, ["layer_norm_epsilon is 1000"]),
+        ({"eos_token_id": "x"}, ["eos_token_id is 'x', not the id", "--eos-token-id"]),
+        ({"bos_token_id": {}}, ["bos is {}, not the id", "--bos-token-id"]),
     ],
 )
 def test_settings(changes, parts, tmp_path):
@@ -84,6 +97,14 @@ def test_files_that_disagree_on_a_role(tmp_path):
     run_import(folder, tmp_path / "out", bos=3, eos=280)
     dictionary = read_dictionary(str(tmp_path / "out" / "dict.txt"))
     assert (dictionary.bos(), dictionary.eos()) == (3, 280)
+
+
+@pytest.mark.parametrize("value", [5, [], {}, {"content": 5}, {"content": ["a"]}])
+@pytest.mark.parametrize("file", ["special_tokens_map.json", "tokenizer_config.json"])
+def test_special_tokens_of_other_kinds(file, value, tmp_path):
+    folder = write_folder(tmp_path / "hf")
+    write_json(folder / file, {"eos_token": value})
+    refused(folder, tmp_path / "out", file)
 
 
 def test_a_given_id_must_be_in_the_embedding(tmp_path):

@@ -156,6 +156,11 @@ def test_nothing_is_left_of_a_failed_write(tmp_path, monkeypatch):
         ({"r": 4}, ["r=4 in adapter_config.json, but lora_A on attn.c_attn of layer 0 is 3x16"]),
         ({"r": "3"}, ["r='3'", "must be numbers"]),
         ({"r": None}, ["r=None"]),
+        ({"r": True}, ["r=True"]),
+        ({"lora_alpha": 10**400}, ["lora_alpha=1000", "must be numbers"]),
+        ({"lora_dropout": "x"}, ["lora_dropout='x'", "must be numbers"]),
+        ({"lora_dropout": [1]}, ["lora_dropout=[1]", "must be numbers"]),
+        ({"use_rslora": "no"}, ["use_rslora='no': must be a boolean"]),
         ({"lora_alpha": 0}, ["--lora-alpha 0.0: must be > 0"]),
         ({"lora_dropout": 1.5}, ["--lora-dropout 1.5"]),
         ({"target_modules": ["c_attn"]}, ["target_modules=['c_attn']", "attn.c_attn, mlp.c_proj"]),
@@ -209,6 +214,25 @@ def test_settings_without_effect_are_accepted(folder):
 def test_weights_that_do_not_fit(folder, change, parts):
     change_weights(folder, change)
     assert_refused(folder, *parts)
+
+
+@pytest.mark.parametrize(
+    "change", [torch.Tensor.int, torch.Tensor.bool, lambda x: x * torch.nan, lambda x: x / 0]
+)
+def test_weights_that_are_no_numbers(change, folder):
+    change_weights(folder, lambda w: w.update({name: change(value) for name, value in w.items()}))
+    assert_refused(folder, "has infinite values or no numbers")
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "01", "\u0661"])
+def test_layers_that_are_no_numbers(number, folder):
+    def change(weights):
+        for factor in "AB":
+            old = KEY.format(1, "mlp.c_proj", factor)
+            weights[old.replace("h.1", f"h.{number}")] = weights.pop(old)
+
+    change_weights(folder, change)
+    assert_refused(folder, "unknown weight")
 
 
 @pytest.mark.parametrize("size", [0, 4, 100, -1])

@@ -67,6 +67,10 @@ REFUSED = {
     "entry 259, 'a b', is empty or contains white space": model(
         vocab={**described()["model"]["vocab"], "a b": 259}
     ),
+    "its normalizer is 'NFC'": {"normalizer": "NFC"},
+    "its pre_tokenizer is [1]": {"pre_tokenizer": [1]},
+    "its pre_tokenizer is {'pretokenizers': 5}": {"pre_tokenizer": {"pretokenizers": 5}},
+    "its pre_tokenizer is {'pretokenizers': [5]}": {"pre_tokenizer": {"pretokenizers": [5]}},
     "the tokenizers library refuses it": {"pre_tokenizer": {**BYTES, "use_regex": 1}},
 }
 
@@ -159,6 +163,14 @@ def test_added_tokens_have_the_ids_of_the_files(with_json, tmp_path):
         ({"tokenizer_class": "CLIPTokenizer"}, "tokenizer_class is CLIPTokenizer"),
         ({"bos_token": {"content": "<|end|>", "rstrip": True}}, "removes white space"),
         ([], "not a JSON object"),
+        ({"bos_token": 5}, "tokenizer_config.json: 5 is not a special token"),
+        ({"bos_token": {"content": []}}, "tokenizer_config.json: {'content': .* is not a special"),
+        ({"additional_special_tokens": 5}, "additional_special_tokens is 5, not a list"),
+        ({"additional_special_tokens": [[]]}, r"\[\] is not a special token"),
+        ({"extra_special_tokens": "ab"}, "extra_special_tokens is 'ab', not a list"),
+        ({"added_tokens_decoder": 5}, "added_tokens_decoder is 5, not a list"),
+        ({"added_tokens_decoder": {"7": {}}}, "{} is not a special token"),
+        ({"added_tokens_decoder": {"x": {"content": "<q>"}}}, "'<q>' has the id 'x'"),
     ],
 )
 def test_other_folders_are_refused(config, reason, tmp_path):
