@@ -37,6 +37,7 @@ from .spm_train import FAIRSEQ_SPECIALS, TrainingLines, check_symbols
 
 logger = logging.getLogger(__name__)
 
+_LARGEST = 1_000_000  # --vocab-size; tokenizers reserves memory for all pieces beforehand
 _DICTIONARY = "dict.txt"
 
 
@@ -120,6 +121,8 @@ def _symbols(args: argparse.Namespace) -> list[str]:
         if symbol in BYTE_ALPHABET:
             raise UserError(f"--symbols {symbol}: is the entry of a byte; give another one")
     least = len(symbols) + len(BYTE_ALPHABET)
+    if args.vocab_size > _LARGEST:
+        raise UserError(f"--vocab-size {args.vocab_size}: must be at most {_LARGEST}")
     if args.vocab_size < least:
         raise UserError(
             f"--vocab-size {args.vocab_size}: special symbols and bytes alone need {least}; raise "

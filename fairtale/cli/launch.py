@@ -29,7 +29,6 @@ from typing import NamedTuple
 from ..data.training_log import last_precision
 from ..errors import UserError
 from .argument_types import positive_int
-from .usage import short_errors
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +43,6 @@ _ROWS_TIMED = 256
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this verb."""
-    short_errors(parser)
     numbers = {
         "--update-tokens": "minimum number of tokens of one update on all devices together",
         "--max-tokens": "tokens of one batch on one device (default: update-tokens / devices)",

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..errors import UserError, one_line
+from .usage import short_errors
 
 # verb -> (module, help text). The help texts are defined here, so that `fairtale --help` does not
 # import the verbs.
@@ -128,6 +129,7 @@ def run_verb(argv: Sequence[str]) -> int:
         description=module.__doc__ or text,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    short_errors(parser)
     module.add_arguments(parser)
     refuse_old_names(rest, getattr(module, "RENAMED_OPTIONS", {}))
     return module.run(parser.parse_args(rest)) or 0

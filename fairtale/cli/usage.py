@@ -1,4 +1,4 @@
-"""Report command-line errors in one line, for verbs that are called by shell scripts."""
+"""Report errors of a command line in one line."""
 
 import argparse
 import functools
@@ -8,7 +8,7 @@ from typing import NoReturn
 def short_errors(parser: argparse.ArgumentParser) -> None:
     """Make a parser report an error as one line ``error: ...``, without printing the usage.
 
-    A script ends by calling such a verb, and the script's own errors have the same form.
+    Scripts end by calling a verb, and their own errors have the same form.
     """
     parser.error = functools.partial(_exit, parser)  # type: ignore[method-assign]
 

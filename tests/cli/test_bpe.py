@@ -123,6 +123,7 @@ def test_dialogs(folder):
     ("options", "parts"),
     [
         (["--vocab-size", "100"], ["--vocab-size 100", "need 260"]),
+        (["--vocab-size", "1000000000"], ["--vocab-size 1000000000", "at most 1000000"]),
         (["--vocab-size", "99999"], ["--vocab-size 99999", "give at most"]),
         (["--symbols", "</s>"], ["--symbols '</s>'", "always included"]),
         (["--symbols", "a b"], ["--symbols 'a b'", "without white space"]),

@@ -49,7 +49,9 @@ def _walk(
             if name.startswith("."):
                 continue
             path = os.path.join(root, name)
-            if name.lower().removesuffix(packed).endswith(extensions):
+            # opening a named pipe would wait for ever, and a link may lead nowhere
+            is_file = os.path.isfile(path)
+            if is_file and name.lower().removesuffix(packed).endswith(extensions):
                 yield path
             else:
                 ignored.append(path)

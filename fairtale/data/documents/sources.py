@@ -64,6 +64,8 @@ def _open(path: str, name: str, options: SourceOptions, report: DocumentReport) 
     extension = os.path.splitext(path)[1].lower()
     fields, markup, max_chars = options.fields, options.markup, options.max_chars
     source: DocumentSource
+    if not os.path.isfile(path):
+        raise UserError(f"{path}: a pipe or a device; write the works to a file first")
     if is_database(path):
         source = SqliteTable(path, options.table, fields, markup, max_chars)
         kind, reason = "SQLite", f"table {source.table}"

@@ -71,9 +71,16 @@ class SqliteTable:
             ) as connection:
                 connection.execute("PRAGMA trusted_schema=OFF")
                 connection.execute("PRAGMA query_only=ON")
+                self._check_last_page(connection)
                 yield connection
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # a name in the schema, not a text
             raise UserError(f"{self.path}: SQLite cannot read it: {error}") from error
+
+    def _check_last_page(self, connection: sqlite3.Connection) -> None:
+        # SQLite notices missing pages, but takes zeros for the rest of a page that is cut
+        (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+        if os.path.getsize(self.path) % page_size:
+            raise UserError(f"{self.path}: SQLite cannot read it: its last page is cut short; copy it again")
 
     def read(self, report: DocumentReport, on_bytes: OnBytes) -> Iterator[RawDocument]:
         """Yield the documents of the rows that existed at the beginning, in order of their keys."""

@@ -46,3 +46,12 @@ def test_the_old_name_is_no_abbreviation_of_the_new_one(verb, capsys):
     for words in (["--out", "7"], ["--out=7"]):
         assert main.main(["example", *words]) == 2
         assert capsys.readouterr().err == "error: --out is now called --output\n"
+
+
+def test_errors_of_the_command_line_have_one_line(capsys):
+    for words in (["documents", "x", "--output", "y", "--valid", "2"], ["gpt2", "import"]):
+        with pytest.raises(SystemExit) as error:
+            main.main(words)
+        assert error.value.code == 2
+        message = capsys.readouterr().err
+        assert message.startswith("error: ") and message.count("\n") == 1, message

@@ -222,3 +222,16 @@ def test_nothing_but_the_table_can_be_read(tmp_path):
         source._queries.last = query
         with pytest.raises(UserError, match="SQLite cannot read it"):
             list(source.read(DocumentReport(), lambda count: None))
+
+
+def test_a_page_that_is_cut_and_a_schema_that_is_not_utf8(tmp_path):
+    path = make_table(tmp_path / "a.db", [(n, f"Text {n}.") for n in range(99)])
+    content = path.read_bytes()
+    path.write_bytes(content[:-10])
+    with pytest.raises(UserError, match="its last page is cut short"):
+        read(path)
+    path.write_bytes(
+        content.replace(b"id INTEGER PRIMARY KEY, text", b"id INTEGER PRIMARY KEY, tex\xd4")
+    )
+    with pytest.raises(UserError, match="a.db: SQLite cannot read it"):
+        read(path)
