@@ -15,7 +15,7 @@ import reprlib
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -194,7 +194,7 @@ def _shape(folder: str, config: Mapping[str, Any], places: Mapping[Any, Any]) ->
         raise UserError(f"adapter {folder}: {error}") from None
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     """Return whether a value of a JSON file is a finite number; booleans are none."""
     return type(value) in (int, float) and -_LARGEST < value < _LARGEST
 
