@@ -6,8 +6,10 @@ trained further.
 """
 
 import logging
+import os
 from argparse import ArgumentParser, Namespace
 
+from ..errors import UserError
 from .files import whole_file
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,8 @@ def run(args: Namespace) -> None:
                 "rounding, save its adapter (fairtale gpt2 adapter) and name the base here",
                 args.checkpoint,
             )
+    if os.path.exists(args.output) and os.path.samefile(args.output, args.checkpoint):
+        raise UserError(f"--output {args.output}: the checkpoint itself; name another file")
     merged = merged_checkpoint(state, adapter)
     import torch
 

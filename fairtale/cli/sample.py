@@ -11,6 +11,7 @@ import argparse
 import json
 import logging
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from ..data.corpus.text_lines import read_text_lines
@@ -20,6 +21,8 @@ from .argument_types import positive_int
 from .decoding_options import add_decoding_options, add_loading_options, decoding_options
 from .files import whole_file
 from .progress import progress_bar
+
+_MOST_SAMPLES = 1_000_000
 
 if TYPE_CHECKING:
     from ..generation.batch_sampling import Sample
@@ -65,6 +68,11 @@ def run(args: argparse.Namespace) -> None:
     prompts = list(read_text_lines(args.prompts))
     if not prompts:
         raise UserError(f"--prompts {args.prompts}: is empty; write one prompt on each line")
+    if args.num_samples * len(prompts) > _MOST_SAMPLES:
+        raise UserError(
+            f"--num-samples {args.num_samples} for {len(prompts)} prompts: at most "
+            f"{_MOST_SAMPLES:,} samples in all, because they are kept in memory; take more seeds"
+        )
     register()  # must precede the first import of fairseq, which logs and warns without it
     from ..generation.session import Session
     from ..generation.writers import Kind
@@ -76,14 +84,15 @@ def run(args: argparse.Namespace) -> None:
     requests = [prompt.split("\t") if dialogs else prompt for prompt in prompts]
     start = time.perf_counter()
     found = []
-    with progress_bar(len(prompts) * args.num_samples, "sample", "sampling") as bar:
-        for sample in session.sample(requests, args.num_samples, options, args.batch_size):
-            found.append(sample)
-            bar.update()
-    seconds = time.perf_counter() - start
-    found.sort()
-    if args.output:
-        with whole_file(args.output, "w") as stream:
+    # the file is opened first, so that a path that cannot be written costs no samples
+    with whole_file(args.output, "w") if args.output else nullcontext() as stream:
+        with progress_bar(len(prompts) * args.num_samples, "sample", "sampling") as bar:
+            for sample in session.sample(requests, args.num_samples, options, args.batch_size):
+                found.append(sample)
+                bar.update()
+        seconds = time.perf_counter() - start
+        found.sort()
+        if stream is not None:
             for sample in found:
                 stream.write(json.dumps(record(sample, prompts), ensure_ascii=False) + "\n")
     for sample in found:

@@ -156,7 +156,27 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     if not isinstance(state, dict) or not {"cfg", "args"} & state.keys():
         raise UserError(f"checkpoint {path}: not a fairseq model")
+    fault = _content_fault(state)
+    if fault:
+        raise UserError(f"checkpoint {path}: not a fairseq model ({fault})")
     return state
+
+
+def _content_fault(state: dict[str, Any]) -> str | None:
+    """Return which part of a checkpoint has another form than fairseq writes, or None."""
+    weights, settings = state.get("model"), state.get("cfg") or {}
+    if not isinstance(weights, dict) or not all(torch.is_tensor(x) for x in weights.values()):
+        return "its model is not a table of tensors"
+    if not isinstance(settings, dict):
+        return "its cfg is not a table of settings"
+    for name, part in {**settings, "args": state.get("args")}.items():
+        if name in ("args", "model", "task") and not isinstance(
+            part, dict | argparse.Namespace | None
+        ):
+            return f"its {name} is not a table of settings"
+    if not isinstance(state.get("task_state"), dict | None):
+        return "its task_state is not a table"
+    return None
 
 
 def cure_checkpoint_broadcast() -> None:

@@ -70,7 +70,10 @@ def read_gpt2_checkpoint(path: str, data: str | None = None) -> GPT2Checkpoint:
     tokenizer = load_byte_level(os.path.join(data, TOKENIZER))
     size = num_predicted(dictionary)
     _check_entries(dictionary, tokenizer, size, data)
-    shape = _shape(model, size, weights)
+    try:
+        shape = _shape(model, size, weights)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: a setting of its model is missing or wrong: {error}") from None
     _check_sizes(shape, len(dictionary), weights, path)
     roles = ("bos", "eos", "pad", "unk")
     ids = {role: int(getattr(dictionary, role)()) for role in roles}
@@ -175,9 +178,10 @@ def _check_entries(dictionary: Dictionary, tokenizer: ByteLevelBPE, size: int, d
 
 def _shape(model: Mapping[str, Any], size: int, weights: Mapping[str, Tensor]) -> GPT2Shape:
     dropout = float(model.get("dropout", 0.1))
+    positions = weights.get(OUR_PREFIX + "embed_positions.weight")
     return GPT2Shape(
         vocab_size=size,
-        num_positions=weights[OUR_PREFIX + "embed_positions.weight"].size(0),
+        num_positions=0 if positions is None else len(positions),
         embed_dim=int(model["decoder_embed_dim"]),
         num_layers=int(model["decoder_layers"]),
         num_heads=int(model["decoder_attention_heads"]),

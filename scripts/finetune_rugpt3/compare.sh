@@ -19,6 +19,23 @@ data_bin=$ROOT/data-bin/finetune_rugpt3 tokens_per_sample=1024
 options "settings seeds updates output base data-bin tokens-per-sample" "setting save-dir seed" "$@"
 [ -f "$base" ] || die "--base $base: no such checkpoint; make it with: fairtale gpt2 import"
 
+# What is wrong is said now, and not after hours of training.
+need_count --updates "$updates"
+for name in $settings; do
+    case $name in
+        last[1-9] | all | gradual | adapters) ;;
+        *) die "--settings $settings: $name must be all, last1 to last9, gradual or adapters" ;;
+    esac
+done
+for seed in $seeds; do
+    case $seed in *[!0-9]*) die "--seeds $seeds: $seed is not a whole number" ;; esac
+done
+for list in "--settings $settings" "--seeds $seeds"; do
+    words=${list#* }
+    [ -n "${words// /}" ] || die "$list: name at least one"
+    [ -z "$(tr ' ' '\n' <<<"$words" | grep . | sort | uniq -d)" ] || die "$list: name each once"
+done
+
 # Show how far a training is, from its log on standard input.  progress UPDATES
 progress() {
     awk -v all="$1" -v tty="$([ -t 2 ] && echo 1)" '

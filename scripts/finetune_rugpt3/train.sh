@@ -31,6 +31,8 @@ options "setting base data-bin save-dir updates lr tokens-per-sample max-tokens 
     '' "$@"
 [ -f "$base" ] || die "--base $base: no such checkpoint; make it with: fairtale gpt2 import"
 [ -f "$data_bin/train.idx" ] || die "$data_bin holds no training data; make it with prepare.sh"
+need_count --updates "$updates"
+case $lr in '' | *[!0-9.eE+-]* | [!0-9.]*) die "--lr $lr: must be a number" ;; esac
 save_dir=${save_dir:-$ROOT/runs/finetune_rugpt3/$setting}
 
 case $setting in last[1-9] | adapters) lr=$(awk "BEGIN { print 6 * $lr }") ;; esac

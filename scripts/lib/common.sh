@@ -74,13 +74,18 @@ no_extra() {
     [ ${#extra[@]} = 0 ] || die "unknown option ${extra[0]}; see --help"
 }
 
+# Fail if the value of an option is not a whole number of at least 1.  need_count OPTION VALUE
+need_count() {
+    case $2 in '' | *[!0-9]* | 0*) die "$1 $2: must be a whole number of at least 1" ;; esac
+}
+
 need_checkpoint() {
     [ -f "$1" ] || die "$1: no such checkpoint; make one with train.sh"
 }
 
-# Exit after a failed command and show the last lines of its output.  failed LOG
+# Exit after a failed command and show its error, or else the last lines of its output.  failed LOG
 failed() {
-    grep -v ' | INFO | ' "$1" | tail -n 5 >&2 || true
+    grep '^error: ' "$1" | tail -n 1 >&2 || grep -v ' | INFO | ' "$1" | tail -n 5 >&2 || true
     exit 2
 }
 

@@ -126,6 +126,8 @@ def test_all_forms_have_the_same_loss(fairseq, stories, checkpoint, tuned, adapt
     )
     assert done.returncode == 0, done.stderr
     merge(tuned, tmp_path / "b.pt")
+    with pytest.raises(UserError, match="the checkpoint itself; name another file"):
+        merge(tuned, tuned)
     one, two = (read_checkpoint(str(tmp_path / name)) for name in ("a.pt", "b.pt"))
     assert one["model"].keys() == read_checkpoint(str(checkpoint))["model"].keys()
     assert all(torch.equal(value, two["model"][key]) for key, value in one["model"].items())

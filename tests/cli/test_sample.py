@@ -48,6 +48,7 @@ def test_repeatable_and_independent_of_other_prompts(checkpoint, tmp_path):
     [
         (["--sampling-topk", 5, "--sampling-topp", 0.5], ["give one of them"]),
         (["--temperature", 0], ["--temperature 0.0: must be > 0"]),
+        (["--num-samples", 10**9], ["--num-samples 1000000000", "at most 1,000,000 samples"]),
         (["--min-len", 61], ["--max-len-b 60 is less than --min-len 61"]),
     ],
 )
@@ -55,7 +56,8 @@ def test_options_are_checked_before_the_model_is_loaded(tmp_path, capsys, option
     (tmp_path / "prompts").write_text("a\n")
     words = ["sample", "nowhere.pt", "--prompts", str(tmp_path / "prompts"), *map(str, options)]
     assert main.main(words) == 2
-    assert all(part in capsys.readouterr().err for part in parts)
+    message = capsys.readouterr().err
+    assert all(part in message for part in parts)
 
 
 def test_bad_prompts_and_adapters(checkpoint, tmp_path, capsys):
@@ -69,6 +71,7 @@ def test_bad_prompts_and_adapters(checkpoint, tmp_path, capsys):
         assert not output.exists()
         return capsys.readouterr().err
 
+    assert "is a directory" in error(b"a\n", "--output", str(tmp_path)).lower()
     assert "is empty; write one prompt on each line" in error(b"")
     assert "prompts:2: not UTF-8" in error(b"a\n\xff\n")
     assert "prompt 2: a prompt of " in error(b"a\n" + b"Once upon a time " * 40)

@@ -80,7 +80,9 @@ class SqliteTable:
         # SQLite notices missing pages, but takes zeros for the rest of a page that is cut
         (page_size,) = connection.execute("PRAGMA page_size").fetchone()
         if os.path.getsize(self.path) % page_size:
-            raise UserError(f"{self.path}: SQLite cannot read it: its last page is cut short; copy it again")
+            raise UserError(
+                f"{self.path}: SQLite cannot read it: its last page is cut short; copy it again"
+            )
 
     def read(self, report: DocumentReport, on_bytes: OnBytes) -> Iterator[RawDocument]:
         """Yield the documents of the rows that existed at the beginning, in order of their keys."""

@@ -92,6 +92,26 @@ def test_cut_short(load, size, tmp_path):
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": None},
+        {"model": 5},
+        {"model": {"weight": 5}},
+        {"cfg": 5},
+        {"cfg": {"model": 5}},
+        {"cfg": {"task": [1]}},
+        {"args": 5},
+        {"task_state": 5},
+    ],
+    ids=str,
+)
+def test_parts_of_another_form(changes, tmp_path):
+    torch.save({**EMPTY, **changes}, tmp_path / "a.pt")
+    with pytest.raises(UserError, match=r"a.pt: not a fairseq model \(its "):
+        compat.read_checkpoint(str(tmp_path / "a.pt"))
+
+
 @pytest.mark.parametrize("kind", ["script", "odd zip", "old, cut", "byte order"])
 def test_other_damage(kind, tmp_path):
     path = tmp_path / "a.pt"

@@ -282,3 +282,17 @@ def test_files(imported, tmp_path):
     (tmp_path / "out" / "mine").touch()
     with pytest.raises(UserError, match="exists already"):
         run_export(imported / "checkpoint.pt", tmp_path / "out")
+
+
+def test_settings_and_weights_that_are_missing(imported, tmp_path):
+    def refused(change, reason):
+        path = change_checkpoint(imported / "checkpoint.pt", tmp_path / "a.pt", change)
+        with pytest.raises(UserError, match=reason):
+            run_export(path, tmp_path / "out", imported)
+        assert not (tmp_path / "out").exists()
+
+    positions = "transformer.embed_positions.weight"
+    refused(lambda state: state["model"].pop(positions), f"{positions} has the shape of no tensor")
+    wrong = "a setting of its model is missing or wrong"
+    refused(lambda state: state["cfg"]["model"].update(decoder_layers="x"), wrong)
+    refused(lambda state: state["cfg"]["model"].pop("decoder_embed_dim"), wrong)
