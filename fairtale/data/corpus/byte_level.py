@@ -10,6 +10,7 @@ Source: Radford et al. 2019, and the function ``bytes_to_unicode`` in the code o
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ BYTE_ALPHABET = _byte_alphabet()  # the character of each byte
 _BYTES = {character: byte for byte, character in enumerate(BYTE_ALPHABET)}
 _LATIN = {ord(character): byte for byte, character in enumerate(BYTE_ALPHABET)}  # for translate
 _SPACE = BYTE_ALPHABET[0x20]
+FILLER = re.compile(r"madeupword\d{4,}")  # fairseq's names for entries without a meaning
 
 
 def is_byte_level(symbols: Iterable[str]) -> bool:
@@ -35,10 +37,19 @@ def is_byte_level(symbols: Iterable[str]) -> bool:
 
 
 def piece_bytes(piece: str) -> bytes:
-    """Return the bytes that a piece stands for: those of the alphabet, or of a plain token."""
+    """Return the bytes that a piece stands for: those of the alphabet, or of a plain token.
+
+    An id without a token stands for nothing.
+    """
+    if FILLER.fullmatch(piece):
+        return b""
     if _BYTES.keys() >= set(piece):
-        return piece.translate(_LATIN).encode("latin-1")
+        return _alphabet_bytes(piece)
     return piece.encode(errors="replace")
+
+
+def _alphabet_bytes(characters: str) -> bytes:
+    return characters.translate(_LATIN).encode("latin-1")
 
 
 def decode_byte_level(pieces: str) -> str:
@@ -47,9 +58,9 @@ def decode_byte_level(pieces: str) -> str:
     No tokenizer is needed. Bytes that are not UTF-8, such as those of an incomplete character,
     become U+FFFD.
     """
-    words = pieces.split()
+    words = [word for word in pieces.split() if not FILLER.fullmatch(word)]
     if _BYTES.keys() >= set("".join(words)):  # no plain token is among them
-        return piece_bytes("".join(words)).decode(errors="replace")
+        return _alphabet_bytes("".join(words)).decode(errors="replace")
     return b"".join(map(piece_bytes, words)).decode(errors="replace")
 
 

@@ -10,13 +10,12 @@ import torch
 from fairseq.data import Dictionary
 
 from ...errors import UserError
-from .byte_level import is_byte_level, piece_bytes
+from .byte_level import FILLER, is_byte_level, piece_bytes
 from .byte_level_files import TOKENIZER_JSON
 
 TOKENIZER_FILE = "sentencepiece.bpe.model"  # fairseq's file name for a tokenizer beside a model
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 SPACE = "\u2581"
-_FILLER = re.compile(r"madeupword\d{4,}")  # fairseq's names for entries without a meaning
 _LONGEST_SETTINGS = 4096  # bytes; those of `fairtale bitext` have less, and tokenizers have more
 
 
@@ -41,7 +40,7 @@ def entry_texts(dictionary: Dictionary) -> list[bytes]:
     texts = []
     for i, symbol in enumerate(symbols):
         byte = _BYTE.fullmatch(symbol) if sub_word and not byte_level else None
-        if i in special or _FILLER.fullmatch(symbol):
+        if i in special or FILLER.fullmatch(symbol):
             text = b""
         elif i == dictionary.unk():
             text = b"?"

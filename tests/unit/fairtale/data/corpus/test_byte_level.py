@@ -93,6 +93,11 @@ def test_ids_without_a_token_have_names(tmp_path):
     assert len(bpe) == 260 and bpe.pieces[256:] == ["madeupword0256", "th", "<|end|>", "Ġth"]
 
 
+def test_ids_without_a_token_are_no_text(bpe):
+    assert bpe.decode("a madeupword0012 b") == decode_byte_level("a madeupword50257 b") == "ab"
+    assert bpe.decode(bpe.encode("madeupword0012")) == "madeupword0012"
+
+
 def test_text_that_is_not_utf8_is_refused(bpe):
     with pytest.raises(UserError, match="not valid UTF-8"):
         bpe.encode("a\udcff")
