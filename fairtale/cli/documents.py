@@ -2,8 +2,10 @@
 
 A source is a file or a folder: texts with one work a file (.txt, .md, .html, .fb2), JSON lines
 (.jsonl), or a SQLite database (.sqlite, .db, or any file that is one), also while another program
-writes to it. Each line of the output is {"id": ..., "text": ...}, in which a paragraph is a line.
-report.json counts the works that were left out, and everything that was removed.
+writes to it. mongo:CONFIG.json names collections of a MongoDB database. Each line of the output is
+{"id": ..., "text": ...}, in which a paragraph is a line, or {"id": ..., "q": ..., "a": ...} for a
+source of questions and answers. report.json counts the works that were left out, and everything
+that was removed.
 
 Markup, lines of author and title at the beginning, licences at the end, and notes are removed; see
 docs/documents.md for the rules. A work whose text occurred before is left out.
@@ -18,9 +20,10 @@ import json
 from collections.abc import Callable, Iterator
 
 from ..data.corpus.split import SUBSETS, Splitter
-from ..data.documents.cleaning import MARKUPS, RULES, CleaningRules, read_documents
+from ..data.documents.cleaning import FUNCTIONS, MARKUPS, RULES, CleaningRules, read_documents
 from ..data.documents.fields import FieldNames
-from ..data.documents.records import Document, DocumentReport, DocumentSource
+from ..data.documents.mongo_server import DEFAULT_WAIT
+from ..data.documents.records import TURN_SEPARATOR, Document, DocumentReport, DocumentSource
 from ..data.documents.sources import SourceOptions, find_sources, source_files
 from ..errors import UserError
 from .argument_types import fraction, positive_int
@@ -32,16 +35,37 @@ DEFAULT_MAX_CHARS = 5_000_000
 # Options whose values are written to report.json.
 _SETTINGS = (
     "valid", "test", "seed", "valid_works", "test_works", "table", "text_field", "id_field",
-    "work_field", "markup", "keep", "max_chars",
+    "work_field", "markup", "keep", "clean", "max_chars",
 )  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this verb."""
-    parser.add_argument("source", nargs="+", help="files or folders, which are read in this order")
+    parser.add_argument(
+        "source", nargs="+", help="files, folders or mongo:CONFIG.json, read in this order"
+    )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
     _add_split(parser.add_argument_group("subsets"))
-    _add_fields(parser.add_argument_group("JSON lines and tables"))
+    add_reading_arguments(parser)
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
+
+
+def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of :func:`reading_options`, and ``--strict``."""
+    _add_fields(parser.add_argument_group("JSON lines, tables and collections"))
+    parser.add_argument(
+        "--clean",
+        choices=tuple(FUNCTIONS),
+        help="cleaning function (default: works; none for the field filt_text of a MongoDB "
+        "database, which is clean already)",
+    )
+    parser.add_argument(
+        "--mongo-wait",
+        type=float,
+        default=DEFAULT_WAIT,
+        metavar="SECONDS",
+        help="how long a MongoDB server that has gone is waited for (default: %(default)g)",
+    )
     parser.add_argument(
         "--markup",
         choices=MARKUPS,
@@ -68,7 +92,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stop with an error at a work that is damaged, too long, not UTF-8 or a duplicate, "
         "instead of skipping it",
     )
-    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
+
+
+def reading_options(args: argparse.Namespace) -> tuple[SourceOptions, CleaningRules]:
+    """Return where the documents are in their sources, and how they are cleaned."""
+    fields = FieldNames(args.text_field, args.id_field, args.work_field)
+    options = SourceOptions(fields, args.table, args.markup, args.max_chars, args.mongo_wait)
+    return options, CleaningRules(frozenset(args.keep), args.max_chars, args.clean)
 
 
 def _add_split(group: argparse._ArgumentGroup) -> None:
@@ -99,9 +129,8 @@ def _add_fields(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--text-field",
         "--text-column",
-        default="text",
         metavar="NAME",
-        help="field or column with the text (default: %(default)s)",
+        help="field or column with the text (default: text; filt_text in a MongoDB database)",
     )
     group.add_argument(
         "--id-field",
@@ -127,10 +156,8 @@ def run(args: argparse.Namespace) -> None:
             setattr(args, name, 0.0 if named[name] else default)
     split = WorkSplitter(Splitter(args.seed, args.valid, args.test), named)
     report = DocumentReport(strict=args.strict)
-    fields = FieldNames(args.text_field, args.id_field, args.work_field)
-    options = SourceOptions(fields, args.table, args.markup, args.max_chars)
+    options, rules = reading_options(args)
     sources = find_sources(args.source, options, report)
-    rules = CleaningRules(frozenset(args.keep), args.max_chars)
     shares = {"valid": args.valid, "test": args.test}
     output = CorpusOutput(
         args.output,
@@ -154,8 +181,10 @@ def _reader(
 ) -> Callable[[Callable[[int], object]], Iterator[tuple[str, str]]]:
     def read(on_bytes: Callable[[int], object]) -> Iterator[tuple[str, str]]:
         for work in read_documents(sources, rules, report, on_bytes):
-            line = json.dumps({"id": work.name, "text": work.text}, ensure_ascii=False)
-            yield split.subset(work), line
+            texts = {"text": work.text}
+            if work.is_dialog:
+                texts = dict(zip(("q", "a"), work.text.split(TURN_SEPARATOR)))
+            yield split.subset(work), json.dumps({"id": work.name, **texts}, ensure_ascii=False)
         split.check_all_found()
 
     return read

@@ -11,12 +11,15 @@ nothing.
 
 import argparse
 import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
 
 from ..data.corpus.byte_level_files import TOKENIZER_JSON, load_byte_level
 from ..data.corpus.whole_folder import describe_source, is_ready
+from ..data.documents.mongo_config import PREFIX
+from ..data.documents.sources import describe_collections
 from ..errors import UserError
 from . import prepare
 
@@ -33,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="PATH",
-        help="folder of texts with one work a file, JSON lines, or database; may be repeated",
+        help="folder of texts with one work a file, JSON lines, a SQLite database, or "
+        "mongo:CONFIG.json; may be repeated",
     )
     prepare.add_shared_arguments(
         parser,
@@ -61,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     columns = [
         f"--{name}-{kind}" for name in ("text", "id", "work") for kind in ("field", "column")
     ]
-    valued = ("--table", *columns, "--markup", "--keep", "--max-chars")
+    valued = ("--table", *columns, "--markup", "--keep", "--clean", "--max-chars", "--mongo-wait")
     prepare.pass_on(parser, "documents", ("--strict",), valued)
 
 
@@ -69,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
     """Run the verb."""
     if not args.source:
         raise UserError("--source is missing: name a folder of texts, JSON lines, or a database")
-    prepare.check_sources(args.source)
+    prepare.check_sources([s for s in args.source if not s.startswith(PREFIX)])
     if args.tokenizer and args.vocab_size:
         raise UserError("--vocab-size: the tokenizer of --tokenizer has its size; give one of them")
     model = _find_model(args.tokenizer) if args.tokenizer else None
@@ -79,19 +83,33 @@ def run(args: argparse.Namespace) -> None:
         f"vocab-size {vocab_size}" if model is None else f"tokenizer {_checksums(*model)}",
         f"split {' '.join(split)}",
         f"options {' '.join(args.options)}",
-        *(f"source {describe_source(source)}" for source in args.source),
+        *(f"source {_describe(source)}" for source in args.source),
     ]
     if is_ready(args.data_bin, settings):
         return
     with prepare.new_data(args.data_bin, settings) as work:
         prepare.say("1/4 cleaning and splitting")
         prepare.call("documents", *args.source, "--output", work.text, *split, *args.options)
+        _refuse_conversations(os.path.join(work.text, "train.jsonl"))
         if model is None:
             model = _train_tokenizer(work, vocab_size)
         else:
             prepare.say("2/4 the tokenizer is %s", model[0])
         _binarise(work, *model, args.workers)
         _keep_texts(work)
+
+
+def _describe(source: str) -> str:
+    return describe_collections(source) if source.startswith(PREFIX) else describe_source(source)
+
+
+def _refuse_conversations(path: str) -> None:
+    with open(path, encoding="utf-8") as stream:
+        if "q" in json.loads(stream.readline()):
+            raise UserError(
+                "--source: it holds questions and answers, not works; encode them with the "
+                "tokenizer of a model: fairtale documents SOURCE --tokenizer DIR --output DIR"
+            )
 
 
 def _split_words(args: argparse.Namespace) -> list[str]:

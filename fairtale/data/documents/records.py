@@ -17,6 +17,8 @@ DAMAGED_MARKUP = "damaged markup"
 NUM_REMOVED_SHOWN = 5
 _REMOVED_CHARS_SHOWN = 200
 
+TURN_SEPARATOR = "\t"  # that of the lines of dialogs
+
 OnBytes = Callable[[int], object]
 
 
@@ -29,15 +31,18 @@ class RawDocument(NamedTuple):
     place: str  # where it was read: ``file``, ``file:line`` or ``file:table:key``
     group: str | None  # documents of a group share a subset; None: split by the text alone
     is_file: bool = False  # a whole file, which may begin with lines of author and title
+    answer: str | None = None  # of a conversation, in which ``text`` is the question
+    is_filtered: bool = False  # the source holds cleaned text
 
 
 class Document(NamedTuple):
-    """A cleaned document: paragraphs, each on a line of its own."""
+    """A cleaned document: paragraphs, each on a line of its own, or a question and its answer."""
 
     name: str
-    text: str
+    text: str  # of a conversation: question and answer with TURN_SEPARATOR between them
     place: str
     group: str | None
+    is_dialog: bool = False
 
 
 class DocumentSource(Protocol):
