@@ -17,7 +17,8 @@ the source has no ids. No work is in two subsets, and works that are added later
 import argparse
 import fnmatch
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from ..data.corpus.split import SUBSETS, Splitter
 from ..data.documents.cleaning import FUNCTIONS, MARKUPS, RULES, CleaningRules, read_documents
@@ -31,6 +32,7 @@ from .corpus_output import CorpusOutput, write_corpus
 
 DEFAULT_VALID = 0.05
 DEFAULT_MAX_CHARS = 5_000_000
+DEFAULT_SHARD_DOCUMENTS = 1_000_000
 
 # Options whose values are written to report.json.
 _SETTINGS = (
@@ -47,7 +49,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
     _add_split(parser.add_argument_group("subsets"))
     add_reading_arguments(parser)
+    _add_shards(parser.add_argument_group("shards of tokens"))
     parser.add_argument("--quiet", action="store_true", help="show no progress bar")
+
+
+def _add_shards(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--tokenizer",
+        metavar="PATH",
+        help="write tokens for training instead of JSON lines: folder of a model with "
+        "tokenizer.json and dict.txt; a run that was killed goes on where it stopped",
+    )
+    group.add_argument(
+        "--workers",
+        type=positive_int,
+        metavar="N",
+        help="with --tokenizer: number of processes (default: all CPUs)",
+    )
+    group.add_argument(
+        "--shard-documents",
+        type=positive_int,
+        metavar="N",
+        help="with --tokenizer: documents of each shard of the training set (default: "
+        f"{DEFAULT_SHARD_DOCUMENTS:,})",
+    )
 
 
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
@@ -169,8 +194,42 @@ def run(args: argparse.Namespace) -> None:
         quiet=args.quiet,
     )
     settings = {"settings": {name: getattr(args, name) for name in _SETTINGS}}
+    if args.tokenizer:
+        _export(args, sources, (options, rules, split), output, report, settings)
+        return
+    for name in ("workers", "shard_documents"):
+        if getattr(args, name):
+            raise UserError(f"--{name.replace('_', '-')}: only with --tokenizer")
     read = _reader(sources, rules, report, split)
     write_corpus(output, read, report, source_files(sources), {"sources": args.source, **settings})
+
+
+def _export(
+    args: argparse.Namespace,
+    sources: list[DocumentSource],
+    how: tuple[SourceOptions, CleaningRules, "WorkSplitter"],
+    output: CorpusOutput,
+    report: DocumentReport,
+    settings: dict[str, Any],
+) -> None:
+    from .devices import usable_cpus  # these import torch and fairseq
+    from .export_shards import Export, collections_of, contents_of
+    from .model_tokenizer import checksums, find_model
+    from .shard_workers import Plan
+
+    tokenizer, dictionary = find_model(args.tokenizer)
+    options, rules, split = how
+    plan = Plan(tokenizer, dictionary, rules, options, split, collections_of(sources), args.strict)
+    rows_per_shard = args.shard_documents or DEFAULT_SHARD_DOCUMENTS
+    lines = [
+        f"tokenizer {checksums(tokenizer, dictionary)}",
+        f"shard-documents {rows_per_shard}",
+        *(f"{name} {json.dumps(value)}" for name, value in settings["settings"].items()),
+        *(f"source {name}" for name in args.source),
+    ]
+    settings = {"sources": args.source, **settings}
+    export = Export(sources, plan, output, rows_per_shard, report, settings)
+    export.run(lines, contents_of(args.source, sources), args.workers or usable_cpus())
 
 
 def _reader(
@@ -201,7 +260,7 @@ class WorkSplitter:
     def __init__(self, splitter: Splitter, named: dict[str, list[str]]) -> None:
         self._splitter = splitter
         self._named = named
-        self._found = set[str]()
+        self.found = set[str]()
 
     def subset(self, work: Document) -> str:
         """Return ``train``, ``valid`` or ``test``.
@@ -213,12 +272,21 @@ class WorkSplitter:
         for subset, patterns in self._named.items():
             names = {work.name, work.group or work.name}
             matching = [p for p in patterns if any(fnmatch.fnmatchcase(n, p) for n in names)]
-            self._found.update(matching)
+            self.found.update(matching)
             if matching:
                 subsets.append(subset)
         if len(subsets) > 1:
             raise UserError(f"--valid-works, --test-works: both name the work {work.name}")
         return subsets[0] if subsets else self._splitter.subset(work)
+
+    def take_found(self) -> set[str]:
+        """Return the names that occurred, and forget them."""
+        found, self.found = self.found, set()
+        return found
+
+    def add_found(self, names: Iterable[str]) -> None:
+        """Add names that occurred elsewhere."""
+        self.found.update(names)
 
     def check_all_found(self) -> None:
         """Refuse a name that no work had.
@@ -228,5 +296,5 @@ class WorkSplitter:
         """
         for subset in SUBSETS:
             for pattern in self._named.get(subset, ()):
-                if pattern not in self._found:
+                if pattern not in self.found:
                     raise UserError(f"--{subset}-works {pattern}: no work has this id")

@@ -10,20 +10,18 @@ nothing.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
-from pathlib import Path
 
-from ..data.corpus.byte_level_files import TOKENIZER_JSON, load_byte_level
+from ..data.corpus.byte_level_files import TOKENIZER_JSON
 from ..data.corpus.whole_folder import describe_source, is_ready
 from ..data.documents.mongo_config import PREFIX
 from ..data.documents.sources import describe_collections
 from ..errors import UserError
 from . import prepare
+from .model_tokenizer import DICTIONARY, checksums, find_model
 
-_DICTIONARY = "dict.txt"
 _DEFAULT_VOCAB_SIZE = "8192"
 _DEFAULT_SHARE = "0.05"
 
@@ -76,11 +74,11 @@ def run(args: argparse.Namespace) -> None:
     prepare.check_sources([s for s in args.source if not s.startswith(PREFIX)])
     if args.tokenizer and args.vocab_size:
         raise UserError("--vocab-size: the tokenizer of --tokenizer has its size; give one of them")
-    model = _find_model(args.tokenizer) if args.tokenizer else None
+    model = find_model(args.tokenizer) if args.tokenizer else None
     vocab_size = args.vocab_size or _DEFAULT_VOCAB_SIZE
     split = _split_words(args)
     settings = [
-        f"vocab-size {vocab_size}" if model is None else f"tokenizer {_checksums(*model)}",
+        f"vocab-size {vocab_size}" if model is None else f"tokenizer {checksums(*model)}",
         f"split {' '.join(split)}",
         f"options {' '.join(args.options)}",
         *(f"source {_describe(source)}" for source in args.source),
@@ -121,50 +119,13 @@ def _split_words(args: argparse.Namespace) -> list[str]:
     return words
 
 
-def _find_model(path: str) -> tuple[str, str]:
-    """Return the paths of a model's tokenizer and dictionary, after checking that they agree.
-
-    Raises:
-        UserError: a file is missing, or the ids of the tokenizer and of the dictionary differ.
-    """
-    from ..data.corpus.tokenizer import load_dictionary  # imports fairseq, which takes seconds
-
-    folder = path if os.path.isdir(path) else os.path.dirname(path)
-    tokenizer = os.path.join(path, TOKENIZER_JSON) if os.path.isdir(path) else path
-    for file in (tokenizer, os.path.join(folder, _DICTIONARY)):
-        if not os.path.isfile(file):
-            raise UserError(
-                f"--tokenizer {path}: {file} does not exist; give the folder of a model that "
-                "`fairtale gpt2 import` or `fairtale bpe train` has made"
-            )
-    maker = "fairtale gpt2 import, or fairtale bpe train"
-    symbols = load_dictionary([folder or "."], _DICTIONARY, maker).symbols
-    pieces = load_byte_level(tokenizer).pieces
-    if len(pieces) > len(symbols):
-        raise UserError(
-            f"--tokenizer {path}: the tokenizer has {len(pieces)} entries, and {_DICTIONARY} only "
-            f"{len(symbols)}; they must be of one model"
-        )
-    for index, piece in enumerate(pieces):
-        if symbols[index] != piece:
-            raise UserError(
-                f"--tokenizer {path}: entry {index} is {piece!r} in the tokenizer and "
-                f"{symbols[index]!r} in {_DICTIONARY}; they must be of one model"
-            )
-    return tokenizer, os.path.join(folder, _DICTIONARY)
-
-
-def _checksums(*paths: str) -> str:
-    return " ".join(hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] for path in paths)
-
-
 def _train_tokenizer(work: prepare.Work, vocab_size: str) -> tuple[str, str]:
     """Train a tokenizer on the training works; return the paths of its file and dictionary."""
     prepare.say("2/4 learning %s pieces from the training works", vocab_size)
     folder = os.path.join(work.folder, "tokenizer")
     train = os.path.join(work.text, "train.jsonl")
     prepare.call("bpe", "train", train, "--output", folder, "--vocab-size", vocab_size)
-    return os.path.join(folder, TOKENIZER_JSON), os.path.join(folder, _DICTIONARY)
+    return os.path.join(folder, TOKENIZER_JSON), os.path.join(folder, DICTIONARY)
 
 
 def _binarise(work: prepare.Work, tokenizer: str, dictionary: str, workers: int) -> None:

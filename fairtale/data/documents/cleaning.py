@@ -111,6 +111,7 @@ def clean_document(
         text = FUNCTIONS[name](raw, rules, report)
     if text is None:
         return None
+    text = _encodable(text)
     if not text.strip():
         report.leave_out(EMPTY, raw.place)
         return None

@@ -65,6 +65,11 @@ class IndexedCollection:
         self._server = server
 
     @property
+    def config_path(self) -> str:
+        """The file of the config."""
+        return self._server.config.path
+
+    @property
     def place(self) -> str:
         """The collection, for messages: config and name."""
         return f"{self._server.config.path}:{self.name}"
