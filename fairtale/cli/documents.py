@@ -121,6 +121,8 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
 
 def reading_options(args: argparse.Namespace) -> tuple[SourceOptions, CleaningRules]:
     """Return where the documents are in their sources, and how they are cleaned."""
+    if not 0 <= args.mongo_wait < float("inf"):
+        raise UserError(f"--mongo-wait {args.mongo_wait}: give seconds, 0 or more")
     fields = FieldNames(args.text_field, args.id_field, args.work_field)
     options = SourceOptions(fields, args.table, args.markup, args.max_chars, args.mongo_wait)
     return options, CleaningRules(frozenset(args.keep), args.max_chars, args.clean)
@@ -213,23 +215,24 @@ def _export(
     settings: dict[str, Any],
 ) -> None:
     from .devices import usable_cpus  # these import torch and fairseq
-    from .export_shards import Export, collections_of, contents_of
+    from .export_shards import Export, collections_of, settings_of
     from .model_tokenizer import checksums, find_model
     from .shard_workers import Plan
 
     tokenizer, dictionary = find_model(args.tokenizer)
     options, rules, split = how
     plan = Plan(tokenizer, dictionary, rules, options, split, collections_of(sources), args.strict)
+    named, contents = settings_of(args.source, sources)
     rows_per_shard = args.shard_documents or DEFAULT_SHARD_DOCUMENTS
     lines = [
         f"tokenizer {checksums(tokenizer, dictionary)}",
         f"shard-documents {rows_per_shard}",
         *(f"{name} {json.dumps(value)}" for name, value in settings["settings"].items()),
-        *(f"source {name}" for name in args.source),
+        *named,
     ]
     settings = {"sources": args.source, **settings}
     export = Export(sources, plan, output, rows_per_shard, report, settings)
-    export.run(lines, contents_of(args.source, sources), args.workers or usable_cpus())
+    export.run(lines, contents, args.workers or usable_cpus())
 
 
 def _reader(

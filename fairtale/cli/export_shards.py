@@ -30,7 +30,7 @@ from .corpus_output import CorpusOutput, check_counts, summary, write_json
 from .files import whole_file
 from .model_tokenizer import DICTIONARY
 from .progress import progress_bar
-from .shard_workers import Collection, Place, Plan, Rows, Task, encode_task, start_worker
+from .shard_workers import Collection, Encoded, Place, Plan, Task, encode_task, start_worker
 from .workers import WorkerPool, worker_pool
 
 logger = logging.getLogger(__name__)
@@ -88,10 +88,11 @@ class Export:
             UserError: another process writes into the folder, it has other settings, it cannot be
                 written, or a subset is empty.
         """
-        if is_ready(self._folder, [*lines, *contents]):
+        stamp = [*lines, *contents]
+        if is_ready(self._folder, stamp) and not os.path.isdir(self._work):
             return
         with locked_folder(self._work):
-            if is_ready(self._folder, [*lines, *contents]):
+            if is_ready(self._folder, stamp):  # another process has just made it, or was killed
                 shutil.rmtree(self._work, ignore_errors=True)
                 return
             os.makedirs(self._made, exist_ok=True)
@@ -99,7 +100,7 @@ class Export:
             with worker_pool(num_workers, start_worker, self._plan) as pool:
                 state = ExportState(os.path.join(self._work, "state.sqlite"), lines)
                 try:
-                    self._export(pool, state, [*lines, *contents])
+                    self._export(pool, state, stamp)
                 finally:
                     state.close()
                     for writer in self._writers.values():
@@ -114,14 +115,14 @@ class Export:
             total, unit, self._output.many, unit_scale=True, disable=self._output.quiet,
             initial=self._num_read if unit != "B" else 0,
         ) as bar:  # fmt: skip
-            for task, rows in pool.map(encode_task, self._tasks(bar)):
+            for task, encoded in pool.map(encode_task, self._tasks(bar)):
                 self._report.add(task.report)
                 while True:
-                    self._write(rows, state)
-                    bar.update(rows.num_read if unit != "B" else task.num_units)
-                    if rows.rest is None:
+                    self._write(encoded, state)
+                    bar.update(encoded.num_read if unit != "B" else task.num_units)
+                    if encoded.rest is None:
                         break
-                    [(task, rows)] = pool.map(encode_task, [rows.rest])
+                    [(task, encoded)] = pool.map(encode_task, [encoded.rest])
                 self._commit(state)
         self._place = Place(len(self._sources))
         self._commit(state, now=True)
@@ -155,8 +156,9 @@ class Export:
 
     def _last(self, index: int) -> Any:
         source = self._sources[index]
-        is_filled = isinstance(source, MongoCollection) and source.bounds is not None
-        return source.bounds.last if is_filled else None  # type: ignore[union-attr]
+        if isinstance(source, MongoCollection) and source.bounds is not None:
+            return source.bounds.last
+        return None
 
     def _commit(self, state: ExportState, now: bool = False) -> None:
         if not now and time.monotonic() < self._committed + _SECONDS_BETWEEN_COMMITS:
@@ -198,7 +200,7 @@ class Export:
 
         for index in range(begin.source, len(self._sources)):
             source = self._sources[index]
-            skipped = begin.count if index == begin.source else 0
+            skipped = begin.num_read if index == begin.source else 0
             if isinstance(source, MongoCollection):
                 if task.raws:
                     yield self._closed(task, reading)
@@ -208,8 +210,8 @@ class Export:
                 continue
             for count, raw in enumerate(source.read(reading, on_bytes), start=1):
                 if count <= skipped:
-                    reading.take()
-                    if count == skipped:
+                    if count == skipped:  # all of this was counted before
+                        reading.take()
                         bar.update(task.num_units)
                         task.num_units = 0
                     continue
@@ -242,10 +244,11 @@ class Export:
 
     # ----------------------------------------------------------------------------- writing
 
-    def _write(self, rows: Rows, state: ExportState) -> None:
+    def _write(self, encoded: Encoded, state: ExportState) -> None:
         """Write the rows whose text is new."""
-        self._report.add(rows.report)
-        self._plan.splitter.add_found(rows.found)
+        rows = encoded.rows
+        self._report.add(encoded.report)
+        self._plan.splitter.add_found(encoded.found)
         is_new = np.array([state.is_new(int(h)) for h in rows.hashes], bool)
         for place in (p for p, new in zip(rows.places, is_new) if not new):
             self._report.skip(DUPLICATE, place)
@@ -257,8 +260,8 @@ class Export:
             wanted = is_new & (rows.subsets == number)
             if wanted.any():
                 writer.append(rows.tokens[of_token == number], rows.sizes[wanted])
-        self._num_read += rows.num_read
-        self._place = rows.end
+        self._num_read += encoded.num_read
+        self._place = encoded.end
 
     def _counts(self) -> dict[str, int]:
         return {name: writer.num_rows for name, writer in self._writers.items()}
@@ -292,12 +295,13 @@ def collections_of(sources: list[DocumentSource]) -> dict[int, Collection]:
     }
 
 
-def contents_of(names: list[str], sources: list[DocumentSource]) -> list[str]:
-    """Return what the sources hold, as settings: checksums of files, bounds of collections."""
+def settings_of(names: list[str], sources: list[DocumentSource]) -> tuple[list[str], list[str]]:
+    """Return the sources as settings, and what the collections among them hold."""
     files = [describe_source(name) for name in names if not name.startswith(PREFIX)]
-    collections = [
-        f"{source.collection.name} {' '.join(map(str, source.bounds or ()))}"
-        for source in sources
-        if isinstance(source, MongoCollection)
-    ]
-    return [f"content {text}" for text in (*files, *collections)]
+    collections = [source for source in sources if isinstance(source, MongoCollection)]
+    places = [source.collection.place for source in collections]
+    bounds = [" ".join(map(str, source.bounds or ())) for source in collections]
+    return (
+        [*(f"source {text}" for text in files), *(f"collection {place}" for place in places)],
+        [f"content {place} {held}" for place, held in zip(places, bounds)],
+    )

@@ -32,7 +32,7 @@ class Place(NamedTuple):
     """How far the sources are read."""
 
     source: int = 0  # index of the source
-    count: int = 0  # documents of this source that are read, unless it is a collection
+    num_read: int = 0  # documents of this source that are read, unless it is a collection
     after: Key | None = None  # the last idx that is read, if it is a collection
 
 
@@ -55,17 +55,23 @@ class Task:
     num_units: int = 0
 
 
+class Rows(NamedTuple):
+    """Rows of tokens, and the documents that they are made of."""
+
+    tokens: npt.NDArray[Any]  # of all rows one after the other, int [sum of sizes]
+    sizes: npt.NDArray[np.int32]  # number of tokens of each row, [rows]
+    subsets: npt.NDArray[np.uint8]  # index of the subset of each row, [rows]
+    hashes: npt.NDArray[np.int64]  # of the text of each row, [rows]
+    chars: npt.NDArray[np.int64]  # number of characters of each row, [rows]
+    places: list[str]  # where each row was read
+
+
 @dataclass
-class Rows:
-    """Encoded documents.
+class Encoded:
+    """The result of a task.
 
     Args:
-        tokens: the tokens of all rows, int [sum of sizes].
-        sizes: number of tokens of each row, int32 [rows].
-        subsets: index of the subset of each row, uint8 [rows].
-        hashes: hash of the text of each row, int64 [rows].
-        chars: number of characters of each row, int64 [rows].
-        places: where each row was read.
+        rows: the encoded documents.
         report: what cleaning has counted.
         found: names of ``--valid-works`` and ``--test-works`` that occurred.
         num_read: number of documents, with those that were left out.
@@ -73,12 +79,7 @@ class Rows:
         rest: the rest of a range that was too long for one result.
     """
 
-    tokens: npt.NDArray[Any]
-    sizes: npt.NDArray[np.int32]
-    subsets: npt.NDArray[np.uint8]
-    hashes: npt.NDArray[np.int64]
-    chars: npt.NDArray[np.int64]
-    places: list[str]
+    rows: Rows
     report: DocumentReport
     found: set[str]
     num_read: int
@@ -127,7 +128,7 @@ class ShardWorker:
         self._dialogs = DialogEncoder(self._bpe.encode_many, _MAX_UNKNOWN)
         self._servers: dict[str, MongoServer] = {}
 
-    def __call__(self, task: Task) -> Rows:
+    def __call__(self, task: Task) -> Encoded:
         """Clean and encode the documents of a task."""
         report = DocumentReport(self._plan.strict)
         documents, num_read, size = list[Document](), 0, 0
@@ -143,7 +144,7 @@ class ShardWorker:
                 end, rest = place, Task(task.end, first=place)
                 break
         rows = self._encode(documents, report)
-        return Rows(*rows, report, self._plan.splitter.take_found(), num_read, end, rest)
+        return Encoded(rows, report, self._plan.splitter.take_found(), num_read, end, rest)
 
     def _read(
         self, task: Task, report: DocumentReport
@@ -166,7 +167,7 @@ class ShardWorker:
         for key, found in documents.read_keys(report):
             yield Place(source, after=key), found
 
-    def _encode(self, documents: list[Document], report: DocumentReport) -> tuple[Any, ...]:
+    def _encode(self, documents: list[Document], report: DocumentReport) -> Rows:
         kept, rows = list[Document](), list[npt.NDArray[Any]]()
         for document, row in zip(documents, self._rows(documents), strict=True):
             if isinstance(row, LeftOut):
@@ -175,7 +176,7 @@ class ShardWorker:
             kept.append(document)
             rows.append(row)
         subsets = [SUBSETS.index(self._plan.splitter.subset(document)) for document in kept]
-        return (
+        return Rows(
             np.concatenate(rows) if rows else np.zeros(0, np.int64),
             np.array([len(row) for row in rows], np.int32),
             np.array(subsets, np.uint8),
@@ -217,7 +218,7 @@ def start_worker(plan: Plan) -> None:
     _worker = ShardWorker(plan)
 
 
-def encode_task(task: Task) -> Rows:
+def encode_task(task: Task) -> Encoded:
     """Encode the documents of a task in this process."""
     assert _worker is not None  # start_worker has set it
     return _worker(task)

@@ -25,7 +25,10 @@ def locked_folder(folder: str) -> Iterator[None]:
     path = os.path.join(folder, "lock")
     while True:
         os.makedirs(folder, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # another process has just finished and removed the folder
+            continue
         try:
             # a lock of the process, which its workers do not inherit
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -38,7 +41,7 @@ def locked_folder(folder: str) -> Iterator[None]:
             ) from None
         if os.path.exists(path) and os.path.samestat(os.fstat(handle), os.stat(path)):
             break
-        os.close(handle)  # the other process has just finished and removed the folder
+        os.close(handle)  # the folder was removed, as above
     try:
         os.ftruncate(handle, 0)
         os.write(handle, f"{os.getpid()}\n".encode())
