@@ -15,6 +15,9 @@ from pathlib import Path
 
 import pymongo
 
+from fairtale.data.documents.mongo_config import MongoConfig, Secret
+from fairtale.data.documents.mongo_server import MongoServer
+
 START_SECONDS = 30
 
 
@@ -88,3 +91,110 @@ class Mongo:
 def given_server():
     """The connection string of a server that is there already, or None."""
     return os.environ.get("FAIRTALE_MONGO")
+
+
+class FakeCollection:
+    """A collection in memory, with the few methods of pymongo's that are used."""
+
+    def __init__(self, records=()):
+        self.records = [dict(record) for record in records]
+        self.indexes = {}
+        self.num_finds = 0
+
+    def index_information(self):
+        return dict(self.indexes)
+
+    def create_index(self, keys, unique=False):
+        self.indexes[f"any_{len(self.indexes)}"] = {"key": keys, "unique": unique}
+
+    def _matching(self, query):
+        found = []
+        for record in self.records:
+            for name, rule in query.items():
+                value = record.get(name)
+                rules = rule if isinstance(rule, dict) else {"$eq": rule}
+                if not isinstance(value, int | float):  # like MongoDB, which compares equal types
+                    break
+                if not all(_COMPARISONS[op](value, other) for op, other in rules.items()):
+                    break
+            else:
+                found.append(record)
+        return found
+
+    def find(self, query, projection=None):
+        self.num_finds += 1
+        return FakeCursor(self._matching(query))
+
+    def find_one(self, query, projection, sort):
+        found = self.find(query).sort(sort).limit(1)
+        return next(iter(found), None)
+
+    def count_documents(self, query):
+        return len(self._matching(query))
+
+    def estimated_document_count(self):
+        return len(self.records)
+
+    def insert_many(self, records, ordered):
+        self.records += records
+
+
+_COMPARISONS = {
+    "$eq": lambda a, b: a == b,
+    "$gt": lambda a, b: a > b,
+    "$gte": lambda a, b: a >= b,
+    "$lte": lambda a, b: a <= b,
+}
+
+
+class FakeCursor:
+    """The documents that were found."""
+
+    def __init__(self, records):
+        self.records = records
+
+    def sort(self, keys):
+        for name, order in reversed(keys):
+            self.records = sorted(self.records, key=lambda r: r[name], reverse=order < 0)
+        return self
+
+    def skip(self, count):
+        self.records = self.records[count:]
+        return self
+
+    def limit(self, count):
+        self.records = self.records[:count]
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def __iter__(self):
+        return iter([{k: v for k, v in r.items() if k != "_id"} for r in self.records])
+
+
+def fake_server(failures=(), wait=0.0, **collections):
+    """A :class:`MongoServer` of collections in memory, whose first requests raise errors."""
+    failures = list(failures)
+    found = {name: FakeCollection(records) for name, records in collections.items()}
+
+    class Client:
+        def __getitem__(self, database):
+            if failures:
+                raise failures.pop(0)
+            return found
+
+        def close(self):
+            pass
+
+    config = MongoConfig("c.json", Secret(ADDRESS), "corpus", tuple(collections))
+    server = MongoServer(config, wait, lambda address: Client())
+    server.fakes = found
+    return server
+
+
+PASSWORD = "s3cret-pw"
+ADDRESS = f"mongodb://anna:{PASSWORD}@db.example:27018/?authSource=admin"

@@ -17,6 +17,7 @@ _SOCKET_SECONDS = 120.0  # without an answer, a server counts as gone
 _PAUSE_SECONDS = 1.0
 # codes of MongoDB: Unauthorized, AuthenticationFailed, that of Atlas
 _ACCESS_CODES = (13, 18, 8000)
+_DUPLICATE_CODE = 11000
 _KEY = "MONGO_CONNECTION_STRING"
 
 Result = TypeVar("Result")
@@ -65,7 +66,7 @@ class MongoServer:
         return self._run(work, self._wait)
 
     def _run(self, work: Callable[[Any], Result], wait: float) -> Result:
-        errors = _library().errors
+        errors, bson_error = _library().errors, _bson_error()
         gone = (
             errors.ConnectionFailure,
             errors.NotPrimaryError,
@@ -78,9 +79,12 @@ class MongoServer:
                 return work(self._database())
             except gone:
                 fault = None
-            except (errors.PyMongoError, ValueError, TypeError, UserWarning) as error:
-                if self._client is not None and not isinstance(error, errors.PyMongoError):
-                    raise  # not of the driver
+            except (errors.PyMongoError, bson_error) as error:
+                fault = self._fault(error)
+            except Exception as error:
+                if isinstance(error, UserError) or (wait and self._client is not None):
+                    raise
+                # of the driver, which makes a connection here or talks to another kind of server
                 fault = self._fault(error)
             # raised out here, so that the driver's error is not the context of ours
             if fault is not None:
@@ -108,7 +112,7 @@ class MongoServer:
 
     def _fault(self, error: Exception) -> str:
         """Return the message for an error, made only of texts that cannot hold the address."""
-        path, errors = self.config.path, _library().errors
+        path = self.config.path
         if self._client is None:
             return (
                 f"{path}: {_KEY} is not accepted ({type(error).__name__}): write it as "
@@ -120,7 +124,7 @@ class MongoServer:
                 f"{path}: the server refuses the user or the password in {_KEY} (code {code}), or "
                 f"the user may not use the database {self.config.database}"
             )
-        if isinstance(error, errors.DuplicateKeyError | errors.BulkWriteError):
+        if _DUPLICATE_CODE in {code, *_write_codes(error)}:
             return f"{path}: another program writes to the same collection; run again after it"
         shown = type(error).__name__ + ("" if code is None else f", code {code}")
         return f"{path}: the server of {_KEY} refuses a request ({shown}); its log says why"
@@ -130,6 +134,12 @@ class MongoServer:
         if self._client is not None:
             self._client.close()
             self._client = None
+
+
+def _write_codes(error: Exception) -> list[Any]:
+    """Return the codes of the documents that could not be written."""
+    details = getattr(error, "details", None) or {}
+    return [fault.get("code") for fault in details.get("writeErrors", ())]
 
 
 def _waiting(wait: float) -> str:
@@ -142,6 +152,12 @@ def _library() -> Any:
     except ImportError:
         raise UserError("pymongo is not installed; run: pip install 'fairtale[mongo]'") from None
     return pymongo
+
+
+def _bson_error() -> type[Exception]:
+    from bson.errors import BSONError  # comes with pymongo
+
+    return BSONError
 
 
 def _connect(connection_string: str) -> Any:
