@@ -34,7 +34,7 @@ class MongoProcess:
 
     def start(self):
         """Start the server on its port, and wait until it answers."""
-        words = ["--db", str(self.folder / "nx.db"), "-p", str(self.port)]
+        words = ["--data-dir", str(self.folder / "databases"), "-p", str(self.port)]
         words += [
             "--log-file",
             str(self.folder / "nx.log"),

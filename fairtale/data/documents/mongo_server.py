@@ -161,6 +161,9 @@ def _bson_error() -> type[Exception]:
 
 
 def _connect(connection_string: str) -> Any:
+    drivers_logger = logging.getLogger("pymongo")
+    if drivers_logger.level == logging.NOTSET:
+        drivers_logger.setLevel(logging.WARNING)  # below, it shows the addresses of the servers
     with warnings.catch_warnings():
         # A warning about an option would show its value, and an unknown option has no effect.
         warnings.simplefilter("error", UserWarning)
