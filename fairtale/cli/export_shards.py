@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 _TASK_DOCUMENTS = 1_000
 _TASK_CHARS = 1 << 22
+_TASK_BYTES = 1 << 15  # of files, that are worth a process of their own
 _SECONDS_BETWEEN_COMMITS = 1.0
 
 
@@ -97,7 +98,7 @@ class Export:
                 return
             os.makedirs(self._made, exist_ok=True)
             # The processes begin before the database of the state is opened.
-            with worker_pool(num_workers, start_worker, self._plan) as pool:
+            with worker_pool(self._useful(num_workers), start_worker, self._plan) as pool:
                 state = ExportState(os.path.join(self._work, "state.sqlite"), lines)
                 try:
                     self._export(pool, state, stamp)
@@ -107,6 +108,13 @@ class Export:
                         writer.close()
         print(*self._report.lines(), sep="\n")
         print(summary(self._counts(), self._folder))
+
+    def _useful(self, num_workers: int) -> int:
+        """Return how many processes at most have something to do."""
+        total, unit = self._total()
+        if total is None:
+            return num_workers
+        return min(num_workers, 1 + total // (_TASK_BYTES if unit == "B" else _TASK_DOCUMENTS))
 
     def _export(self, pool: WorkerPool, state: ExportState, stamp: list[str]) -> None:
         stamp = self._resume(state, stamp)

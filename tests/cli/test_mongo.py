@@ -6,10 +6,7 @@ The server is a process of its own, or the one that FAIRTALE_MONGO names.
 import json
 import os
 import random
-import resource
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -18,7 +15,7 @@ import pytest
 from fairtale.data.corpus.binarized import load_binarized
 from fairtale.data.corpus.byte_level_files import load_byte_level
 from fairtale.data.corpus.tokenizer_dictionary import read_dictionary
-from tests.cli.fairtale_command import ROOT, assert_user_error, fairtale
+from tests.cli.fairtale_command import assert_user_error, fairtale
 from tests.mongo_helpers import Mongo, MongoProcess, given_server
 
 WORDS = "кот дом и ночь шёл снег the cat sat 한국 말 on.".split()
@@ -98,37 +95,63 @@ def filled(server, data, tmp_path_factory):
     mongo.close()
 
 
-def export(data, source, output, *words, **kwargs):
-    options = ["--tokenizer", data / "model", "--valid", "0.1", "--quiet", *words]
-    return fairtale("documents", source, "--output", output, *options, **kwargs)
+def exporting(data, source, output, *words, limit=None, **patches):
+    """Python code of an export; numbers of the module may be replaced, such as pauses."""
+    words = ["documents", source, "--output", output, "--tokenizer", data / "model", *words]
+    words += ["--valid", "0.1", "--quiet", "--shard-documents", 250]
+    return EXPORTING.format(words=[str(word) for word in words], limit=limit, patches=patches)
+
+
+def export(fairseq, *words, check=True, **patches):
+    """Run an export in a process of its own, which is forked to save the imports."""
+    return fairseq.run(None, before=exporting(*words, **patches), check=check)
+
+
+# Steps can be made small and slow, and a process can kill itself after some seconds.
+EXPORTING = """
+import os, resource, signal, sys, threading, time
+from fairtale.cli import export_shards, main
+from fairtale.data.documents import mongo_server
+patches = {patches}
+mongo_server._SELECTION_SECONDS = 0.3
+export_shards._TASK_DOCUMENTS = patches.get("step", 1000)
+export_shards._SECONDS_BETWEEN_COMMITS = patches.get("between", 1.0)
+write = export_shards.Export._write
+def slow(self, *args):
+    time.sleep(patches.get("pause", 0))
+    write(self, *args)
+export_shards.Export._write = slow
+if "kill_after" in patches:
+    end = lambda: os.kill(os.getpid(), signal.SIGKILL)
+    threading.Timer(patches["kill_after"], end).start()
+if {limit}:
+    resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+sys.exit(main.main({words}))
+"""
 
 
 @pytest.fixture(scope="module")
-def expected(data, tmp_path_factory):
+def expected(fairseq, data, tmp_path_factory):
     """The shards that are made from the file, by one process."""
     folder = tmp_path_factory.mktemp("expected") / "bin"
-    done = export(data, data / "works.jsonl", folder, "--workers", 1, "--shard-documents", 250)
-    assert done.returncode == 0, done.stderr
+    export(fairseq, data, data / "works.jsonl", folder, "--workers", 1)
     return folder
 
 
 # ----------------------------------------------------------------------- the whole way
 
 
-def test_a_database_and_files_give_bit_equal_shards(filled, data, expected, tmp_path):
-    source = f"mongo:{filled.folder / 'config.json'}"
-    words = ["--workers", 2, "--shard-documents", 250]
-    done = export(data, source, tmp_path / "bin", *words)
-    assert done.returncode == 0, done.stderr
-    assert "works kept: 899" in done.stdout and "skipped, duplicate: 1" in done.stdout
+def test_a_database_and_files_give_bit_equal_shards(filled, data, expected, fairseq, tmp_path):
+    words = data, f"mongo:{filled.folder / 'config.json'}", tmp_path / "bin", "--workers", 2
+    done = export(fairseq, *words)
+    assert "works kept: 899" in done.out and "skipped, duplicate: 1" in done.out
     assert files(tmp_path / "bin") == files(expected)
     assert {"train.bin", "train3.idx", "valid.idx", "dict.txt"} <= set(files(expected))
     report = json.loads((tmp_path / "bin" / "report.json").read_text())
     assert report["kept"] == 899 and sum(report["subsets"].values()) == 899
-    again = export(data, source, tmp_path / "bin", *words)
-    assert again.returncode == 0 and "is ready" in again.stderr
-    other = export(data, source, tmp_path / "bin", *words, "--seed", 2)
-    assert_user_error(other, "was made with other settings")
+    assert "is ready" in export(fairseq, *words).err
+    other = export(fairseq, *words, "--seed", 2, check=False)
+    assert other.status == 2 and "was made with other settings" in other.error
 
 
 def test_shards_are_what_prepare_documents_makes(filled, data, expected, tmp_path):
@@ -144,11 +167,10 @@ def test_shards_are_what_prepare_documents_makes(filled, data, expected, tmp_pat
         assert (tmp_path / "bin" / name).read_bytes() == (expected / name).read_bytes()
 
 
-def test_questions_and_answers_become_dialog_lines(filled, data, tmp_path):
+def test_questions_and_answers_become_dialog_lines(filled, data, fairseq, tmp_path):
     outputs = []
     for number, source in enumerate((data / "pairs.jsonl", f"mongo:{filled.folder}/talk.json")):
-        done = export(data, source, tmp_path / f"bin{number}", "--workers", 100, "--clean", "lines")
-        assert done.returncode == 0, done.stderr
+        export(fairseq, data, source, tmp_path / f"bin{number}", "--workers", 64)
         outputs.append(files(tmp_path / f"bin{number}"))
     assert outputs[0] == outputs[1]
     dictionary = read_dictionary(str(tmp_path / "bin0" / "dict.txt"))
@@ -171,12 +193,12 @@ def test_questions_and_answers_become_dialog_lines(filled, data, tmp_path):
     assert_user_error(refused, "it holds questions and answers, not works")
 
 
-def test_a_tokenizer_without_marks_is_refused_for_conversations(data, tmp_path):
-    words = [data / "works.jsonl", "--output", tmp_path / "plain", "--vocab-size", 290, "--quiet"]
+def test_a_tokenizer_without_marks_is_refused_for_conversations(data, fairseq, tmp_path):
+    words = [data / "works.jsonl", "--output", tmp_path / "model", "--vocab-size", 290, "--quiet"]
     assert fairtale("bpe", "train", *words).returncode == 0
-    done = fairtale("documents", data / "pairs.jsonl", "--output", tmp_path / "bin", "--quiet",
-                    "--tokenizer", tmp_path / "plain", "--workers", 2)  # fmt: skip
-    assert_user_error(done, "lacks <CTX> and <SEP>", "bpe train --dialog")
+    done = export(fairseq, tmp_path, data / "pairs.jsonl", tmp_path / "bin", check=False)
+    assert done.status == 2 and "lacks <CTX> and <SEP>" in done.error
+    assert "bpe train --dialog" in done.error
 
 
 # ------------------------------------------------------------------- import and info
@@ -264,78 +286,47 @@ def test_unknown_names_are_refused(data, tmp_path):
 
 
 def test_an_empty_collection_is_refused(mongo, tmp_path):
-    done = fairtale("documents", f"mongo:{mongo.config('nothing')}", "--output", tmp_path / "out")
-    assert_user_error(done, "nothing of the database", "fairtale mongo import")
+    done = fairtale("documents", f"mongo:{mongo.config('empty_one')}", "--output", tmp_path / "out")
+    assert_user_error(done, "empty_one of the database", "fairtale mongo import")
 
 
-def test_a_full_disk_leaves_what_is_whole(data, expected, tmp_path):
-    limit = 20_000  # bytes a file, as on a disk that is full
-    done = subprocess.run(
-        [sys.executable, "-m", "fairtale", "documents", data / "works.jsonl", "--output",
-         tmp_path / "bin", "--tokenizer", data / "model", "--valid", "0.1", "--quiet",
-         "--workers", "1", "--shard-documents", "250"],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )  # fmt: skip
-    assert_user_error(done, "cannot be written", "run the same command again")
+def test_a_full_disk_leaves_what_is_whole(data, expected, fairseq, tmp_path):
+    words = data, data / "works.jsonl", tmp_path / "bin", "--workers", 1
+    # bytes a file, as on a disk that is full
+    done = export(fairseq, *words, limit=30_000, step=50, between=0, check=False)
+    assert done.status == 2, done.out
+    assert "cannot be written" in done.error and "run the same command again" in done.error
     assert not (tmp_path / "bin").exists()
-    words = ["--workers", 1, "--shard-documents", 250]
-    assert export(data, data / "works.jsonl", tmp_path / "bin", *words).returncode == 0
+    export(fairseq, *words)
     assert files(tmp_path / "bin") == files(expected)
     assert os.listdir(tmp_path) == ["bin"]
 
 
 # ---------------------------------------------------------------------------- crashes
 
-# An export in small steps, each of them stored, that kills itself after some seconds.
-CRASHING = """
-import os, signal, sys, threading, time
-from fairtale.cli import export_shards, main
-export_shards._SECONDS_BETWEEN_COMMITS = 0.0
-export_shards._TASK_DOCUMENTS = 20
-write = export_shards.Export._write
-def slow(self, *args):
-    time.sleep({pause})
-    write(self, *args)
-export_shards.Export._write = slow
-if {seconds} is not None:
-    end = lambda: os.kill(os.getpid(), signal.SIGKILL)
-    threading.Timer({seconds}, end).start()
-sys.exit(main.main({words}))
-"""
-
-
-def crash(fairseq, data, source, output, seconds, pause=0.01, workers=2, **kwargs):
-    words = ["documents", source, "--output", output, "--tokenizer", data / "model"]
-    words += ["--valid", "0.1", "--quiet", "--workers", workers, "--shard-documents", 250]
-    words = [str(word) for word in words]
-    code = CRASHING.format(seconds=seconds, words=words, pause=pause)
-    return fairseq.python(code, check=False, **kwargs)
-
 
 def killed_until_it_ends(fairseq, data, source, output, draw, num_kills, span):
     """Kill an export at random moments, then let it end; return how many kills struck."""
     struck = 0
     for _ in range(num_kills):
-        done = crash(fairseq, data, source, output, draw.uniform(0, span))
+        after = draw.uniform(0, span)
+        words = data, source, output, "--workers", 2
+        done = export(
+            fairseq, *words, check=False, kill_after=after, step=20, between=0, pause=0.01
+        )
         assert done.status in (0, -signal.SIGKILL), done.err
         struck += done.status != 0
         if done.status == 0:
             break
-    done = crash(fairseq, data, source, output, None, pause=0)
-    assert done.status == 0, done.err
+    export(fairseq, data, source, output, "--workers", 2)
     return struck
 
 
 @pytest.mark.parametrize("kind", ["files", "database"])
 def test_a_killed_export_goes_on_where_it_stopped(kind, filled, data, expected, fairseq, tmp_path):
     source = data / "works.jsonl" if kind == "files" else f"mongo:{filled.folder}/config.json"
-    struck = killed_until_it_ends(
-        fairseq, data, source, tmp_path / "bin", random.Random(5), num_kills=5, span=1.5
-    )
-    assert struck
+    draw = random.Random(5)
+    assert killed_until_it_ends(fairseq, data, source, tmp_path / "bin", draw, 4, span=1.5)
     assert files(tmp_path / "bin") == files(expected)
     assert os.listdir(tmp_path) == ["bin"]
     report = json.loads((tmp_path / "bin" / "report.json").read_text())
@@ -348,10 +339,9 @@ def test_twenty_kills(kind, filled, data, expected, fairseq, tmp_path):
     source = data / "works.jsonl" if kind == "files" else f"mongo:{filled.folder}/config.json"
     draw, struck = random.Random(17), 0
     for number in range(20):
-        struck += killed_until_it_ends(
-            fairseq, data, source, tmp_path / str(number), draw, num_kills=4, span=2.5
-        )
-        assert files(tmp_path / str(number)) == files(expected)
+        output = tmp_path / str(number)
+        struck += killed_until_it_ends(fairseq, data, source, output, draw, 4, span=2.5)
+        assert files(output) == files(expected)
         if struck >= 20:
             break
     assert struck >= 20
@@ -366,30 +356,27 @@ def test_a_server_that_is_killed_and_comes_back(data, expected, fairseq, tmp_pat
     config = mongo.config("docs")
     done = fairtale("mongo", "import", data / "works.jsonl", "--config", config, "--quiet")
     assert done.returncode == 0, done.stderr
-    draw, times = random.Random(3), []
+    draw = random.Random(3)
 
     def kill_and_start():
         for _ in range(3):
             time.sleep(draw.uniform(0.2, 1.0))
             process.kill()
-            times.append(time.monotonic())
             time.sleep(draw.uniform(0.1, 1.5))
             process.start()
 
     thread = threading.Thread(target=kill_and_start)
     thread.start()
-    done = crash(fairseq, data, f"mongo:{config}", tmp_path / "bin", None, pause=0.1)
+    words = data, f"mongo:{config}", tmp_path / "bin", "--workers", 2
+    done = export(fairseq, *words, step=20, between=0, pause=0.1)
     thread.join()
     process.kill()
-    assert done.status == 0, done.err
     assert "the server does not answer; waiting for it for 300 seconds" in done.err
     assert files(tmp_path / "bin") == files(expected)
 
 
 @pytest.mark.skipif(bool(given_server()), reason="kills its own server")
-def test_a_server_that_stays_away_ends_the_export_which_goes_on_later(
-    data, expected, fairseq, tmp_path
-):
+def test_a_server_that_stays_away_ends_the_export(data, expected, fairseq, tmp_path):
     (tmp_path / "server").mkdir()
     process = MongoProcess(tmp_path / "server")
     process.start()
@@ -398,39 +385,31 @@ def test_a_server_that_stays_away_ends_the_export_which_goes_on_later(
     assert done.returncode == 0, done.stderr
     ending = threading.Timer(1.5, process.kill)
     ending.start()
-    source, output = f"mongo:{config}", tmp_path / "bin"
-    done = export(data, source, output, "--mongo-wait", "1", "--workers", 2,
-                  "--shard-documents", 250, env={"FAIRTALE_TRACEBACK": "1"})  # fmt: skip
+    words = data, f"mongo:{config}", tmp_path / "bin", "--workers", 2, "--mongo-wait", 1
+    done = export(fairseq, *words, step=20, between=0, pause=0.1, check=False)
     ending.join()
-    assert done.returncode in (0, 2), done.stderr
-    if done.returncode == 2:
-        assert_user_error(done, "no server answers")
-        assert not output.exists()
+    assert done.status == 2 and "no server answers" in done.error, done.err
+    assert not (tmp_path / "bin").exists()
     process.start()
-    done = crash(fairseq, data, source, output, None, pause=0)
+    assert "going on behind" in export(fairseq, *words).err
     process.kill()
-    assert done.status == 0, done.err
-    assert files(output) == files(expected)
+    assert files(tmp_path / "bin") == files(expected)
 
 
 def test_two_exports_into_one_folder(data, expected, fairseq, tmp_path):
-    source, output = data / "works.jsonl", tmp_path / "bin"
-    words = {"seconds": None, "words": [], "pause": 0}
-    assert words
-    commands = []
-    for _ in range(2):
-        options = ["documents", source, "--output", output, "--tokenizer", data / "model"]
-        options += ["--valid", "0.1", "--quiet", "--workers", 2, "--shard-documents", 250]
-        code = CRASHING.format(seconds=None, words=[str(w) for w in options], pause=0.05)
-        commands.append(fairseq.prepare(None, before=code))
+    words = data, data / "works.jsonl", tmp_path / "bin", "--workers", 2
+    commands = [
+        fairseq.prepare(None, before=exporting(*words, step=20, pause=0.05)) for _ in range(2)
+    ]
     done = sorted(fairseq.together(*commands), key=lambda result: result.status)
     assert [result.status for result in done] == [0, 2], done[1].err
     assert "writes into this folder; wait for it" in done[1].error
-    assert files(output) == files(expected)
+    assert files(tmp_path / "bin") == files(expected)
 
 
 def test_no_process_outlives_a_killed_export(data, fairseq, tmp_path):
-    done = crash(fairseq, data, data / "works.jsonl", tmp_path / "bin", 1.0, pause=0.5)
+    words = data, data / "works.jsonl", tmp_path / "bin", "--workers", 2
+    done = export(fairseq, *words, check=False, kill_after=1.0, step=20, pause=0.5)
     assert done.status == -signal.SIGKILL
     deadline = time.monotonic() + 30
     while _processes_in(tmp_path) and time.monotonic() < deadline:
