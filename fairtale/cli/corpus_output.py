@@ -120,7 +120,7 @@ def write_corpus(
         for subset, line in read(bar.update):
             files[subset].write(line + "\n")
             counts[subset] += 1
-        _check_counts(output, report, counts, settings["sources"])
+        check_counts(output, report, counts, settings["sources"])
         write_json({**report.as_dict(), "subsets": counts, **settings}, report_file)
     for name in set(SUBSETS) - set(counts):  # remove further subsets of an earlier run
         with contextlib.suppress(FileNotFoundError):
@@ -130,10 +130,14 @@ def write_corpus(
     print(summary(counts, output.folder))
 
 
-def _check_counts(
+def check_counts(
     output: CorpusOutput, report: CorpusReport, counts: Mapping[str, int], sources: Iterable[str]
 ) -> None:
-    """Refuse an empty subset here, because fairseq reports it later and less clearly."""
+    """Refuse an empty subset here, because fairseq reports it later and less clearly.
+
+    Raises:
+        UserError: nothing was read, or a subset is empty.
+    """
     if not report.num_kept:
         reasons = "; ".join(f"{kind}: {count}" for kind, count in report.skipped.items())
         places = [place for named in report.places.values() for place in named]

@@ -23,6 +23,8 @@ VERBS = {
     "dialogs": (".dialogs", "clean dialog corpora and split them into train, valid and test"),
     "bitext": (".bitext", "clean and tokenise parallel corpora for translation"),
     "documents": (".documents", "clean works and split them into train, valid and test"),
+    "mongo import": (".mongo_import", "fill collections of a MongoDB database with documents"),
+    "mongo info": (".mongo_info", "show the collections of a MongoDB database"),
     "prepare stories": (".prepare_stories", "make binarised data from story files"),
     "prepare dialogs": (".prepare_dialogs", "make binarised data from dialog corpora"),
     "prepare documents": (".prepare_documents", "make binarised data from works"),

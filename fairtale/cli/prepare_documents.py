@@ -10,17 +10,18 @@ nothing.
 """
 
 import argparse
-import hashlib
+import json
 import os
 import shutil
-from pathlib import Path
 
-from ..data.corpus.byte_level_files import TOKENIZER_JSON, load_byte_level
+from ..data.corpus.byte_level_files import TOKENIZER_JSON
 from ..data.corpus.whole_folder import describe_source, is_ready
+from ..data.documents.mongo_config import PREFIX
+from ..data.documents.sources import describe_collections
 from ..errors import UserError
 from . import prepare
+from .model_tokenizer import DICTIONARY, checksums, find_model
 
-_DICTIONARY = "dict.txt"
 _DEFAULT_VOCAB_SIZE = "8192"
 _DEFAULT_SHARE = "0.05"
 
@@ -33,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="PATH",
-        help="folder of texts with one work a file, JSON lines, or database; may be repeated",
+        help="folder of texts with one work a file, JSON lines, a SQLite database, or "
+        "mongo:CONFIG.json; may be repeated",
     )
     prepare.add_shared_arguments(
         parser,
@@ -61,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     columns = [
         f"--{name}-{kind}" for name in ("text", "id", "work") for kind in ("field", "column")
     ]
-    valued = ("--table", *columns, "--markup", "--keep", "--max-chars")
+    valued = ("--table", *columns, "--markup", "--keep", "--clean", "--max-chars", "--mongo-wait")
     prepare.pass_on(parser, "documents", ("--strict",), valued)
 
 
@@ -69,29 +71,43 @@ def run(args: argparse.Namespace) -> None:
     """Run the verb."""
     if not args.source:
         raise UserError("--source is missing: name a folder of texts, JSON lines, or a database")
-    prepare.check_sources(args.source)
+    prepare.check_sources([s for s in args.source if not s.startswith(PREFIX)])
     if args.tokenizer and args.vocab_size:
         raise UserError("--vocab-size: the tokenizer of --tokenizer has its size; give one of them")
-    model = _find_model(args.tokenizer) if args.tokenizer else None
+    model = find_model(args.tokenizer) if args.tokenizer else None
     vocab_size = args.vocab_size or _DEFAULT_VOCAB_SIZE
     split = _split_words(args)
     settings = [
-        f"vocab-size {vocab_size}" if model is None else f"tokenizer {_checksums(*model)}",
+        f"vocab-size {vocab_size}" if model is None else f"tokenizer {checksums(*model)}",
         f"split {' '.join(split)}",
         f"options {' '.join(args.options)}",
-        *(f"source {describe_source(source)}" for source in args.source),
+        *(f"source {_describe(source)}" for source in args.source),
     ]
     if is_ready(args.data_bin, settings):
         return
     with prepare.new_data(args.data_bin, settings) as work:
         prepare.say("1/4 cleaning and splitting")
         prepare.call("documents", *args.source, "--output", work.text, *split, *args.options)
+        _refuse_conversations(os.path.join(work.text, "train.jsonl"))
         if model is None:
             model = _train_tokenizer(work, vocab_size)
         else:
             prepare.say("2/4 the tokenizer is %s", model[0])
         _binarise(work, *model, args.workers)
         _keep_texts(work)
+
+
+def _describe(source: str) -> str:
+    return describe_collections(source) if source.startswith(PREFIX) else describe_source(source)
+
+
+def _refuse_conversations(path: str) -> None:
+    with open(path, encoding="utf-8") as stream:
+        if "q" in json.loads(stream.readline()):
+            raise UserError(
+                "--source: it holds questions and answers, not works; encode them with the "
+                "tokenizer of a model: fairtale documents SOURCE --tokenizer DIR --output DIR"
+            )
 
 
 def _split_words(args: argparse.Namespace) -> list[str]:
@@ -103,50 +119,13 @@ def _split_words(args: argparse.Namespace) -> list[str]:
     return words
 
 
-def _find_model(path: str) -> tuple[str, str]:
-    """Return the paths of a model's tokenizer and dictionary, after checking that they agree.
-
-    Raises:
-        UserError: a file is missing, or the ids of the tokenizer and of the dictionary differ.
-    """
-    from ..data.corpus.tokenizer import load_dictionary  # imports fairseq, which takes seconds
-
-    folder = path if os.path.isdir(path) else os.path.dirname(path)
-    tokenizer = os.path.join(path, TOKENIZER_JSON) if os.path.isdir(path) else path
-    for file in (tokenizer, os.path.join(folder, _DICTIONARY)):
-        if not os.path.isfile(file):
-            raise UserError(
-                f"--tokenizer {path}: {file} does not exist; give the folder of a model that "
-                "`fairtale gpt2 import` or `fairtale bpe train` has made"
-            )
-    maker = "fairtale gpt2 import, or fairtale bpe train"
-    symbols = load_dictionary([folder or "."], _DICTIONARY, maker).symbols
-    pieces = load_byte_level(tokenizer).pieces
-    if len(pieces) > len(symbols):
-        raise UserError(
-            f"--tokenizer {path}: the tokenizer has {len(pieces)} entries, and {_DICTIONARY} only "
-            f"{len(symbols)}; they must be of one model"
-        )
-    for index, piece in enumerate(pieces):
-        if symbols[index] != piece:
-            raise UserError(
-                f"--tokenizer {path}: entry {index} is {piece!r} in the tokenizer and "
-                f"{symbols[index]!r} in {_DICTIONARY}; they must be of one model"
-            )
-    return tokenizer, os.path.join(folder, _DICTIONARY)
-
-
-def _checksums(*paths: str) -> str:
-    return " ".join(hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] for path in paths)
-
-
 def _train_tokenizer(work: prepare.Work, vocab_size: str) -> tuple[str, str]:
     """Train a tokenizer on the training works; return the paths of its file and dictionary."""
     prepare.say("2/4 learning %s pieces from the training works", vocab_size)
     folder = os.path.join(work.folder, "tokenizer")
     train = os.path.join(work.text, "train.jsonl")
     prepare.call("bpe", "train", train, "--output", folder, "--vocab-size", vocab_size)
-    return os.path.join(folder, TOKENIZER_JSON), os.path.join(folder, _DICTIONARY)
+    return os.path.join(folder, TOKENIZER_JSON), os.path.join(folder, DICTIONARY)
 
 
 def _binarise(work: prepare.Work, tokenizer: str, dictionary: str, workers: int) -> None:

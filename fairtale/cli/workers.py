@@ -3,12 +3,17 @@
 import collections
 import concurrent.futures
 import contextlib
+import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from ..errors import UserError
+
+_SECONDS_BETWEEN_LOOKS = 1.0
 
 # Maximum number of pending tasks per worker; more would only use memory.
 _TASKS_PER_WORKER = 4
@@ -62,7 +67,15 @@ class WorkerPool:
 def _start(initialize: Callable[..., object], arguments: tuple[Any, ...]) -> None:
     # Ctrl-C sends SIGINT to all processes. The parent handles it by shutting down the pool.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A killed parent cannot end its workers, which would wait for tasks for ever.
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     initialize(*arguments)
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    os._exit(1)
 
 
 @contextlib.contextmanager

@@ -1,20 +1,20 @@
 """Load splits written by fairseq-preprocess, and refuse truncated or mismatched files."""
 
 import os
-import struct
+import re
 from typing import Any
 
-import numpy as np
 from fairseq.data import Dictionary, data_utils
-from fairseq.data.indexed_dataset import _code_to_dtype
 
 from ...errors import UserError
-
-_MAGIC = b"MMIDIDX\x00\x00"
+from .sharded_rows import ShardedRows, read_index
 
 
 def load_binarized(prefix: str, dictionary: Dictionary, combine: bool = False) -> Any:
-    """Return the indexed dataset ``prefix``.idx and ``prefix``.bin, or None if there is none.
+    """Return the rows of ``prefix``.idx and ``prefix``.bin, or None if there are none.
+
+    ``prefix`` may also be a folder, whose shards are joined in the order of the numbers in their
+    names. Files in fairseq's other formats are loaded by fairseq.
 
     Args:
         prefix: path of the two files without their extensions.
@@ -22,42 +22,32 @@ def load_binarized(prefix: str, dictionary: Dictionary, combine: bool = False) -
         combine: concatenate ``prefix``, ``prefix``1, ``prefix``2, ..., as far as they exist.
 
     Raises:
-        UserError: a file is truncated, or the two files do not belong together.
+        UserError: a file is truncated, the two files do not belong together, there is both a file
+            and a folder of this name, or the folder has no shards.
     """
-    number = 0
-    while os.path.isfile(f"{prefix}{number or ''}.idx"):
-        check_binarized(f"{prefix}{number or ''}")
-        number += 1
+    prefixes = []
+    if os.path.isdir(prefix):
+        if os.path.isfile(f"{prefix}.idx"):
+            raise UserError(f"{prefix} is a folder beside {prefix}.idx: remove one of them")
+        prefixes = _shards_inside(prefix)
+    else:
+        while os.path.isfile(f"{prefix}{len(prefixes) or ''}.idx"):
+            prefixes.append(f"{prefix}{len(prefixes) or ''}")
+            if not combine:
+                break
+    found = [read_index(path) for path in prefixes]
+    shards = [shard for shard in found if shard is not None]
+    if shards and len(shards) == len(found):
+        return ShardedRows(shards)
     return data_utils.load_indexed_dataset(prefix, dictionary, combine=combine)
 
 
-def check_binarized(prefix: str) -> None:
-    """Check that the sizes of the index file and the data file agree with the index.
+def _shards_inside(folder: str) -> list[str]:
+    names = [name.removesuffix(".idx") for name in os.listdir(folder) if name.endswith(".idx")]
+    if not names:
+        raise UserError(f"{folder}: a folder without shards (.idx, .bin): make the data again")
+    names.sort(key=lambda name: [(text, int(n or -1)) for text, n in _PARTS.findall(name)])
+    return [os.path.join(folder, name) for name in names]
 
-    Only fairseq's memory-mapped format is checked; other formats are accepted unchecked.
 
-    Args:
-        prefix: path of the two files without their extensions.
-
-    Raises:
-        UserError: a size does not agree.
-    """
-    index, data = f"{prefix}.idx", f"{prefix}.bin"
-    with open(index, "rb") as f:
-        magic = f.read(len(_MAGIC))
-        if magic != _MAGIC[: len(magic)]:
-            return
-        header = f.read(17)
-        if len(header) < 17:
-            raise UserError(f"{index} is truncated: make the data again")
-        _, code, count = struct.unpack("<QBQ", header)
-        sizes = np.fromfile(f, dtype="<i4", count=count)
-    # After the header, the index holds a 4-byte size and an 8-byte offset for each row.
-    if len(sizes) < count or os.path.getsize(index) != len(_MAGIC) + 17 + 12 * count:
-        raise UserError(f"{index} is truncated: make the data again")
-    needed = int(sizes.sum(dtype=np.int64)) * np.dtype(_code_to_dtype[code]).itemsize
-    found = os.path.getsize(data) if os.path.isfile(data) else 0
-    if found != needed:
-        raise UserError(
-            f"{data} has {found} bytes, but its index requires {needed}: make the data again"
-        )
+_PARTS = re.compile(r"(\D*)(\d*)")

@@ -104,6 +104,10 @@ class ByteLevelBPE:
         ids: list[int] = self._encode([x])[0].ids
         return ids
 
+    def encode_ids_many(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of the pieces of each of several texts."""
+        return [encoding.ids for encoding in self._encode(texts)]
+
     def encode_many(self, texts: Sequence[str]) -> list[list[str]]:
         """Return the pieces of each of several texts."""
         return [[self.pieces[i] for i in encoding.ids] for encoding in self._encode(texts)]

@@ -6,6 +6,7 @@ from fairseq.data import ConcatDataset
 from fairseq.data.indexed_dataset import MMapIndexedDataset
 from torch import Tensor
 
+from .sharded_rows import ShardedRows
 from .sized_dataset import TokenRows
 
 
@@ -24,6 +25,8 @@ def row_slice(tokens: TokenRows, row: int, start: int, stop: int) -> Tensor:
     while isinstance(tokens, ConcatDataset):
         part, row = tokens._get_dataset_and_sample_index(row)
         tokens = tokens.datasets[part]
+    if isinstance(tokens, ShardedRows):
+        return tokens.row_slice(row, start, stop)
     if not isinstance(tokens, MMapIndexedDataset):
         return tokens[row][start:stop].long()
     kind = np.dtype(tokens._index.dtype)

@@ -28,6 +28,11 @@ def _hash(seed: int | str, text: str) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
 
 
+def text_hash(text: str) -> int:
+    """Return a hash of 64 bits, without a sign, by which equal texts are found."""
+    return _hash("", text)
+
+
 class Splitter:
     """Assign each sample to train, valid or test by a hash of the seed and its group or text.
 
@@ -75,7 +80,7 @@ class DuplicateFilter:
 
     def is_new(self, sample: Sample) -> bool:
         """Store the sample's text, and return whether exactly this text is new."""
-        key = _hash("", sample.text)
+        key = text_hash(sample.text)
         if key in self._seen:
             return False
         self._seen.add(key)

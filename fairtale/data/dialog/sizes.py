@@ -9,6 +9,7 @@ from fairseq.data import ConcatDataset
 from fairseq.data.indexed_dataset import MMapIndexedDataset
 
 from ..corpus.arrays import Ints
+from ..corpus.sharded_rows import ShardedRows
 from ..corpus.sized_dataset import TokenRows
 from .cutting import DialogLimits, kept_lengths, take
 
@@ -91,7 +92,11 @@ def _blocks(tokens: Any) -> Iterator[tuple[Ints, Ints]]:
         return
     for start in range(0, len(tokens), _BLOCK_LINES):
         stop = min(start + _BLOCK_LINES, len(tokens))
-        block = _mapped(tokens, start, stop) if isinstance(tokens, MMapIndexedDataset) else None
+        block: tuple[Ints, Ints] | None = None
+        if isinstance(tokens, ShardedRows):
+            block = tokens.block(start, stop), tokens.sizes[start:stop]
+        elif isinstance(tokens, MMapIndexedDataset):
+            block = _mapped(tokens, start, stop)
         if block is None:
             lines = [np.asarray(tokens[i]) for i in range(start, stop)]
             block = np.concatenate(lines), np.array([len(line) for line in lines])

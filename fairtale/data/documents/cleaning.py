@@ -1,14 +1,23 @@
 """Clean documents: remove markup and metadata, and make each paragraph one line."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from ...errors import UserError
 from ..corpus.cleaning import CONTROL
 from ..corpus.report import CONTROL_CHARACTERS, DUPLICATE, EMPTY, TOO_LONG
 from ..corpus.split import DuplicateFilter
 from . import markup, metadata
-from .records import DAMAGED_MARKUP, Document, DocumentReport, DocumentSource, OnBytes, RawDocument
+from .records import (
+    DAMAGED_MARKUP,
+    TURN_SEPARATOR,
+    Document,
+    DocumentReport,
+    DocumentSource,
+    OnBytes,
+    RawDocument,
+)
 from .wrapped import paragraphs, read_lines, wrapping_width
 
 MARKUPS = ("plain", "markdown", "html", "fb2")
@@ -26,6 +35,7 @@ TITLES = "lines of author and title removed"
 FOOTERS = "footer lines removed"
 NOTES = "notes removed"
 REFERENCES = "references to notes removed"
+EMPTY_TURN = "empty question or answer"
 
 # What `--keep` names.
 RULES = ("headers", "footers", "notes", "line-breaks")
@@ -42,10 +52,13 @@ class CleaningRules:
     Args:
         kept: names of ``RULES`` whose matter is kept.
         max_chars: maximum length of a cleaned document.
+        function: name of the cleaning function in ``FUNCTIONS``; None: ``works``, but ``none`` for
+            documents that their source holds filtered.
     """
 
     kept: frozenset[str] = frozenset()
     max_chars: int = 5_000_000
+    function: str | None = None
 
     def removes(self, rule: str) -> bool:
         """Return whether a rule is applied."""
@@ -84,6 +97,48 @@ def clean_document(
 ) -> Document | None:
     """Return a cleaned document, or None if it is empty, too long or damaged, which is counted.
 
+    Question and answer of a conversation become one line each.
+
+    Raises:
+        UserError: there is no cleaning function of this name.
+    """
+    name = rules.function or ("none" if raw.is_filtered else "works")
+    if name not in FUNCTIONS:
+        raise UserError(f"--clean {name}: no such cleaning function; give {', '.join(FUNCTIONS)}")
+    if raw.answer is not None:
+        text = _conversation(raw, raw.answer, report)
+    else:
+        text = FUNCTIONS[name](raw, rules, report)
+    if text is None:
+        return None
+    text = _encodable(text)
+    if not text.strip():
+        report.leave_out(EMPTY, raw.place)
+        return None
+    if len(text) > rules.max_chars:
+        report.skip(TOO_LONG, f"{raw.place} ({len(text):,} characters)")
+        return None
+    group = None if raw.group is None else _encodable(raw.group)
+    is_dialog = raw.answer is not None
+    return Document(_encodable(raw.name), text, raw.place, group, is_dialog)
+
+
+def _conversation(raw: RawDocument, answer: str, report: DocumentReport) -> str | None:
+    turns = []
+    for text in (raw.text, answer):
+        text, num_controls = CONTROL.subn("", _INVISIBLE.sub("", _LINE_END.sub("\n", text)))
+        if num_controls:
+            report.mend(CONTROL_CHARACTERS, raw.place, num_controls)
+        turns.append(" ".join(text.split()))
+    if not all(turns):
+        report.leave_out(EMPTY_TURN, raw.place)
+        return None
+    return TURN_SEPARATOR.join(turns)
+
+
+def _clean_work(raw: RawDocument, rules: CleaningRules, report: DocumentReport) -> str | None:
+    """Return the text of a work without markup and metadata; None if its markup is damaged.
+
     Control characters and other invisible ones are removed, runs of white space become a space,
     paragraphs become lines without blank lines between them, and the rules remove markup, headers,
     footers and notes.
@@ -106,12 +161,8 @@ def clean_document(
         headings = set()  # a record has its title in a field of its own
     found, removed = _without_metadata(found, headings, rules)
     text = "\n".join(found)
-    if not text:
-        report.leave_out(EMPTY, place)
-        return None
-    if len(text) > rules.max_chars:
-        report.skip(TOO_LONG, f"{place} ({len(text):,} characters)")
-        return None
+    if not text or len(text) > rules.max_chars:
+        return text  # it is left out, so nothing was removed from it
     removals.update(
         {
             CONTROL_CHARACTERS: num_controls,
@@ -126,8 +177,33 @@ def clean_document(
     for kind, texts in removed.items():
         if texts:
             report.remove(kind, place, texts)
-    group = None if raw.group is None else _encodable(raw.group)
-    return Document(_encodable(raw.name), text, place, group)
+    return text
+
+
+def _clean_lines(raw: RawDocument, rules: CleaningRules, report: DocumentReport) -> str:
+    """Return a text whose lines stay, without invisible characters and uneven white space."""
+    text, num_controls = CONTROL.subn("", _LINE_END.sub("\n", raw.text))
+    text, num_invisible = _INVISIBLE.subn("", text)
+    lines = [line for line in text.split("\n") if line.strip()]
+    num_uneven = sum(_UNEVEN.search(line.strip()) is not None for line in lines)
+    removals = {CONTROL_CHARACTERS: num_controls, INVISIBLE: num_invisible, SPACES: num_uneven}
+    for kind, count in removals.items():
+        if count:
+            report.mend(kind, raw.place, count)
+    return "\n".join(" ".join(line.split()) for line in lines)
+
+
+def _keep(raw: RawDocument, rules: CleaningRules, report: DocumentReport) -> str:
+    """Return a text as it is."""
+    return raw.text
+
+
+# What `--clean` names. A function returns the text, or None after counting a damaged document.
+FUNCTIONS: dict[str, Callable[[RawDocument, CleaningRules, DocumentReport], str | None]] = {
+    "works": _clean_work,
+    "lines": _clean_lines,
+    "none": _keep,
+}
 
 
 def _encodable(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Read works from JSON lines: one object with the text of a work in each line."""
+"""Read works from JSON lines: one object with a work, or a question and its answer, a line."""
 
 import json
 from collections.abc import Iterator
@@ -55,14 +55,14 @@ class JsonLines:
         self, record: dict[str, Any], place: str, report: DocumentReport
     ) -> RawDocument | None:
         fields = self._fields
-        text = record.get(fields.text)
-        if not isinstance(text, str):
-            if fields.text in record:
-                report.skip(f"{NOT_TEXT}, field {fields.text}", place)
-            else:
-                report.skip(f"{NO_FIELD}: {fields.text}", place)
+        is_dialog = fields.text is None and "text" not in record and "q" in record
+        texts = [
+            _text(record, key, place, report)
+            for key in (("q", "a") if is_dialog else (fields.text or "text",))
+        ]
+        if None in texts:
             return None
-        names = {key: _name(record, key) for key in (fields.id, fields.work) if key is not None}
+        names = {key: name_of(record, key) for key in (fields.id, fields.work) if key is not None}
         for key, value in names.items():
             if value is None:
                 report.skip(f"{NO_FIELD}: {key}", place)
@@ -70,12 +70,26 @@ class JsonLines:
         if fields.id is not None:
             name = names[fields.id]
         else:
-            name = _name(record, "id") or _name(record, "title")
+            name = name_of(record, "id") or name_of(record, "title")
         group = name if fields.work is None else names[fields.work]
-        return RawDocument(name or place, text, self._markup, place, group)
+        text, answer = texts if is_dialog else (texts[0], None)
+        assert text is not None
+        return RawDocument(name or place, text, self._markup, place, group, answer=answer)
 
 
-def _name(record: dict[str, Any], key: str) -> str | None:
+def _text(record: dict[str, Any], key: str, place: str, report: DocumentReport) -> str | None:
+    """Return the text in a field, or None if there is none, which is counted."""
+    text = record.get(key)
+    if isinstance(text, str):
+        return text
+    if key in record:
+        report.skip(f"{NOT_TEXT}, field {key}", place)
+    else:
+        report.skip(f"{NO_FIELD}: {key}", place)
+    return None
+
+
+def name_of(record: dict[str, Any], key: str) -> str | None:
     """Return a field as a name, or None if it is missing, empty, or no text or number."""
     value = record.get(key)
     if isinstance(value, bool) or not isinstance(value, str | int):

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
-from ..corpus.report import CorpusReport
+from ..corpus.report import NUM_PLACES_NAMED, CorpusReport
 
 # Reasons to leave out a document; further ones are in ``corpus/report.py``.
 BINARY = "binary data, not text"
@@ -16,6 +16,14 @@ DAMAGED_MARKUP = "damaged markup"
 # Number of removed texts of each kind that report.json shows, and their maximum length.
 NUM_REMOVED_SHOWN = 5
 _REMOVED_CHARS_SHOWN = 200
+
+TURN_SEPARATOR = "\t"  # that of the lines of dialogs
+
+# Attributes of a report that count documents.
+_COUNTED = (
+    "num_kept", "num_chars", "skipped", "mended", "amounts", "places", "removed_chars",
+    "removed_texts",
+)  # fmt: skip
 
 OnBytes = Callable[[int], object]
 
@@ -29,15 +37,18 @@ class RawDocument(NamedTuple):
     place: str  # where it was read: ``file``, ``file:line`` or ``file:table:key``
     group: str | None  # documents of a group share a subset; None: split by the text alone
     is_file: bool = False  # a whole file, which may begin with lines of author and title
+    answer: str | None = None  # of a conversation, in which ``text`` is the question
+    is_filtered: bool = False  # the source holds cleaned text
 
 
 class Document(NamedTuple):
-    """A cleaned document: paragraphs, each on a line of its own."""
+    """A cleaned document: paragraphs, each on a line of its own, or a question and its answer."""
 
     name: str
-    text: str
+    text: str  # of a conversation: question and answer with TURN_SEPARATOR between them
     place: str
     group: str | None
+    is_dialog: bool = False
 
 
 class DocumentSource(Protocol):
@@ -79,6 +90,38 @@ class DocumentReport(CorpusReport):
         """Count a document that is kept."""
         self.num_kept += 1
         self.num_chars += len(document.text)
+
+    def take(self) -> "DocumentReport":
+        """Return what was counted so far, and begin to count anew."""
+        taken, fresh = DocumentReport(self.strict), DocumentReport(self.strict)
+        for name in _COUNTED:
+            setattr(taken, name, getattr(self, name))
+            setattr(self, name, getattr(fresh, name))
+        return taken
+
+    def add(self, later: "DocumentReport") -> None:
+        """Add what another report counted after this one."""
+        self.num_kept += later.num_kept
+        self.num_chars += later.num_chars
+        for name in ("skipped", "mended", "amounts", "removed_chars"):
+            getattr(self, name).update(getattr(later, name))
+        for own, other, most in (
+            (self.places, later.places, NUM_PLACES_NAMED),
+            (self.removed_texts, later.removed_texts, NUM_REMOVED_SHOWN),
+        ):
+            for kind, texts in other.items():
+                named = own.setdefault(kind, [])
+                named += texts[: most - len(named)]
+
+    def counted(self) -> dict[str, Any]:
+        """Return what was counted, as a JSON object."""
+        return {name: getattr(self, name) for name in _COUNTED}
+
+    def set_counted(self, values: dict[str, Any]) -> None:
+        """Set what :meth:`counted` has returned."""
+        for name in _COUNTED:
+            kind = type(getattr(self, name))
+            setattr(self, name, kind(values[name]))
 
     def remove(self, kind: str, place: str, texts: list[str]) -> None:
         """Count passages that were removed from a document.

@@ -12,6 +12,9 @@ from ...errors import UserError
 from ..corpus.source_files import find_files
 from .fields import FieldNames
 from .json_lines import JsonLines
+from .mongo_config import PREFIX, load_config
+from .mongo_server import DEFAULT_WAIT, MongoServer
+from .mongo_source import MongoCollection
 from .records import DocumentReport, DocumentSource
 from .sqlite_table import SqliteTable, is_database
 from .text_files import MARKUP_OF_EXTENSION, TextFile
@@ -29,27 +32,33 @@ class SourceOptions:
     table: str | None = None  # of a database; None if it has only one
     markup: str | None = None  # of all texts; None: by the extension of the file
     max_chars: int = 5_000_000  # longer documents are skipped and counted
+    wait: float = DEFAULT_WAIT  # seconds for which a database that is gone is waited for
 
 
 def find_sources(
     names: Iterable[str], options: SourceOptions, report: DocumentReport
 ) -> list[DocumentSource]:
-    """Return the sources that are named: files, and the files of folders in sorted order.
+    """Return the sources that are named: files, the files of folders in sorted order, collections.
 
     A folder holds texts, one work a file, or files of JSON lines, or databases. The id of a text
-    is its path below the folder, without the extension.
+    is its path below the folder, without the extension. ``mongo:CONFIG.json`` names the
+    collections of a MongoDB database in the order of its config.
 
     Args:
-        names: paths of files and folders.
+        names: paths of files and folders, and names of configs.
         options: where the documents are in the sources.
         report: lists the files, and the files of a folder that are ignored.
 
     Raises:
-        UserError: a source is missing, or a database lacks the table or a column.
+        UserError: a source is missing, or a database lacks the table or a column, or a server
+            does not answer.
     """
     sources: list[DocumentSource] = []
     seen = set[str]()
     for name in names:
+        if name.startswith(PREFIX):
+            sources += _collections(name.removeprefix(PREFIX), seen, options, report)
+            continue
         for path in find_files([name], _EXTENSIONS, report.ignored_files):
             if os.path.realpath(path) in seen:
                 continue
@@ -58,6 +67,45 @@ def find_sources(
             sources.append(_open(path, os.path.splitext(below)[0], options, report))
     _check_used(options, sources)
     return sources
+
+
+def _collections(
+    path: str, seen: set[str], options: SourceOptions, report: DocumentReport
+) -> list[MongoCollection]:
+    """Return the collections of a config.
+
+    Raises:
+        UserError: a collection is missing or empty, or the server does not answer.
+    """
+    if os.path.realpath(path) in seen:
+        return []
+    seen.add(os.path.realpath(path))
+    config = load_config(path)
+    server = MongoServer(config, options.wait)
+    server.check()
+    found, empty = list[MongoCollection](), list[str]()
+    for name in config.collections:
+        source = MongoCollection(server, name, options.fields, options.markup, options.max_chars)
+        if source.bounds is None:
+            empty.append(name)
+            continue
+        report.files.setdefault("MongoDB", []).append((source.collection.place, "config"))
+        found.append(source)
+    server.close()  # reading opens it again
+    if empty:
+        raise UserError(
+            f"{path}: {', '.join(empty)} of the database {config.database} is missing or empty: "
+            "correct COLLECTIONS, or fill it with `fairtale mongo import`"
+        )
+    return found
+
+
+def describe_collections(name: str) -> str:
+    """Return what decides about the documents of ``mongo:CONFIG.json``, as one setting."""
+    report = DocumentReport()
+    found = _collections(name.removeprefix(PREFIX), set(), SourceOptions(), report)
+    parts = [f"{c.collection.name} {' '.join(map(str, c.bounds or ()))}" for c in found]
+    return f"{PREFIX}{load_config(name.removeprefix(PREFIX)).database} {', '.join(parts)}"
 
 
 def _open(path: str, name: str, options: SourceOptions, report: DocumentReport) -> DocumentSource:
@@ -83,12 +131,13 @@ def _open(path: str, name: str, options: SourceOptions, report: DocumentReport) 
 def _check_used(options: SourceOptions, sources: list[DocumentSource]) -> None:
     """Refuse options that no source uses, because they point to a wrong source."""
     tables = any(isinstance(source, SqliteTable) for source in sources)
-    records = tables or any(isinstance(source, JsonLines) for source in sources)
+    records = tables or any(isinstance(s, JsonLines | MongoCollection) for s in sources)
     if options.table is not None and not tables:
         raise UserError(f"--table {options.table}: no source is a SQLite database")
     if options.fields != FieldNames() and not records:
         raise UserError(
-            "--text-field, --id-field, --work-field: no source has JSON lines or a table"
+            "--text-field, --id-field, --work-field: no source has JSON lines, a table or "
+            "collections"
         )
 
 

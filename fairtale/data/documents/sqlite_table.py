@@ -52,7 +52,7 @@ class SqliteTable:
         with self._connected() as connection:
             self.table = _find_table(connection, path, table)
             columns = _columns(connection, self.table)
-            for name in (fields.text, fields.id, fields.work):
+            for name in (_text_column(fields), fields.id, fields.work):
                 if name is not None:
                     _check_column(name, columns, f"{path}: table {self.table}")
             keys = _keys(connection, self.table, columns)
@@ -158,7 +158,7 @@ class _Queries:
     """The three queries of a table; all names in them are of its schema, and quoted."""
 
     def __init__(self, table: str, keys: list[str], fields: FieldNames, has_work: bool) -> None:
-        text = f"t.{_quoted(fields.text)}"
+        text = f"t.{_quoted(_text_column(fields))}"
         keyed = [f"t.{_quoted(key)}" for key in keys]
         columns = [
             *keyed,
@@ -194,6 +194,10 @@ def _is_on_read_only_medium(path: str) -> bool:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
+
+
+def _text_column(fields: FieldNames) -> str:
+    return fields.text or "text"
 
 
 def _as_text(value: object) -> str:
