@@ -37,12 +37,13 @@ def parse(*words):
     return options.parse_args_and_arch(parser, [str(word) for word in words])
 
 
-def build_trainer(folder, *words, **changes):
-    """Return a trainer and its batches, four an epoch.
+def build_trainer(folder, *words, update_freq=1, **changes):
+    """Return a trainer and its batches, four an epoch, as lists for each update.
 
     Args:
         folder: see :func:`write_data`.
         words: options that come after those of ``MODEL``.
+        update_freq: number of batches in each update.
         changes: attributes of the model to set.
     """
     assert user_dir.finetuning_hooks
@@ -55,7 +56,7 @@ def build_trainer(folder, *words, **changes):
         setattr(model, name, value)
     trainer = Trainer(cfg, task, model, criterion)
     epoch = trainer.get_train_iterator(epoch=1)
-    batches = list(iterators.GroupedIterator(epoch.next_epoch_itr(shuffle=False), 1))
+    batches = list(iterators.GroupedIterator(epoch.next_epoch_itr(shuffle=False), update_freq))
     trainer.begin_epoch(1)
     return trainer, batches
 
