@@ -233,6 +233,7 @@ def _whole(original: Function) -> Function:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         sharding = _sharding(self)
         if sharding is not None and sharding.settings.stage < 3:
+            assert self.optimizer is not None  # is built now, from the shards
             sharding.make_whole()
         return original(self, *args, **kwargs)
 
