@@ -1,0 +1,131 @@
+"""Real trainings with ``--ddp-backend fsdp2`` in several processes, and their checkpoints."""
+
+import json
+import socket
+
+import pytest
+import torch
+
+# writes which stories each process has used in each update, and the loss of the update
+RECORD = """
+import json, os
+from fairseq.trainer import Trainer
+
+step, path = Trainer.train_step, {path!r} + "." + os.environ.get("RANK", "0")
+reduce, losses = Trainer._reduce_and_log_stats, []
+
+def _reduce_and_log_stats(self, logs, size, grad_norm=None):
+    losses.append(sum(float(log["loss"]) for log in logs) / float(size))
+    return reduce(self, logs, size, grad_norm)
+
+def train_step(self, samples, *args, **kwargs):
+    losses.clear()
+    output = step(self, samples, *args, **kwargs)
+    used = [sample["id"].tolist() for sample in samples if sample]
+    with open(path, "a") as f:
+        f.write(json.dumps([losses, used]) + "\\n")
+    return output
+
+Trainer.train_step, Trainer._reduce_and_log_stats = train_step, _reduce_and_log_stats
+"""
+
+OPTIONS = (
+    "--dropout 0 --tokens-per-sample 64 --batch-size 8 --required-batch-size-multiple 1 "
+    "--no-epoch-checkpoints --disable-validation --criterion label_smoothed_kl --clip-norm 1.0"
+).split()
+FSDP = ["--ddp-backend", "fsdp2"]
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return str(s.getsockname()[1])
+
+
+def launched(rank, count, port):
+    """Return the environment that torchrun gives a process."""
+    names = "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT".split()
+    values = [rank, rank, count, count, "127.0.0.1", port]
+    return dict(zip(names, map(str, values)))
+
+
+def train(fairseq, data, folder, count, *words, check=True):
+    """Train in ``count`` processes; a batch of each, and 4 batches in an update."""
+    words = fairseq.tiny(data, folder, *OPTIONS, "--update-freq", 4 // count, *words)
+    port, before = free_port(), RECORD.format(path=str(folder / f"used-{count}"))
+    folder.mkdir(exist_ok=True)
+    results = fairseq.together(
+        *(
+            fairseq.prepare("train", *words, env=launched(r, count, port), before=before)
+            for r in range(count)
+        )
+    )
+    for result in results:
+        assert not check or result.status == 0, result.err[-3000:]
+    return results
+
+
+def updates(folder, count):
+    """Losses of the updates, and the samples of all processes, in the order of the batches."""
+    workers = []
+    for rank in range(count):
+        path = folder / f"used-{count}.{rank}"
+        workers.append([json.loads(line) for line in path.read_text().splitlines()])
+        path.unlink()
+    found = []
+    for rows in zip(*workers, strict=True):
+        (loss,) = {tuple(losses) for losses, _ in rows}
+        batches = [used for _, used in rows]
+        order = [b[i] for i in range(4 // count) for b in batches if i < len(b)]
+        found.append((loss[0], order))
+    return found
+
+
+def state(folder):
+    return torch.load(folder / "checkpoint_last.pt", weights_only=False)
+
+
+def assert_near(left, right, where="state", tolerance=1e-5):
+    """Compare nested containers: the same keys, and nearly the same tensors."""
+    assert type(left) is type(right), where
+    if isinstance(left, torch.Tensor):
+        assert left.dtype == right.dtype and left.shape == right.shape, where
+        assert torch.allclose(left.float(), right.float(), rtol=0, atol=tolerance), where
+    elif isinstance(left, dict):
+        assert list(left) == list(right), where
+        for key in left:
+            assert_near(left[key], right[key], f"{where}.{key}", tolerance)
+    elif isinstance(left, (list, tuple)):
+        assert len(left) == len(right), where
+        for i, (a, b) in enumerate(zip(left, right)):
+            assert_near(a, b, f"{where}[{i}]", tolerance)
+    else:
+        assert left == right, where
+
+
+def test_four_go_on_as_two_and_as_one_and_back(fairseq, stories, tmp_path):
+    """13 batches are 4 updates, the last of them with one batch."""
+    straight, moved = tmp_path / "straight", tmp_path / "moved"
+    train(fairseq, stories.bin, straight, 1, "--max-update", 10)  # fairseq's own, without FSDP
+    expected = updates(straight, 1)
+    seen = []
+    for count, last, stage in ((4, 3, 3), (2, 6, 2), (1, 9, 1), (4, 10, 1)):
+        words = ["--max-update", last, *FSDP, "--shard-stage", stage]
+        out = train(fairseq, stories.bin, moved, count, *words)[0].out
+        assert f"sharded training: stage {stage}, fp32, {count} processes, 2 layers" in out
+        seen += updates(moved, count)
+    assert [samples for _, samples in seen] == [samples for _, samples in expected]
+    assert [loss for loss, _ in seen] == pytest.approx([loss for loss, _ in expected], abs=1e-5)
+    one, many = state(straight), state(moved)
+    for part in ("model", "last_optimizer_state", "task_state"):
+        assert_near(one[part], many[part], part)
+    # there is an entry for each start
+    assert_near(one["optimizer_history"][-1], many["optimizer_history"][-1])
+    assert list(one) == list(many)
+    iterator = "extra_state", "train_iterator"
+    assert one[iterator[0]][iterator[1]]["batches"] == many[iterator[0]][iterator[1]]["batches"]
+    # fairseq's own commands read the file as it is
+    fairseq.run(
+        *("generate", stories.bin, "--path", moved / "checkpoint_last.pt", "--gen-subset", "test"),
+        *("--batch-size", 16, "--cpu", "--max-len-b", 5, "--prefix-size", 3),
+    )
