@@ -98,9 +98,10 @@ class ShardedModel:
     def make_whole(self) -> None:
         """Gather all parameters; they stay so until :meth:`divide` is called.
 
-        A single process can then use the model, for instance to generate. Not for stage 3.
+        A single process can then use the model, for instance to generate.
         """
-        assert self.settings.stage < 3, "a layer would be divided again after its forward pass"
+        if self.settings.stage == 3:
+            self.model.set_reshard_after_forward(False)
         for unit in self.units:
             unit.unshard()
         self.is_whole = True
@@ -109,6 +110,8 @@ class ShardedModel:
         """Free all gathered parameters."""
         for unit in self.units:
             unit.reshard()
+            if self.is_whole and self.settings.stage == 3 and unit is not self.model:
+                unit.set_reshard_after_forward(True, recurse=False)
         self.is_whole = False
 
     def begin_update(self) -> None:

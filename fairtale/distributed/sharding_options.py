@@ -30,7 +30,7 @@ UNSUPPORTED = {
     "decoder_layerdrop": "the processes would drop different layers; use --dropout",
     "skip_remainder_batch": "it depends on the number of processes; leave it out",
 }
-# options of tasks and criterions that let a single process generate, or call layers by themselves
+# options of tasks by which processes generate in validation, each by itself
 GENERATING = ("sample_prompts", "eval_bleu", "eval_bleu_sentences", "sample_translations")
 OWN = ("shard_stage", "accumulate_locally", "save_sharded")
 
@@ -96,16 +96,17 @@ def check_options(args: Any) -> None:
     stage = args.shard_stage or DEFAULT_STAGE
     if stage == 1 and args.accumulate_locally:
         raise UserError("--accumulate-locally: stage 1 always does so; leave it out")
-    if stage == 3:
-        given = [name for name in GENERATING if getattr(args, name, None)]
-        if getattr(args, "unlikelihood_sequence_prob", 0):
-            given.append("unlikelihood_sequence_prob")
-        if given:
-            raise UserError(
-                f"{', '.join(map(_flag, given))} with --shard-stage 3: generation needs whole "
-                "parameters in each process; use --shard-stage 2, or generate afterwards"
-            )
+    if stage == 3 and getattr(args, "unlikelihood_sequence_prob", 0):
+        raise UserError(
+            f"--unlikelihood-sequence-prob {args.unlikelihood_sequence_prob} with --shard-stage 3: "
+            "generation in an update needs whole parameters in each process; use --shard-stage 2"
+        )
 
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+def generates(task_cfg: Any) -> bool:
+    """Return whether a task with this config generates in validation."""
+    return any(getattr(task_cfg, name, None) for name in GENERATING)

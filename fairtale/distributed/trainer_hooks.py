@@ -25,7 +25,7 @@ from .optimizer import build_optimizer
 from .overflow import overflowed_module
 from .process_group import mesh_of_processes
 from .sharding_config import DEFAULT_STAGE, add_options, is_sharded
-from .sharding_options import install_checks
+from .sharding_options import generates, install_checks
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +128,10 @@ def _sharding_model(original: Function) -> Function:
             f"{len(self._sharding.units) - 1} layers, {total:,} parameters"
             + (", in the memory of the CPU" if settings.offload else "")
         )
+        if settings.stage == 3 and generates(cfg.task):
+            logger.info(
+                "the task generates in validation, for which each process gathers the whole model"
+            )
 
     return __init__
 
@@ -209,8 +213,8 @@ def _beginning_batches(original: Function) -> Function:
     def _prepare_sample(self: Any, *args: Any, **kwargs: Any) -> Any:
         sharding = _sharding(self)
         if sharding is not None and not sharding.is_whole:
-            generates = getattr(self.cfg.criterion, "unlikelihood_sequence_prob", 0)
-            sharding.begin_batch(all_layers=bool(generates))
+            writes_replies = getattr(self.cfg.criterion, "unlikelihood_sequence_prob", 0)
+            sharding.begin_batch(all_layers=bool(writes_replies))
         return original(self, *args, **kwargs)
 
     return _prepare_sample
@@ -228,11 +232,15 @@ def _unless_skipped(original: Function) -> Function:
 
 
 def _whole(original: Function) -> Function:
-    """Let tasks generate on a single process, from here to the next update."""
+    """Let tasks generate on a single process, from here to the next update.
+
+    In stages 1 and 2, a validation also gathers the parameters once instead of for each batch.
+    """
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         sharding = _sharding(self)
-        if sharding is not None and sharding.settings.stage < 3:
+        gathers = sharding is not None and sharding.settings.stage < 3 or generates(self.cfg.task)
+        if sharding is not None and gathers:
             assert self.optimizer is not None  # is built now, from the shards
             sharding.make_whole()
         return original(self, *args, **kwargs)
