@@ -104,9 +104,9 @@ def _fingerprint(iterator: Any) -> str:
     known = getattr(iterator, "_fingerprint", None)
     if known is None or known[0] is not batches:
         digest = hashlib.blake2b(digest_size=16)
-        digest.update(np.fromiter(map(len, batches), np.int64, len(batches)))
+        digest.update(np.fromiter(map(len, batches), np.int64, len(batches)).tobytes())
         for batch in batches:
-            digest.update(np.asarray(batch, np.int64))
+            digest.update(np.asarray(batch, np.int64).tobytes())
         known = iterator._fingerprint = (batches, digest.hexdigest())
     found: str = known[1]
     return found

@@ -81,7 +81,7 @@ class ShardedModel:
             fully_shard(layer, **options)
         # what is outside of the layers is needed again right after the forward pass, by the loss
         fully_shard(model, **options | {"reshard_after_forward": False})
-        self.model = cast(FSDPModule, model)
+        self.module, self.model = model, cast(FSDPModule, model)  # the same, with two types
         # FSDP would else do this in the first forward pass, and take a layer that a generator calls
         # by itself for the root
         self.model._get_fsdp_state()._lazy_init()

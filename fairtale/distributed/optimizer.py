@@ -33,7 +33,7 @@ class _OfShards:
 
     def all_reduce_grads(self, module: nn.Module) -> None:
         """Hand the reduced gradients to the optimizer."""
-        if module is not self.sharding.model:
+        if module is not self.sharding.module:
             return
         self.sharding.reduce_whole()
         for parameter, own in self.pairs:
@@ -169,7 +169,7 @@ def build_optimizer(cfg: Any, sharding: ShardedModel, loss_scaler: DynamicLossSc
         UserError: the optimizer does not treat each element by itself.
     """
     sharding.divide()
-    trained = [p for p in sharding.model.parameters() if p.requires_grad]  # type: ignore[attr-defined]
+    trained = [p for p in sharding.module.parameters() if p.requires_grad]
     own = [nn.Parameter(local_part(p)) for p in trained]
     optimizer = optim.build_optimizer(cfg, own)
     if not optimizer.supports_flat_params:

@@ -19,7 +19,7 @@ def overflowed_gradients(sharding: ShardedModel) -> str:
     overflowed is infinite as well, so the topmost such layer is named. All processes must call this
     together.
     """
-    named = dict(sharding.model.named_parameters())  # type: ignore[attr-defined]
+    named = dict(sharding.module.named_parameters())
     flags = torch.zeros(len(named))
     for number, parameter in enumerate(named.values()):
         if parameter.grad is not None:

@@ -6,8 +6,6 @@ ceil(size / N) rows each, and the last ones have fewer or none.
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -21,7 +19,7 @@ def local_part(parameter: Tensor) -> Tensor:
     """
     with torch.no_grad():
         if isinstance(parameter, DTensor):
-            return cast(Tensor, parameter.to_local())
+            return parameter.to_local()
         return parameter.detach()
 
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +26,7 @@ from ..errors import UserError
 from .engine import ShardedModel, ShardSettings
 from .optimizer import build_optimizer
 from .overflow import overflowed_module
+from .peers import watch_peers
 from .process_group import mesh_of_processes
 from .sharding_config import DEFAULT_STAGE, add_options, is_sharded
 from .sharding_options import generates, install_checks
@@ -42,6 +46,8 @@ def install() -> None:
     install_checks()
     if getattr(Trainer.__init__, "shards", False):
         return
+    # fairseq's layers return transposed tensors, which nothing changes in place
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     for name, wrap in (
         ("__init__", _sharding_model),
         ("_build_optimizer", _optimizing_shards),
@@ -52,6 +58,7 @@ def install() -> None:
         ("begin_epoch", _whole),
         ("begin_valid_epoch", _whole),
         ("state_dict", _gathering),
+        ("save_checkpoint", _saving),
     ):
         original = getattr(Trainer, name)
         wrapper = functools.wraps(original)(wrap(original))
@@ -105,6 +112,7 @@ def _sharding_model(original: Function) -> Function:
     def __init__(
         self: Any, cfg: Any, task: Any, model: Any, criterion: Any, quantizer: Any = None
     ) -> None:
+        watch_peers()
         if not is_sharded(cfg):
             original(self, cfg, task, model, criterion, quantizer)
             return
@@ -170,12 +178,13 @@ def _loss_scaler(cfg: Any, num_processes: int) -> DynamicLossScaler:
 
 
 def _updating(original: Function) -> Function:
-    def train_step(self: Any, samples: Any, *args: Any, **kwargs: Any) -> Any:
+    def train_step(self: Any, samples: Any, raise_oom: bool = False) -> Any:
         sharding = _sharding(self)
         if sharding is None:
-            return original(self, samples, *args, **kwargs)
+            return original(self, samples, raise_oom)
         sharding.begin_update()
-        log_output = original(self, samples, *args, **kwargs)
+        # after an error in a single process the others would wait for it
+        log_output = original(self, samples, raise_oom=True)
         if self.optimizer.scaler is not None:
             if self.optimizer.overflowed:
                 _log_overflowed_module(self, sharding, samples)
@@ -266,3 +275,18 @@ def _gathering(original: Function) -> Function:
         return state
 
     return state_dict
+
+
+def _saving(original: Function) -> Function:
+    """Save a ``crash.pt`` only if all processes have failed together."""
+
+    def save_checkpoint(self: Any, filename: str, extra_state: dict[str, Any]) -> Any:
+        if _sharding(self) is not None and os.path.basename(filename) == "crash.pt":
+            if not isinstance(sys.exc_info()[1], FloatingPointError):
+                return None  # the others would not take part in gathering
+            if not self.should_save_checkpoint_on_current_rank:
+                self.state_dict()
+                return None
+        return original(self, filename, extra_state)
+
+    return save_checkpoint

@@ -129,3 +129,50 @@ def test_four_go_on_as_two_and_as_one_and_back(fairseq, stories, tmp_path):
         *("generate", stories.bin, "--path", moved / "checkpoint_last.pt", "--gen-subset", "test"),
         *("--batch-size", 16, "--cpu", "--max-len-b", 5, "--prefix-size", 3),
     )
+
+
+# the second process kills itself in the middle of an epoch, or fails
+DIE = """
+import os, signal
+from fairseq.trainer import Trainer
+
+step = Trainer.train_step
+
+def train_step(self, *args, **kwargs):
+    if self.get_num_updates() == 3 and os.environ["RANK"] == "1":
+        {how}
+    return step(self, *args, **kwargs)
+
+Trainer.train_step = train_step
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "has died without a message: killed, or out of"),
+        ("raise LookupError('no such thing')", "has failed: LookupError: no such thing"),
+    ],
+    ids=["killed", "failed"],
+)
+def test_the_others_end_with_the_reason_and_the_command_goes_on(
+    how, reason, fairseq, stories, tmp_path
+):
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    words = ["--max-update", 5, *FSDP, "--save-interval-updates", 2]
+    train(fairseq, stories.bin, straight, 2, *words)
+    expected = updates(straight, 2)
+    command = fairseq.tiny(stories.bin, broken, *OPTIONS, "--update-freq", 2, *words)
+    port = free_port()
+    first, second = fairseq.together(
+        *(
+            fairseq.prepare("train", *command, env=launched(r, 2, port), before=DIE.format(how=how))
+            for r in range(2)
+        )
+    )
+    assert first.status == 1 and second.status != 0
+    assert first.error.startswith("error: worker 1 (process "), first.err[-3000:]
+    assert reason in first.error and "goes on from the last checkpoint" in first.error
+    train(fairseq, stories.bin, broken, 2, *words)  # the same command
+    assert updates(broken, 2) == expected[2:]
+    assert_near(state(straight)["model"], state(broken)["model"], tolerance=0)
