@@ -89,8 +89,9 @@ class ShardedModel:
         self.is_whole = False
         self._trained: list[bool] = []
         self.parameters = list(model.parameters())
-        model.register_state_dict_post_hook(partial(self._gather_state))
-        model.register_load_state_dict_pre_hook(self._cut_state)
+        hooked: Any = model
+        hooked.register_state_dict_post_hook(partial(self._gather_state))  # a method has no marks
+        hooked.register_load_state_dict_pre_hook(self._cut_state)
         vars(model)["no_sync"] = self.accumulating  # called by fairseq's trainer
 
     # ------------------------------------------------------------ gathering of parameters

@@ -52,7 +52,7 @@ class _OfShards:
         if self.scaler is not None:
             self.losses.append(loss.detach())
             loss = loss * self.scaler.loss_scale
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
 
     def multiply_grads(self, c: Any) -> None:
         """Multiply gradients by a factor; in fp16 also remove the scale of the loss."""

@@ -161,9 +161,8 @@ def watch_peers() -> PeerWatch | None:
     if known is not None:
         return known
     store = distributed_c10d._get_default_store()
-    store = distributed_c10d.PrefixStore(
-        "peers", store.clone() if hasattr(store, "clone") else store
-    )
+    store = store.clone() if hasattr(store, "clone") else store  # a connection of its own
+    store = distributed_c10d.PrefixStore("peers", store)
     watch = PeerWatch(store, dist.get_rank(), dist.get_world_size())
     watch_peers.watch = watch  # type: ignore[attr-defined]
     original = sys.excepthook
