@@ -98,7 +98,8 @@ class _OfShards:
         except OverflowError:
             pass
         finally:
-            logger.warning(
+            log = logger.warning if self.sharding.keeps_state else logger.debug
+            log(
                 f"fp16 overflow, this update is skipped: {where}; loss scale {before:g} -> "
                 f"{self.scaler.loss_scale:g}"
             )
@@ -124,8 +125,8 @@ class _OfShards:
         owners, keep = self._owners(), self.sharding.keeps_state
         whole = {}
         # the processes have the same keys, in the same order
-        for number in sorted(state["state"]):
-            owner, values = owners[number], state["state"][number]
+        for number, values in state["state"].items():
+            owner = owners[number]
             part = local_part(owner)
             whole[number] = {
                 key: gather(value, owner, keep)

@@ -89,8 +89,6 @@ def check_options(args: Any) -> None:
         refused.append("--ddp-comm-hook (leave it out)")
     if (getattr(args, "model_parallel_size", 1) or 1) > 1:
         refused.append("--model-parallel-size (leave it out; stage 3 divides the parameters)")
-    if getattr(args, "bf16", False) and getattr(args, "fp16", False):
-        refused.append("--fp16 together with --bf16 (use one of them)")
     if refused:
         raise UserError(f"{WITH}, these options are not supported: {'; '.join(refused)}")
     stage = args.shard_stage or DEFAULT_STAGE

@@ -215,7 +215,8 @@ def _log_overflowed_module(trainer: Any, sharding: ShardedModel, samples: Any) -
     names: list[str | None] = [None] * dist.get_world_size()
     dist.all_gather_object(names, name)
     found = list(dict.fromkeys(name for name in names if name))
-    logger.warning(f"the forward pass overflowed in {', '.join(found) or 'the loss'}")
+    log = logger.warning if sharding.keeps_state else logger.debug
+    log(f"the forward pass overflowed in {', '.join(found) or 'the loss'}")
 
 
 def _beginning_batches(original: Function) -> Function:
