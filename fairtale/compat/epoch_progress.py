@@ -12,6 +12,7 @@ from ..errors import UserError
 
 BATCHES = "batches"  # in a checkpoint: number of batches that all workers have used in the epoch
 ALL = "batches_in_epoch"  # their number in the epoch
+WORKERS = "workers"  # their number
 FINGERPRINT = "batches_fingerprint"  # of all batches, in the order before shuffling
 
 
@@ -31,8 +32,13 @@ def cure_lost_progress() -> None:
     @functools.wraps(save)
     def state_dict(self: Any) -> dict[str, Any]:
         used = 0 if self.end_of_epoch() else _used(self)
-        own = {BATCHES: used, ALL: len(self.frozen_batches), FINGERPRINT: _fingerprint(self)}
-        return {**save(self), **own}
+        return {
+            **save(self),
+            BATCHES: used,
+            ALL: len(self.frozen_batches),
+            WORKERS: self.num_shards,
+            FINGERPRINT: _fingerprint(self),
+        }
 
     @functools.wraps(load)
     def load_state_dict(self: Any, state_dict: dict[str, Any]) -> None:
@@ -129,7 +135,7 @@ def _check(iterator: Any, state: dict[str, Any]) -> None:
             "--required-batch-size-multiple, --seed, lengths) have changed, so that samples would "
             f"be lost or repeated: go on with those of the checkpoint, {remedy}"
         )
-    if iterator.grouped_shuffling and state[BATCHES] % iterator.num_shards:
+    if iterator.grouped_shuffling and state[WORKERS] != iterator.num_shards:
         raise UserError(
             f"{where} and --grouped-shuffling, whose order depends on the number of workers: go on "
             f"with the same number, {remedy}"

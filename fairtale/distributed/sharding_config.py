@@ -33,14 +33,6 @@ class ShardingConfig(FairseqDataclass):
             "for all gradients; stage 1 always does so"
         },
     )
-    save_sharded: bool = field(
-        default=False,
-        metadata={
-            "help": "with --ddp-backend fsdp2, write model and optimizer state by torch's "
-            "distributed checkpoint, in the background, each process its shards into a folder "
-            "beside the checkpoint; fairtale checkpoint merge makes one file of it"
-        },
-    )
 
 
 def add_options() -> None:

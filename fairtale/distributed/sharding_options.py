@@ -19,7 +19,7 @@ UNSUPPORTED = {
     "tpu": "FSDP2 runs on GPUs and CPUs",
     "use_bmuf": "leave it out",
     "pipeline_model_parallel": "leave it out; stage 3 divides the parameters",
-    "use_sharded_state": "it is fairscale's; use --save-sharded",
+    "use_sharded_state": "it is fairscale's; checkpoints here are whole files",
     "no_reshard_after_forward": "it is fairscale's; use --shard-stage 2",
     "store_ema": "average checkpoints after the training (fairtale average)",
     "base_layers": "leave it out",
@@ -32,7 +32,7 @@ UNSUPPORTED = {
 }
 # options of tasks by which processes generate in validation, each by itself
 GENERATING = ("sample_prompts", "eval_bleu", "eval_bleu_sentences", "sample_translations")
-OWN = ("shard_stage", "accumulate_locally", "save_sharded")
+OWN = ("shard_stage", "accumulate_locally")
 
 
 def install_checks() -> None:

@@ -35,7 +35,7 @@ def test_the_options_are_parsed_and_help_names_them():
         ([*FSDP, "--zero-sharding", "os"], "use --shard-stage 1"),
         ([*FSDP, "--ddp-comm-hook", "fp16"], "--ddp-comm-hook"),
         ([*FSDP, "--decoder-layerdrop", "0.1"], "would drop different layers"),
-        ([*FSDP, "--use-sharded-state"], "it is fairscale's; use --save-sharded"),
+        ([*FSDP, "--use-sharded-state"], "it is fairscale's"),
     ],
 )
 def test_what_is_refused(words, message):
