@@ -176,3 +176,45 @@ def test_the_others_end_with_the_reason_and_the_command_goes_on(
     train(fairseq, stories.bin, broken, 2, *words)  # the same command
     assert updates(broken, 2) == expected[2:]
     assert_near(state(straight)["model"], state(broken)["model"], tolerance=0)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_one_process_writes_samples_in_validation(stage, fairseq, stories, tmp_path):
+    """It generates by itself, with the whole model; validation losses are those of one process."""
+    options = ["--max-update", 4, "--validate-interval-updates", 2, "--shard-stage", stage, *FSDP]
+    options = [word for word in (*OPTIONS, *options) if word != "--disable-validation"]
+    options += ["--sample-prompts", "Once upon a time", "--sample-length", 8]
+    found = []
+    for count in (1, 2):
+        folder, port = tmp_path / f"{count}", free_port()
+        words = fairseq.tiny(stories.bin, folder, *options, "--update-freq", 2 // count)
+        first, *_ = fairseq.together(
+            *(fairseq.prepare("train", *words, env=launched(r, count, port)) for r in range(count))
+        )
+        assert first.status == 0, first.err[-3000:]
+        texts = [
+            line.split("| sample 0 @ ")[1] for line in first.out.splitlines() if "e 0 @" in line
+        ]
+        assert len(texts) == 2
+        found.append((texts, [float(row["valid_loss"]) for row in first.logged("valid")]))
+    assert found[0][0] == found[1][0]
+    assert found[0][1] == pytest.approx(found[1][1], abs=1e-3) and len(found[0][1]) == 2
+
+
+def test_torchrun_trains_a_sharded_model(fairseq, stories, tmp_path):
+    """The command of the documentation; ``fairtale`` packages nothing around it."""
+    words = fairseq.tiny(stories.bin, tmp_path, *OPTIONS, *FSDP, "--max-update", 2, "--bf16")
+    launcher = ("torchrun", "--standalone", "--nproc-per-node", 2, "fairseq-train")
+    both = fairseq.script(*launcher, *words, "--shard-stage", 3, "--checkpoint-activations")
+    assert both.out.count("sharded training: stage 3, bf16, 2 processes, 2 layers") == 1
+    weights = state(tmp_path)["model"].values()
+    assert all(weight.dtype == torch.float32 for weight in weights if weight.is_floating_point())
+
+
+def test_what_is_refused_before_training(fairseq, stories, tmp_path):
+    words = [*OPTIONS, *FSDP, "--optimizer", "adafactor", "--lr", 0.01]
+    result = fairseq.train(stories.bin, tmp_path / "a", *words, check=False)
+    assert result.status == 1 and "it needs whole matrices" in result.error
+    result = fairseq.train(stories.bin, tmp_path / "b", *OPTIONS, *FSDP, "--amp", check=False)
+    assert result.status == 1 and "not supported: --amp" in result.error
+    assert not (tmp_path / "b").exists()
