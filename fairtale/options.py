@@ -297,7 +297,10 @@ def check_options(args: Namespace, cuda: bool) -> None:
         )
     trains, gpu = hasattr(args, "update_freq"), cuda and not getattr(args, "cpu", False)
     if trains and not gpu and getattr(args, "fp16", False):
-        if not (args.memory_efficient_fp16 or args.fp16_no_flatten_grads):
+        plain = (
+            str(getattr(args, "ddp_backend", "")) == "fsdp2"
+        )  # which has no flat tensor of all gradients
+        if not (args.memory_efficient_fp16 or args.fp16_no_flatten_grads or plain):
             raise UserError("--fp16 trains on a GPU only: use --bf16 on a CPU, or leave it out")
 
 

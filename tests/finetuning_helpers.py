@@ -37,25 +37,27 @@ def parse(*words):
     return options.parse_args_and_arch(parser, [str(word) for word in words])
 
 
-def build_trainer(folder, *words, **changes):
-    """Return a trainer and its batches, four an epoch.
+def build_trainer(folder, *words, update_freq=1, model=MODEL, **changes):
+    """Return a trainer and its batches, four an epoch, as lists for each update.
 
     Args:
         folder: see :func:`write_data`.
         words: options that come after those of ``MODEL``.
+        update_freq: number of batches in each update.
+        model: options of the data, the model and the optimizer.
         changes: attributes of the model to set.
     """
     assert user_dir.finetuning_hooks
-    cfg = convert_namespace_to_omegaconf(parse(folder, *MODEL, *words))
+    cfg = convert_namespace_to_omegaconf(parse(folder, *model, *words))
     add_defaults(cfg)
     utils.set_torch_seed(cfg.common.seed)
     task = tasks.setup_task(cfg.task)
-    model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
+    built, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
     for name, value in changes.items():
-        setattr(model, name, value)
-    trainer = Trainer(cfg, task, model, criterion)
+        setattr(built, name, value)
+    trainer = Trainer(cfg, task, built, criterion)
     epoch = trainer.get_train_iterator(epoch=1)
-    batches = list(iterators.GroupedIterator(epoch.next_epoch_itr(shuffle=False), 1))
+    batches = list(iterators.GroupedIterator(epoch.next_epoch_itr(shuffle=False), update_freq))
     trainer.begin_epoch(1)
     return trainer, batches
 

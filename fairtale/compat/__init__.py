@@ -31,7 +31,9 @@ def install() -> None:
         checkpoint_saving,
         data_workers,
         early_stopping,
+        epoch_progress,
         evaluation,
+        filler_batches,
         log_output,
         ngram_blocking,
         numpy2,
@@ -52,6 +54,8 @@ def install() -> None:
     checkpoint_checks.cure_foreign_dictionaries()
     data_workers.cure_buffer_thread()
     data_workers.cure_data_workers()
+    epoch_progress.cure_lost_progress()
+    filler_batches.cure_filler_batches()
     prompts.cure_prompt_encoding()
     log_output.cure_import_logging()
     log_output.cure_known_warnings()

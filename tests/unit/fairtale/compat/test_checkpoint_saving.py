@@ -4,6 +4,7 @@ import pytest
 from fairseq import checkpoint_utils, file_io
 from fairseq.trainer import Trainer
 
+from fairtale.compat import checkpoint_saving
 from fairtale.errors import UserError
 from tests.compat_helpers import pristine
 
@@ -40,16 +41,18 @@ def test_what_a_killed_training_left_is_removed(tmp_path):
 
 @pytest.mark.parametrize("error, saved", [(UserError("wrong"), False), (KeyError("bug"), True)])
 def test_a_mistake_leaves_no_crash_file(error, saved, tmp_path, monkeypatch):
-    wrapped = Trainer.save_checkpoint.__wrapped__
+    save_checkpoint = Trainer.save_checkpoint
+    while save_checkpoint.__code__.co_filename != checkpoint_saving.__file__:
+        save_checkpoint = save_checkpoint.__wrapped__  # sharded training wraps it, too
     written = []
-    cell = Trainer.save_checkpoint.__closure__
-    index = [c.cell_contents for c in cell].index(wrapped)
+    cell = save_checkpoint.__closure__
+    index = [c.cell_contents for c in cell].index(save_checkpoint.__wrapped__)
     monkeypatch.setattr(cell[index], "cell_contents", lambda *args: written.append(args[1]))
     path = str(tmp_path / "crash.pt")
     try:
         raise error
     except Exception:
-        Trainer.save_checkpoint(None, path, {})
+        save_checkpoint(None, path, {})
     assert written == ([path] if saved else [])
-    Trainer.save_checkpoint(None, "checkpoint_last.pt", {})
+    save_checkpoint(None, "checkpoint_last.pt", {})
     assert written[-1] == "checkpoint_last.pt"
