@@ -10,17 +10,17 @@ nothing.
 """
 
 import argparse
-import hashlib
 import os
 import shutil
-from pathlib import Path
 
-from ..data.corpus.byte_level_files import TOKENIZER_JSON, load_byte_level
+from ..data.corpus.byte_level_files import TOKENIZER_JSON
 from ..data.corpus.whole_folder import describe_source, is_ready
+from ..data.dialog.line_format import MARKS
 from ..errors import UserError
 from . import prepare
+from .argument_types import positive_int
+from .model_tokenizer import DICTIONARY, checksums, find_model
 
-_DICTIONARY = "dict.txt"
 _DEFAULT_VOCAB_SIZE = "8192"
 _DEFAULT_SHARE = "0.05"
 
@@ -48,6 +48,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of a model with tokenizer.json and dict.txt, or its tokenizer.json (default: "
         "train a tokenizer)",
     )
+    parser.add_argument(
+        "--tokenizer-sample",
+        type=prepare.as_typed(positive_int),
+        metavar="N",
+        help="train the tokenizer on N works, evenly spread over all (default: 1000000)",
+    )
+    parser.add_argument(
+        "--dialog-marks",
+        action="store_true",
+        help=f"the tokenizer that is trained gets {' and '.join(MARKS)}, which a model needs to be "
+        "fine-tuned on conversations",
+    )
     prepare.add_split_arguments(parser, _DEFAULT_SHARE, "0")
     for subset in ("valid", "test"):
         parser.add_argument(
@@ -72,12 +84,18 @@ def run(args: argparse.Namespace) -> None:
     prepare.check_sources(args.source)
     if args.tokenizer and args.vocab_size:
         raise UserError("--vocab-size: the tokenizer of --tokenizer has its size; give one of them")
-    model = _find_model(args.tokenizer) if args.tokenizer else None
+    for option in ("tokenizer_sample", "dialog_marks"):
+        if args.tokenizer and getattr(args, option):
+            name = f"--{option.replace('_', '-')}"
+            raise UserError(f"{name}: the tokenizer of --tokenizer is trained; give one of them")
+    learning = _learning_words(args)
+    model = find_model(args.tokenizer) if args.tokenizer else None
     vocab_size = args.vocab_size or _DEFAULT_VOCAB_SIZE
     split = _split_words(args)
     settings = [
-        f"vocab-size {vocab_size}" if model is None else f"tokenizer {_checksums(*model)}",
+        f"vocab-size {vocab_size}" if model is None else f"tokenizer {checksums(*model)}",
         f"split {' '.join(split)}",
+        *([f"learning {' '.join(learning)}"] if learning else []),
         f"options {' '.join(args.options)}",
         *(f"source {describe_source(source)}" for source in args.source),
     ]
@@ -87,7 +105,7 @@ def run(args: argparse.Namespace) -> None:
         prepare.say("1/4 cleaning and splitting")
         prepare.call("documents", *args.source, "--output", work.text, *split, *args.options)
         if model is None:
-            model = _train_tokenizer(work, vocab_size)
+            model = _train_tokenizer(work, vocab_size, learning)
         else:
             prepare.say("2/4 the tokenizer is %s", model[0])
         _binarise(work, *model, args.workers)
@@ -103,50 +121,19 @@ def _split_words(args: argparse.Namespace) -> list[str]:
     return words
 
 
-def _find_model(path: str) -> tuple[str, str]:
-    """Return the paths of a model's tokenizer and dictionary, after checking that they agree.
-
-    Raises:
-        UserError: a file is missing, or the ids of the tokenizer and of the dictionary differ.
-    """
-    from ..data.corpus.tokenizer import load_dictionary  # imports fairseq, which takes seconds
-
-    folder = path if os.path.isdir(path) else os.path.dirname(path)
-    tokenizer = os.path.join(path, TOKENIZER_JSON) if os.path.isdir(path) else path
-    for file in (tokenizer, os.path.join(folder, _DICTIONARY)):
-        if not os.path.isfile(file):
-            raise UserError(
-                f"--tokenizer {path}: {file} does not exist; give the folder of a model that "
-                "`fairtale gpt2 import` or `fairtale bpe train` has made"
-            )
-    maker = "fairtale gpt2 import, or fairtale bpe train"
-    symbols = load_dictionary([folder or "."], _DICTIONARY, maker).symbols
-    pieces = load_byte_level(tokenizer).pieces
-    if len(pieces) > len(symbols):
-        raise UserError(
-            f"--tokenizer {path}: the tokenizer has {len(pieces)} entries, and {_DICTIONARY} only "
-            f"{len(symbols)}; they must be of one model"
-        )
-    for index, piece in enumerate(pieces):
-        if symbols[index] != piece:
-            raise UserError(
-                f"--tokenizer {path}: entry {index} is {piece!r} in the tokenizer and "
-                f"{symbols[index]!r} in {_DICTIONARY}; they must be of one model"
-            )
-    return tokenizer, os.path.join(folder, _DICTIONARY)
+def _learning_words(args: argparse.Namespace) -> list[str]:
+    """Return the options of `fairtale bpe train` besides the size of the vocabulary."""
+    words = ["--max-lines", args.tokenizer_sample] if args.tokenizer_sample else []
+    return [*words, *(["--symbols", *MARKS] if args.dialog_marks else [])]
 
 
-def _checksums(*paths: str) -> str:
-    return " ".join(hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] for path in paths)
-
-
-def _train_tokenizer(work: prepare.Work, vocab_size: str) -> tuple[str, str]:
+def _train_tokenizer(work: prepare.Work, vocab_size: str, learning: list[str]) -> tuple[str, str]:
     """Train a tokenizer on the training works; return the paths of its file and dictionary."""
     prepare.say("2/4 learning %s pieces from the training works", vocab_size)
     folder = os.path.join(work.folder, "tokenizer")
     train = os.path.join(work.text, "train.jsonl")
-    prepare.call("bpe", "train", train, "--output", folder, "--vocab-size", vocab_size)
-    return os.path.join(folder, TOKENIZER_JSON), os.path.join(folder, _DICTIONARY)
+    prepare.call("bpe", "train", train, "--output", folder, "--vocab-size", vocab_size, *learning)
+    return os.path.join(folder, TOKENIZER_JSON), os.path.join(folder, DICTIONARY)
 
 
 def _binarise(work: prepare.Work, tokenizer: str, dictionary: str, workers: int) -> None:

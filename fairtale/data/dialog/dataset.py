@@ -106,7 +106,9 @@ class DialogDataset(SizedDataset):
         if self.echo is None:
             self.echoed, self.response_sizes = None, self._own_sizes
         else:
-            draws = np.random.default_rng([self.echo.seed % 2**32, epoch]).random(len(self._own_sizes))
+            draws = np.random.default_rng([self.echo.seed % 2**32, epoch]).random(
+                len(self._own_sizes)
+            )
             self.echoed = draws < self.echo.share
             echoes = np.minimum(self._query_sizes + 1, self.limits.max_target_positions)
             self.response_sizes = np.where(self.echoed, echoes, self._own_sizes)

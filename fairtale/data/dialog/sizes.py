@@ -80,9 +80,7 @@ def measure_dialogs(
         kept_response = np.minimum(response, limits.max_target_positions)
         num_cut += int(((kept < length) | (kept_response < response)).sum())
         turns = np.searchsorted(ctxs, close)
-        last_turn = np.where(
-            turns > np.searchsorted(ctxs, begin), take(ctxs, turns - 1) + 1, begin
-        )
+        last_turn = np.where(turns > np.searchsorted(ctxs, begin), take(ctxs, turns - 1) + 1, begin)
         prefix_sizes[first + rows] = kept + 1
         response_sizes[first + rows] = kept_response
         query_sizes[first + rows] = np.minimum(close - last_turn, kept - 1)

@@ -69,8 +69,7 @@ def read_pairs(stream: ByteStream, name: str, report: DialogReport) -> Iterator[
 def find_fields(line: bytes) -> bool:
     """Return whether a JSON object, perhaps cut short, has a question and an answer."""
     return any(
-        all(f'"{field}"'.encode() in line for field in fields)
-        for fields in zip(_QUESTION, _ANSWER)
+        all(f'"{field}"'.encode() in line for field in fields) for fields in zip(_QUESTION, _ANSWER)
     )
 
 

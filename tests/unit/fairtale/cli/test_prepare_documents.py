@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fairtale.cli.prepare_documents import _find_model
+from fairtale.cli.model_tokenizer import find_model
 from fairtale.data.corpus.byte_level import BYTE_ALPHABET
 from fairtale.data.corpus.tokenizer_dictionary import TokenizerDictionary
 from fairtale.errors import UserError
@@ -33,28 +33,28 @@ def write(folder, pieces):
 
 def test_a_folder_and_its_tokenizer_name_the_same_model(model):
     expected = (str(model / "tokenizer.json"), str(model / "dict.txt"))
-    assert _find_model(str(model)) == _find_model(expected[0]) == expected
+    assert find_model(str(model)) == find_model(expected[0]) == expected
     write(model, [*PIECES, "madeupword0257"])  # a model may have more entries than the tokenizer
-    assert _find_model(str(model)) == expected
+    assert find_model(str(model)) == expected
 
 
 def test_another_model_s_dictionary_is_refused(model):
     write(model, [*PIECES[:70], *PIECES[:69:-1]])
     with pytest.raises(UserError, match="entry 70 is .* they must be of one model"):
-        _find_model(str(model))
+        find_model(str(model))
     write(model, PIECES[:9])
     with pytest.raises(UserError, match="the tokenizer has 257 entries, and dict.txt only 11"):
-        _find_model(str(model))
+        find_model(str(model))
     (model / "dict.txt").write_text("no dictionary\n")
     with pytest.raises(UserError, match="dict.txt is not a dictionary"):
-        _find_model(str(model))
+        find_model(str(model))
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "dict.txt"])
 def test_a_missing_file_is_named(model, name):
     (model / name).unlink()
     with pytest.raises(UserError, match=f"{name} does not exist; give the folder of a model"):
-        _find_model(str(model))
+        find_model(str(model))
 
 
 def test_a_tokenizer_of_another_kind_is_refused(model):
@@ -62,4 +62,4 @@ def test_a_tokenizer_of_another_kind_is_refused(model):
     described["normalizer"] = {"type": "Lowercase"}
     (model / "tokenizer.json").write_text(json.dumps(described))
     with pytest.raises(UserError):
-        _find_model(str(model))
+        find_model(str(model))
