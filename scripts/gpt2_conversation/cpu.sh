@@ -4,7 +4,7 @@
 #
 #   cpu.sh SOURCE...    files or folders of questions and answers (see prepare.sh)
 #
-# 600 updates of 1,024 = 1 x 1,024 x 1 tokens. The other options are those of train.sh; the options below
+# 500 updates of 1,024 = 1 x 1,024 x 1 tokens. The other options are those of train.sh; the options below
 # take precedence.
 set -euo pipefail
 # shellcheck source=scripts/lib/common.sh
@@ -22,8 +22,8 @@ bash "$scripts/prepare.sh" "${sources[@]}" --tokenizer "$ROOT/data-bin/pretrain_
 
 N_GPUS=0 bash "$scripts/train.sh" --base "$base" --data-bin "$data_bin" --save-dir "$run" \
     --echo-query-prob 0.1 --max-tokens 1024 --update-tokens 1024 --precision fp32 --lr 1e-3 \
-    --warmup-updates 50 --total-num-update 600 --max-update 600 \
-    --validate-interval-updates 200 --save-interval-updates 200
+    --warmup-updates 50 --total-num-update 500 --max-update 500 \
+    --validate-interval-updates 250 --save-interval-updates 250
 
 bash "$scripts/evaluate.sh" --data-bin "$data_bin" --checkpoint "$run/checkpoint_best.pt" --beam 4 \
     --output "$ROOT/outputs/conversation_cpu/test.out" --max-len-b 40 --cpu

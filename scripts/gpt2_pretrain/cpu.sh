@@ -4,7 +4,7 @@
 #
 #   cpu.sh SOURCE...    folders of texts, JSON lines or databases
 #
-# 4 layers of 128, 0.8M tokens in 800 updates of 1,024 = 1 x 1,024 x 1 tokens. The other options are those
+# 4 layers of 128, 0.5M tokens in 500 updates of 1,024 = 1 x 1,024 x 1 tokens. The other options are those
 # of train.sh; the options below take precedence.
 set -euo pipefail
 # shellcheck source=scripts/lib/common.sh
@@ -18,7 +18,7 @@ bash "$scripts/prepare.sh" --source "$@" --data-bin "$data_bin" --vocab-size 400
 
 N_GPUS=0 bash "$scripts/train.sh" --arch gpt_tiny --data-bin "$data_bin" --save-dir "$run" \
     --tokens-per-sample 256 --max-tokens 1024 --update-tokens 1024 --precision fp32 --lr 3e-3 \
-    --warmup-updates 50 --total-num-update 800 --max-update 800 \
-    --validate-interval-updates 200 --save-interval-updates 200
+    --warmup-updates 50 --total-num-update 500 --max-update 500 \
+    --validate-interval-updates 250 --save-interval-updates 250
 
 bash "$scripts/evaluate.sh" --data-bin "$data_bin" --checkpoint "$run/checkpoint_best.pt" --cpu
