@@ -1,5 +1,8 @@
 """Prepare dialogs for training: clean, split, learn pieces, encode, binarise.
 
+--tokenizer takes the tokenizer and the dictionary of a pretrained model instead of learning pieces;
+its data folder has both.
+
 The folder --data-bin appears complete or not at all. A second run with the same settings does
 nothing. --corpus sets the defaults of an experiment; without --source, its files are downloaded:
 
@@ -19,13 +22,17 @@ import shutil
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..data.corpus.byte_level_files import TOKENIZER_JSON
 from ..data.corpus.whole_folder import describe_source, is_ready
+from ..data.dialog.line_format import MARKS
 from ..errors import UserError
 from . import prepare
 from .argument_types import positive_int
 from .files import whole_file
+from .model_tokenizer import DICTIONARY, checksums, find_model
 
 _OPENSUBTITLES_SITE = "https://object.pouta.csc.fi/OPUS-OpenSubtitles/v2018/mono"
+_DEFAULT_VOCAB_SIZE = "32000"
 _AMAZON_SITE = "https://mcauleylab.ucsd.edu/public_datasets/data/amazon/qa"
 
 # Categories that have a file with one answer to a question; all but the first four also have a
@@ -70,10 +77,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     prepare.add_shared_arguments(
         parser,
         os.path.join("data-bin", "dialog"),
-        32000,
-        "size of the vocabulary, including all special symbols",
+        None,
+        "size of the vocabulary, including all special symbols (default: "
+        f"{_DEFAULT_VOCAB_SIZE}); not with --tokenizer",
     )
     prepare.add_bpe_argument(parser)
+    parser.add_argument(
+        "--tokenizer",
+        metavar="PATH",
+        help="folder of a model with tokenizer.json and dict.txt, which has "
+        f"{' and '.join(MARKS)} (default: learn pieces)",
+    )
     default = "the share of --corpus, else 0.005"
     prepare.add_split_arguments(parser, default, default)
     parser.add_argument(
@@ -113,13 +127,17 @@ def run(args: argparse.Namespace) -> None:
     """Run the verb."""
     corpus = CORPORA.get(args.corpus, Corpus())
     _check_own_options(args, corpus)
+    if args.tokenizer and args.vocab_size:
+        raise UserError("--vocab-size: the tokenizer of --tokenizer has its size; give one of them")
+    model = _find_dialog_model(args.tokenizer) if args.tokenizer else None
     sources = args.source or _fetched(args)
     prepare.check_sources(sources)
     valid, test = args.valid or corpus.share, args.test or corpus.share
     options = [*corpus.options, *args.options]
+    learned = [f"vocab-size {args.vocab_size or _DEFAULT_VOCAB_SIZE}"]
+    learned += prepare.bpe_settings(args.bpe)
     settings = [
-        f"vocab-size {args.vocab_size}",
-        *prepare.bpe_settings(args.bpe),
+        *([f"tokenizer {checksums(*model)}"] if model else learned),
         f"valid {valid}",
         f"test {test}",
         f"seed {args.seed}",
@@ -133,7 +151,7 @@ def run(args: argparse.Namespace) -> None:
         prepare.say("1/4 cleaning and splitting")
         split = ["--valid", valid, "--test", test, "--seed", args.seed]
         prepare.call("dialogs", *sources, "--output", work.text, *split, *options)
-        _binarise(work, args)
+        _binarise(work, args, model)
         kept = os.path.join(work.made, "text")
         os.makedirs(kept, exist_ok=True)
         shutil.move(os.path.join(work.text, "report.json"), kept)
@@ -146,19 +164,51 @@ def _check_own_options(args: argparse.Namespace, corpus: Corpus) -> None:
             raise UserError(f"--{given[0]}: only allowed with --corpus {name}; leave it out")
 
 
-def _binarise(work: prepare.Work, args: argparse.Namespace) -> None:
-    dictionary = os.path.join(work.folder, "dict.txt")
-    pieces = prepare.Pieces(args.bpe, work.made, dictionary, args.workers)
+def _find_dialog_model(path: str) -> tuple[str, str]:
+    """Return the paths of a model's tokenizer and dictionary, which must have the marks.
+
+    Raises:
+        UserError: as :func:`find_model`, or the dictionary lacks a mark.
+    """
+    from ..data.corpus.tokenizer_dictionary import read_dictionary  # imports fairseq
+
+    tokenizer, dictionary = find_model(path)
+    symbols = read_dictionary(dictionary).indices
+    for mark in MARKS:
+        if mark not in symbols:
+            raise UserError(
+                f"--tokenizer {path}: its dictionary lacks {mark}, without which a model learns no "
+                "dialogs; pretrain with the data of: fairtale prepare documents --dialog-marks"
+            )
+    return tokenizer, dictionary
+
+
+def _binarise(work: prepare.Work, args: argparse.Namespace, model: tuple[str, str] | None) -> None:
     train, *held_out = (path for path in prepare.subset_files(work.text, "tsv").values())
-    prepare.say("2/4 learning %s pieces from the training dialogs", args.vocab_size)
-    pieces.learn([train], args.vocab_size, "--dialog")
+    words = ["--only-source"]
+    if model is None:
+        dictionary = os.path.join(work.folder, DICTIONARY)
+        pieces = prepare.Pieces(args.bpe, work.made, dictionary, args.workers)
+        vocab_size = args.vocab_size or _DEFAULT_VOCAB_SIZE
+        prepare.say("2/4 learning %s pieces from the training dialogs", vocab_size)
+        pieces.learn([train], vocab_size, "--dialog")
+    else:
+        from ..plugin import user_dir
+
+        tokenizer, dictionary = model
+        pieces = prepare.Pieces(prepare.BYTE_LEVEL, work.made, dictionary, args.workers)
+        prepare.say("2/4 the tokenizer is %s", tokenizer)
+        os.makedirs(work.made, exist_ok=True)
+        shutil.copyfile(tokenizer, os.path.join(work.made, TOKENIZER_JSON))
+        # the task reads dictionaries of both kinds; fairseq itself knows only its own
+        words += ["--user-dir", str(user_dir()), "--task", "dialog_lm"]
     prepare.say("3/4 encoding")
     options = ["--dialog", "--max-unknown", args.max_unknown]
     pieces.encode([train], work.pieces, *options)
     if held_out:  # keep the text of the held-out dialogs that are binarised, line by line
         kept = os.path.join(work.made, "text")
         pieces.encode(held_out, work.pieces, *options, "--kept-dir", kept)
-    words = ["--only-source", "--srcdict", dictionary]
+    words += ["--srcdict", dictionary]
     for subset, path in prepare.subset_files(work.pieces, "tsv").items():
         words += [f"--{subset}pref", path]
     prepare.preprocess(work, words, args.workers, counted=work.pieces)

@@ -16,10 +16,12 @@ import shutil
 
 from ..data.corpus.byte_level_files import TOKENIZER_JSON
 from ..data.corpus.whole_folder import describe_source, is_ready
+from ..data.dialog.line_format import MARKS
 from ..data.documents.mongo_config import PREFIX
 from ..data.documents.sources import describe_collections
 from ..errors import UserError
 from . import prepare
+from .argument_types import positive_int
 from .model_tokenizer import DICTIONARY, checksums, find_model
 
 _DEFAULT_VOCAB_SIZE = "8192"
@@ -50,6 +52,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of a model with tokenizer.json and dict.txt, or its tokenizer.json (default: "
         "train a tokenizer)",
     )
+    parser.add_argument(
+        "--tokenizer-sample",
+        type=prepare.as_typed(positive_int),
+        metavar="N",
+        help="train the tokenizer on N works, evenly spread over all (default: 1000000)",
+    )
+    parser.add_argument(
+        "--dialog-marks",
+        action="store_true",
+        help=f"the tokenizer that is trained gets {' and '.join(MARKS)}, which a model needs to be "
+        "fine-tuned on conversations",
+    )
     prepare.add_split_arguments(parser, _DEFAULT_SHARE, "0")
     for subset in ("valid", "test"):
         parser.add_argument(
@@ -74,12 +88,18 @@ def run(args: argparse.Namespace) -> None:
     prepare.check_sources([s for s in args.source if not s.startswith(PREFIX)])
     if args.tokenizer and args.vocab_size:
         raise UserError("--vocab-size: the tokenizer of --tokenizer has its size; give one of them")
+    for option in ("tokenizer_sample", "dialog_marks"):
+        if args.tokenizer and getattr(args, option):
+            name = f"--{option.replace('_', '-')}"
+            raise UserError(f"{name}: the tokenizer of --tokenizer is trained; give one of them")
+    learning = _learning_words(args)
     model = find_model(args.tokenizer) if args.tokenizer else None
     vocab_size = args.vocab_size or _DEFAULT_VOCAB_SIZE
     split = _split_words(args)
     settings = [
         f"vocab-size {vocab_size}" if model is None else f"tokenizer {checksums(*model)}",
         f"split {' '.join(split)}",
+        *([f"learning {' '.join(learning)}"] if learning else []),
         f"options {' '.join(args.options)}",
         *(f"source {_describe(source)}" for source in args.source),
     ]
@@ -90,7 +110,7 @@ def run(args: argparse.Namespace) -> None:
         prepare.call("documents", *args.source, "--output", work.text, *split, *args.options)
         _refuse_conversations(os.path.join(work.text, "train.jsonl"))
         if model is None:
-            model = _train_tokenizer(work, vocab_size)
+            model = _train_tokenizer(work, vocab_size, learning)
         else:
             prepare.say("2/4 the tokenizer is %s", model[0])
         _binarise(work, *model, args.workers)
@@ -119,12 +139,18 @@ def _split_words(args: argparse.Namespace) -> list[str]:
     return words
 
 
-def _train_tokenizer(work: prepare.Work, vocab_size: str) -> tuple[str, str]:
+def _learning_words(args: argparse.Namespace) -> list[str]:
+    """Return the options of `fairtale bpe train` besides the size of the vocabulary."""
+    words = ["--max-lines", args.tokenizer_sample] if args.tokenizer_sample else []
+    return [*words, *(["--symbols", *MARKS] if args.dialog_marks else [])]
+
+
+def _train_tokenizer(work: prepare.Work, vocab_size: str, learning: list[str]) -> tuple[str, str]:
     """Train a tokenizer on the training works; return the paths of its file and dictionary."""
     prepare.say("2/4 learning %s pieces from the training works", vocab_size)
     folder = os.path.join(work.folder, "tokenizer")
     train = os.path.join(work.text, "train.jsonl")
-    prepare.call("bpe", "train", train, "--output", folder, "--vocab-size", vocab_size)
+    prepare.call("bpe", "train", train, "--output", folder, "--vocab-size", vocab_size, *learning)
     return os.path.join(folder, TOKENIZER_JSON), os.path.join(folder, DICTIONARY)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..data.corpus.vocabulary import token_bytes
 from ..data.dialog.cutting import DialogLimits
-from ..data.dialog.dataset import DialogDataset, report_dialog_dataset
+from ..data.dialog.dataset import DialogDataset, Echo, report_dialog_dataset
 from ..data.dialog.line_format import CTX, SEP, TURN_SEPARATOR, join_turns
 from ..errors import UserError
 from .text_task import TextTask
@@ -82,7 +82,11 @@ class DialogTask(TextTask):
         )
 
     def load_dialogs(
-        self, split: str, combine: bool = False, reverse: bool = False
+        self,
+        split: str,
+        combine: bool = False,
+        reverse: bool = False,
+        echo: Echo | None = None,
     ) -> DialogDataset:
         """Load a split of every data folder that has it, and log its statistics.
 
@@ -90,6 +94,7 @@ class DialogTask(TextTask):
             split: name of the split.
             combine: join ``split``, ``split1``, ``split2``, ..., up to the first that is missing.
             reverse: swap query and response, to train the reverse model of ``--mmi-path``.
+            echo: replace some responses by their queries.
 
         Raises:
             UserError: the split does not exist, or contains no dialog.
@@ -103,6 +108,7 @@ class DialogTask(TextTask):
             token_bytes(self.dictionary),
             shuffle=split == "train",
             reverse=reverse,
+            echo=echo,
         )
         report_dialog_dataset(split, dialogs)
         return dialogs

@@ -101,3 +101,26 @@ trained() {
     rm -f "$1"/checkpoint_[0-9]*_[0-9]*.pt
     say "trained: $1 (fairtale plot $1 draws its curves)"
 }
+
+# Let a training go on from an earlier checkpoint. The later ones, the last and a copy of the best are moved
+# to a subfolder.  go_back DIR UPDATES
+go_back() {
+    local path number chosen='' known='' later
+    for path in "$1"/checkpoint_[0-9]*_[0-9]*.pt; do
+        [ -f "$path" ] || continue
+        number=${path##*_} number=${number%.pt} known="$known $number"
+        [ "$number" != "$2" ] || chosen=$path
+    done
+    [ -n "$chosen" ] ||
+        die "--from-checkpoint $2: the checkpoints of $1 are those after updates${known:- (none)}"
+    later=$(mktemp -d "$1/after_$2_XXXXXX")
+    [ ! -f "$1/checkpoint_best.pt" ] || cp "$1/checkpoint_best.pt" "$later"
+    cp "$chosen" "$1/checkpoint_last.pt.partial" # a crash in between leaves a checkpoint_last.pt
+    [ ! -f "$1/checkpoint_last.pt" ] || cp "$1/checkpoint_last.pt" "$later"
+    mv "$1/checkpoint_last.pt.partial" "$1/checkpoint_last.pt"
+    for path in "$1"/checkpoint_[0-9]*_[0-9]*.pt; do
+        number=${path##*_} number=${number%.pt}
+        [ "$number" -le "$2" ] || mv "$path" "$later"
+    done
+    say "going on from $chosen; later checkpoints: $later"
+}

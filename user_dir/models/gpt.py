@@ -1,9 +1,11 @@
 """``gpt``: a decoder-only language model that continues a prompt."""
 
+import logging
 from argparse import Namespace
 from dataclasses import dataclass, field, fields
 from typing import Any, Optional, Self
 
+import torch
 from fairseq.data import Dictionary
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
@@ -22,6 +24,8 @@ from fairtale.modules.prefix_transformer import (
     PrefixTransformer,
     TransformerShape,
 )
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -278,9 +282,11 @@ class GPTModel(BaseFairseqModel):
 
         Raises:
             UserError: the checkpoint has another number of dictionary entries or positions, or
-                other adapters, or only one of the two has an untied output matrix.
+                other adapters, or segments that the model lacks, or only one of the two has an
+                untied output matrix.
         """
         super().upgrade_state_dict(state_dict)
+        self._complete_segments(state_dict)
         untied = "transformer.output_projection.weight" in state_dict
         if untied != (self.transformer.output_projection is not None):
             has, option = ("an", "give") if untied else ("no", "leave out")
@@ -308,6 +314,18 @@ class GPTModel(BaseFairseqModel):
                     f"{own}: {remedy}"
                 )
         complete_state_dict(self.transformer, state_dict)
+
+    def _complete_segments(self, state_dict: dict[str, Any]) -> None:
+        """Let a model of dialogs begin from one of plain text, whose function it then has."""
+        own, key = self.transformer.embed_segments, "transformer.embed_segments.weight"
+        if own is None and key in state_dict:
+            raise UserError(
+                "the checkpoint was trained on dialogs, and its segments have no meaning in plain "
+                "text: use --task dialog_lm"
+            )
+        if own is not None and key not in state_dict:
+            logger.info("the checkpoint has no segments: their embeddings begin at zero")
+            state_dict[key] = torch.zeros_like(own.weight)
 
 
 def shape_architecture(

@@ -11,6 +11,7 @@ from fairseq.tasks import register_task
 from omegaconf import II
 from torch import nn
 
+from fairtale.data.dialog.dataset import Echo
 from fairtale.errors import UserError
 from fairtale.interfaces import DialogBatch
 from fairtale.tasks.dialog import DialogTask
@@ -30,6 +31,20 @@ class DialogLMConfig(ReplyConfig):
             "help": "share of updates that read the prefix in both directions and predict only "
             "the response; the other updates are causal and predict every token (default: 0.25; "
             "with gpt: 0)"
+        },
+    )
+    response_only: bool = field(
+        default=False,
+        metadata={
+            "help": "predict only the responses in causal updates, too, as in fine-tuning on "
+            "questions and answers"
+        },
+    )
+    echo_query_prob: Optional[float] = field(
+        default=None,
+        metadata={
+            "help": "training: probability that a dialog has its query as its response, drawn for "
+            "each dialog in each epoch (default: 0)"
         },
     )
     reverse: bool = field(
@@ -67,13 +82,28 @@ class DialogLMTask(ReplyTask):
 
     cfg: DialogLMConfig
 
-    remembered = {**DialogTask.remembered, "seq2seq_prob": None, "reverse": False}
+    remembered = {
+        **DialogTask.remembered,
+        "seq2seq_prob": None,
+        "response_only": False,
+        "echo_query_prob": 0.0,
+        "reverse": False,
+    }
 
     def __init__(self, cfg: DialogLMConfig, dictionary: Dictionary) -> None:
         super().__init__(cfg, dictionary)
         if cfg.seq2seq_prob is not None and not 0 <= cfg.seq2seq_prob <= 1:
             raise UserError(f"--seq2seq-prob {cfg.seq2seq_prob}: must be a probability, 0 to 1")
-        self._options["reverse"] = cfg.reverse or None
+        echo = cfg.echo_query_prob
+        if echo is not None and not 0 <= echo <= 1:
+            raise UserError(f"--echo-query-prob {echo}: must be a probability, 0 to 1")
+        if echo and cfg.reverse:
+            raise UserError(
+                f"--echo-query-prob {echo} with --reverse: the query is not given there, but "
+                "predicted; leave one of them out"
+            )
+        for name in ("reverse", "response_only"):
+            self._options[name] = getattr(cfg, name) or None
 
     # ----------------------------------------------------------------------- model, data
 
@@ -108,7 +138,9 @@ class DialogLMTask(ReplyTask):
 
     def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:
         """Load a split of every data folder that has it."""
-        self.datasets[split] = self.load_dialogs(split, combine, self.is_reverse)
+        share = self.option("echo_query_prob") if split == "train" else 0
+        echo = Echo(share, self.cfg.seed) if share else None
+        self.datasets[split] = self.load_dialogs(split, combine, self.is_reverse, echo)
 
     # --------------------------------------------------------------------------- training
 
@@ -131,7 +163,8 @@ class DialogLMTask(ReplyTask):
     ) -> Any:
         """Train on a batch, with the kind of attention chosen for this update."""
         seq2seq = self.is_seq2seq_update(update_num)
-        sample = self._view(sample, seq2seq, response_only=seq2seq or self.is_reverse)
+        only = seq2seq or self.is_reverse or bool(self.option("response_only"))
+        sample = self._view(sample, seq2seq, response_only=only)
         sample["update_num"] = update_num  # criterions use it as a seed, as this task does
         return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 

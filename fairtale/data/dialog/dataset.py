@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,13 @@ class PrefixSample(TypedDict):
     positions: Tensor  # int64 [S]
 
 
+class Echo(NamedTuple):
+    """A share of the dialogs that have their query as their response."""
+
+    share: float  # probability of each dialog in each epoch, 0 to 1
+    seed: int  # with the epoch, it determines the draws
+
+
 class DialogDataset(SizedDataset):
     """A dataset of dialogs: ``<s> context <CTX> query <SEP> response </s>``.
 
@@ -58,6 +65,7 @@ class DialogDataset(SizedDataset):
         token_bytes: UTF-8 bytes that each dictionary entry stands for, int64 [V].
         shuffle: shuffle dialogs of equal lengths, and the batches, in every epoch.
         reverse: swap the sides, to learn the query from the response: ``response <SEP> query``.
+        echo: replace the responses of some dialogs, drawn anew in every epoch, by their queries.
 
     Attributes:
         indices: indices of the usable lines, int64.
@@ -77,6 +85,7 @@ class DialogDataset(SizedDataset):
         token_bytes: Tensor,
         shuffle: bool = True,
         reverse: bool = False,
+        echo: Echo | None = None,
     ) -> None:
         self.tokens = tokens
         self.dictionary = dictionary
@@ -85,10 +94,24 @@ class DialogDataset(SizedDataset):
         self.token_bytes = token_bytes
         self.shuffle = shuffle
         self.reverse = reverse
-        self.epoch = 1
+        self.echo = echo
         sizes = measure_dialogs(tokens, ctx, sep, limits, reverse)
-        self.prefix_sizes, self.response_sizes = sizes.prefix, sizes.response
+        self.prefix_sizes, self._own_sizes, self._query_sizes = sizes[:3]
         self.indices, self.faults, self.num_cut = sizes.indices, sizes.faults, sizes.num_cut
+        self.set_epoch(1)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the dialogs of ``echo``, which depend on nothing but the epoch and the seed."""
+        self.epoch = epoch
+        if self.echo is None:
+            self.echoed, self.response_sizes = None, self._own_sizes
+        else:
+            draws = np.random.default_rng([self.echo.seed % 2**32, epoch]).random(
+                len(self._own_sizes)
+            )
+            self.echoed = draws < self.echo.share
+            echoes = np.minimum(self._query_sizes + 1, self.limits.max_target_positions)
+            self.response_sizes = np.where(self.echoed, echoes, self._own_sizes)
         self.sizes = self.prefix_sizes + self.response_sizes - 1  # input tokens
 
     def num_tokens_vec(self, indices: Ints) -> npt.NDArray[np.int64]:
@@ -110,6 +133,9 @@ class DialogDataset(SizedDataset):
         prefix, response = self._sides(self.tokens[index].numpy())
         # Truncate to the length that measure_dialogs has computed.
         prefix = prefix[len(prefix) + 1 - self.prefix_sizes[index] :]
+        if self.echoed is not None and self.echoed[index]:
+            query = prefix[len(prefix) - 1 - self._query_sizes[index] : -1]
+            response = np.append(query, response[-1])  # with </s>
         response = response[: self.limits.max_target_positions]
         segments, positions = describe_prefix(prefix, self.ctx)
         inputs = len(response) - 1

@@ -4,6 +4,7 @@
     polyai         JSON lines: context, context/0, ..., response
     tfrecord       the same fields as tf.train.Example
     conversations  JSON lines: turns, a list in which each turn answers those before it
+    pairs          JSON lines: q and a (or question and answer), and other fields
     csv            columns Q and A (or question and answer), with a header
     tsv            the turns of a dialog, separated by tabs; the last is the response
     lines          subtitles: every line answers those before it; an empty line ends a document
@@ -38,7 +39,15 @@ from .cleaning import (
 )
 from .polyai import read_polyai_json, read_polyai_tfrecord
 from .records import DialogReport, RawDialog
-from .text_formats import find_columns, read_conversations, read_csv, read_lines, read_tsv
+from .text_formats import (
+    find_columns,
+    find_fields,
+    read_conversations,
+    read_csv,
+    read_lines,
+    read_pairs,
+    read_tsv,
+)
 
 _EXTENSIONS = (".json", ".jsonl", ".tsv", ".csv", ".txt", ".tfrecord", ".tfrecords")
 _SNIFF_BYTES = 1 << 16
@@ -120,9 +129,12 @@ def _detect_json(path: str, lines: list[bytes]) -> tuple[str, str]:
                 return "conversations", 'JSON with "turns"'
             if b'"response"' in line or b'"context"' in line:
                 return "polyai", 'JSON with "context"'
+            if find_fields(line):
+                return "pairs", 'JSON with "q" and "a"'
     raise UserError(
-        f"{path}: unknown JSON: its objects have neither turns nor context and response, and "
-        "they are no Python dicts with question and answer, one a line; if the file is damaged, "
+        f"{path}: unknown JSON: its objects have neither turns, nor q and a, nor context and "
+        "response, and they are no Python dicts with question and answer, one a line; if the file "
+        "is damaged, "
         "give --format"
     )
 
@@ -218,6 +230,7 @@ READERS: dict[str, Reader] = {
     "polyai": read_polyai_json,
     "tfrecord": read_polyai_tfrecord,
     "conversations": read_conversations,
+    "pairs": read_pairs,
     "csv": read_csv,
     "tsv": read_tsv,
     "lines": read_lines,

@@ -24,6 +24,7 @@ class DialogSizes(NamedTuple):
 
     prefix: npt.NDArray[np.int32]  # [N]: tokens after truncation, with <s>; 0 if damaged
     response: npt.NDArray[np.int32]  # [N]: targets after truncation, with </s>; 0 if damaged
+    query: npt.NDArray[np.int32]  # [N]: tokens of the query after truncation; 0 if damaged
     indices: npt.NDArray[np.int64]  # indices of the intact lines
     faults: dict[str, int]  # kind -> number of damaged lines
     num_cut: int  # number of intact lines that are truncated
@@ -46,6 +47,7 @@ def measure_dialogs(
     count = len(tokens)
     prefix_sizes = np.zeros(count, dtype=np.int32)
     response_sizes = np.zeros(count, dtype=np.int32)
+    query_sizes = np.zeros(count, dtype=np.int32)
     faults = {NO_SEP: 0, SEVERAL_SEP: 0, EMPTY_SIDE: 0}
     num_cut = first = 0
     for flat, sizes in _blocks(tokens):
@@ -78,10 +80,14 @@ def measure_dialogs(
         kept = kept_lengths(ctxs, begin, close, limits)
         kept_response = np.minimum(response, limits.max_target_positions)
         num_cut += int(((kept < length) | (kept_response < response)).sum())
+        turns = np.searchsorted(ctxs, close)
+        last_turn = np.where(turns > np.searchsorted(ctxs, begin), take(ctxs, turns - 1) + 1, begin)
         prefix_sizes[first + rows] = kept + 1
         response_sizes[first + rows] = kept_response
+        query_sizes[first + rows] = np.minimum(close - last_turn, kept - 1)
         first += len(sizes)
-    return DialogSizes(prefix_sizes, response_sizes, np.flatnonzero(prefix_sizes), faults, num_cut)
+    indices = np.flatnonzero(prefix_sizes)
+    return DialogSizes(prefix_sizes, response_sizes, query_sizes, indices, faults, num_cut)
 
 
 def _blocks(tokens: Any) -> Iterator[tuple[Ints, Ints]]:

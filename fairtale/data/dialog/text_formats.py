@@ -1,4 +1,4 @@
-"""Read dialogs from text files: plain lines, JSON lines of conversations, TSV and CSV.
+"""Read dialogs from text files: plain lines, JSON lines, TSV and CSV.
 
 Each reader takes a binary stream, the name of the file and the report.
 """
@@ -12,6 +12,7 @@ from .records import DialogReport, RawDialog, read_json_lines, read_text
 
 NO_TURNS = "no list of turns"
 NO_COLUMN = "no question or no answer column"
+NO_PAIR = "no text q or no text a"
 TOO_MANY_TURNS = "too many turns"
 
 # A line with more turns is taken for a table or for damaged data, not for a dialog.
@@ -48,6 +49,28 @@ def read_conversations(stream: ByteStream, name: str, report: DialogReport) -> I
             continue
         group = record.get("id")
         yield RawDialog(turns, turns[0] if group is None else str(group), place, True)
+
+
+def read_pairs(stream: ByteStream, name: str, report: DialogReport) -> Iterator[RawDialog]:
+    """Read pairs from JSON lines: ``{"q", "a"}`` or ``{"question", "answer"}``, and other fields.
+
+    The group is the question, so that its answers share a subset.
+    """
+    for place, record in read_json_lines(stream, name, report):
+        for fields in zip(_QUESTION, _ANSWER):
+            pair = [text for text in map(record.get, fields) if isinstance(text, str)]
+            if len(pair) == 2:
+                yield RawDialog(pair, pair[0], place)
+                break
+        else:
+            report.skip(NO_PAIR, place)
+
+
+def find_fields(line: bytes) -> bool:
+    """Return whether a JSON object, perhaps cut short, has a question and an answer."""
+    return any(
+        all(f'"{field}"'.encode() in line for field in fields) for fields in zip(_QUESTION, _ANSWER)
+    )
 
 
 def read_tsv(stream: ByteStream, name: str, report: DialogReport) -> Iterator[RawDialog]:

@@ -285,6 +285,15 @@ def test_a_checkpoint_and_its_model_are_both_tied_or_both_untied():
     tiny_model(seed=5, untied_output=True).load_state_dict(dict(untied))
 
 
+def test_a_model_of_dialogs_begins_as_the_model_of_text_that_it_is_made_from():
+    plain, dialogs = tiny_model(), tiny_model(seed=5, num_segments=4)
+    dialogs.load_state_dict(plain.state_dict())
+    tokens, segments = torch.stack(random_rows([6])), torch.tensor([[2, 2, 2, 1, 1, 1]])
+    assert torch.equal(dialogs(tokens, segments=segments)[0], plain(tokens)[0])
+    with pytest.raises(UserError, match="trained on dialogs.*: use --task dialog_lm"):
+        tiny_model().load_state_dict(dialogs.state_dict())
+
+
 def test_the_settings_of_an_older_checkpoint_lack_new_options():
     cfg = OmegaConf.structured(GPTConfig(decoder_embed_dim=16, decoder_layers=1))
     OmegaConf.set_struct(cfg, False)

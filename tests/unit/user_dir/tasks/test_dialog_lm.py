@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from fairtale.data.dialog.dataset import Echo
 from fairtale.errors import UserError
 from tests.criterion_helpers import smoothed_kl
 from tests.dialog_helpers import (
@@ -53,6 +54,37 @@ def test_a_seq2seq_update_predicts_the_response_and_a_causal_one_everything():
     assert float(log["causal_nll_loss"]) != pytest.approx(float(nll), rel=1e-3)
 
 
+def test_with_response_only_a_causal_update_predicts_responses():
+    dictionary = dialog_dictionary()
+    task = settled(dialog_task(dictionary, response_only=True), 0.0)
+    model = dialog_model(dictionary, unilm=False)
+    optimizer = SimpleNamespace(backward=lambda loss: loss.backward())
+    batch = batch_of(dialog_dataset(LINES, dictionary))
+    loss, size, log = task.train_step(batch, model, smoothed_kl(task), optimizer, 1)
+    assert size == log["ntokens"] == batch["response_ntokens"]
+    target, mask = batch["target"][0], batch["response_mask"][0]
+    lprobs = logits_of(model, batch, seq2seq=False).log_softmax(-1)
+    nll = -lprobs.gather(1, target.unsqueeze(1)).squeeze(1)[mask].sum()
+    assert float(log["nll_loss"]) == pytest.approx(float(nll), rel=1e-5)
+
+
+def test_echoes_are_for_training():
+    """The share reaches the split of the training and no other."""
+    task, asked = dialog_task(echo_query_prob=0.25), []
+    task.load_dialogs = lambda *args: asked.append(args)
+    for split in ("train", "valid", "test"):
+        task.load_dataset(split)
+    assert asked == [
+        ("train", False, False, Echo(0.25, task.cfg.seed)),
+        ("valid", False, False, None),
+        ("test", False, False, None),
+    ]
+    task = dialog_task()
+    task.load_dialogs = lambda *args: asked.append(args)
+    task.load_dataset("train")
+    assert asked[-1] == ("train", False, False, None)
+
+
 def test_gpt_takes_no_seq2seq_updates():
     task = dialog_task(seq2seq_prob=0.5)
     cfg = Namespace(_name="gpt", max_target_positions=None)
@@ -64,6 +96,8 @@ def test_gpt_takes_no_seq2seq_updates():
     "options, message",
     [
         ({"seq2seq_prob": 1.5}, "--seq2seq-prob 1.5"),
+        ({"echo_query_prob": 1.5}, "--echo-query-prob 1.5: must be a probability"),
+        ({"echo_query_prob": 0.1, "reverse": True}, "--echo-query-prob 0.1 with --reverse"),
         ({"max_source_positions": 2}, "--max-source-positions 2"),
         ({"max_target_positions": 1}, "--max-target-positions 1"),
         ({"max_context_turns": -1}, "--max-context-turns -1"),
@@ -95,5 +129,10 @@ def test_training_goes_on_as_it_began():
             task._options["seq2seq_prob"] = 0.25  # as build_model settles it
         with pytest.raises(UserError, match=message):
             task.check_resumed(began)
+    for name, value in (("response_only", True), ("echo_query_prob", 0.1)):
+        dialog_task(**{name: value}).check_resumed({name: value})
+        option = "--response-only" if value is True else "--echo-query-prob 0.1"
+        with pytest.raises(UserError, match=f"began with {option}, and would"):
+            dialog_task().check_resumed({name: value})
     # asked for by name, it may be otherwise
     dialog_task(seq2seq_prob=0.5, reverse=True, max_context_turns=0).check_resumed(began)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fairtale.data.dialog.cutting import DialogLimits
-from fairtale.data.dialog.dataset import report_dialog_dataset
+from fairtale.data.dialog.dataset import Echo, report_dialog_dataset
 from fairtale.errors import UserError
 from tests.dialog_helpers import batch_of, dialog_dataset, dialog_dictionary, random_lines
 
@@ -114,3 +114,58 @@ def test_counts_of_a_batch_add_up():
     longest = dataset.prefix_sizes.max() + dataset.response_sizes.max() - 1
     assert batch["padded_tokens"] == 9 * longest
     assert batch["sample_index"][0].bincount().tolist() == sizes.tolist()
+
+
+# --------------------------------------------------------------- queries as responses
+
+
+def words_of(dataset, index):
+    return " ".join(dataset.dictionary[i] for i in dataset[index]["tokens"].tolist())
+
+
+def test_an_echo_has_the_query_as_its_response():
+    lines = ["w1 <CTX> w2 w3 w4 <SEP> w5", "w1 <SEP> w2 w3"]
+    dataset = dialog_dataset(lines, echo=Echo(1.0, 1))
+    assert words_of(dataset, 0) == "<s> w1 <CTX> w2 w3 w4 <SEP> w2 w3 w4 </s>"
+    assert words_of(dataset, 1) == "<s> w1 <SEP> w1 </s>"
+    assert dataset.response_sizes.tolist() == [4, 2]
+    batch = batch_of(dataset)
+    assert batch["response_ntokens"] == 6 and batch["ntokens"] == dataset.sizes.sum()
+
+    # what the limits cut from the query, the response cannot repeat; it is cut itself, too
+    short = dialog_dataset(lines, limits=DialogLimits(1, 4, 2), echo=Echo(1.0, 1))
+    assert words_of(short, 0) == "<s> w3 w4 <SEP> w3 w4"
+    assert words_of(short, 1) == "<s> w1 <SEP> w1 </s>"
+
+
+def test_echoes_are_drawn_anew_in_every_epoch_and_repeat():
+    plain = dialog_dataset(random_lines(2000))
+    dataset = dialog_dataset(random_lines(2000), echo=Echo(0.3, 7))
+    drawn = {}
+    for epoch in (1, 2, 3):
+        dataset.set_epoch(epoch)
+        drawn[epoch] = dataset.echoed.copy()
+        assert dataset.echoed.mean() == pytest.approx(0.3, abs=0.04)
+        for i in range(0, 2000, 97):
+            assert words_of(dataset, i).startswith(words_of(plain, i).split("<SEP>")[0])
+            same = words_of(dataset, i) == words_of(plain, i)
+            assert same or dataset.echoed[i]
+            assert len(dataset[i]["tokens"]) == dataset.sizes[i] + 1
+    assert (drawn[1] != drawn[2]).any() and (drawn[2] != drawn[3]).any()
+
+    # another process, which begins in epoch 3
+    other = dialog_dataset(random_lines(2000), echo=Echo(0.3, 7))
+    other.set_epoch(3)
+    assert (other.echoed == drawn[3]).all()
+    assert (dialog_dataset(random_lines(2000), echo=Echo(0.3, 8)).echoed != drawn[1]).any()
+
+
+def test_batches_of_echoes_keep_to_their_size():
+    dataset = dialog_dataset(random_lines(300), echo=Echo(0.5, 1))
+    for epoch in (1, 2):
+        dataset.set_epoch(epoch)
+        batches = dataset.batch_by_size(dataset.ordered_indices(), max_tokens=60)
+        assert sorted(np.concatenate(batches)) == list(range(300))
+        for batch in batches:
+            made = dataset.collater([dataset[i] for i in batch])
+            assert made["padded_tokens"] <= 60

@@ -111,6 +111,10 @@ def test_blocks_measure_what_lines_have(kind, limits, reverse, tmp_path, monkeyp
         tokens, prefix_length = dataset[i]["tokens"], dataset[i]["prefix"]
         assert len(tokens) == dataset.sizes[i] + 1 and prefix_length == prefix[i]
         assert (tokens == SEP_ID).nonzero().item() == prefix_length - 1
+        if not reverse:
+            query = tokens[1 : prefix_length - 1]  # behind the last <CTX>
+            before = (query == CTX_ID).nonzero().flatten().tolist()
+            assert measured.query[i] == len(query) - (before[-1] + 1 if before else 0)
 
 
 def test_nothing_to_measure(tmp_path):
