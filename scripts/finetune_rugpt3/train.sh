@@ -24,16 +24,14 @@ set -euo pipefail
 # shellcheck source=scripts/lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
 
-base=$ROOT/models/rugpt3small/checkpoint.pt data_bin=$ROOT/data-bin/finetune_rugpt3
-setting=all save_dir='' updates=1000 lr=1e-4 tokens_per_sample=1024
-max_tokens='' update_tokens=32768 precision=auto
+base=$ROOT/models/rugpt3small/checkpoint.pt data_bin=$ROOT/data-bin/finetune_rugpt3 precision=auto
+setting=all save_dir='' updates=1000 lr=1e-4 tokens_per_sample=1024 max_tokens='' update_tokens=32768
 options "setting base data-bin save-dir updates lr tokens-per-sample max-tokens update-tokens precision" \
     '' "$@"
 [ -f "$base" ] || die "--base $base: no such checkpoint; make it with: fairtale gpt2 import"
 [ -f "$data_bin/train.idx" ] || die "$data_bin holds no training data; make it with prepare.sh"
 need_count --updates "$updates"
 case $lr in '' | *[!0-9.eE+-]* | [!0-9.]*) die "--lr $lr: must be a number" ;; esac
-save_dir=${save_dir:-$ROOT/runs/finetune_rugpt3/$setting}
 
 case $setting in last[1-9] | adapters) lr=$(awk "BEGIN { print 6 * $lr }") ;; esac
 case $setting in
@@ -45,7 +43,7 @@ case $setting in
     *) die "--setting $setting: must be all, last1 to last9, gradual or adapters" ;;
 esac
 
-mkdir -p "$save_dir"
+mkdir -p "${save_dir:=$ROOT/runs/finetune_rugpt3/$setting}"
 fairtale launch --max-tokens "${max_tokens:-8192}" --update-tokens "$update_tokens" \
     --cpu-max-tokens "${max_tokens:-2048}" --cpu-update-tokens "$update_tokens" \
     --precision "$precision" --width 768 \
