@@ -26,7 +26,7 @@ def code(path):
 
 def test_every_experiment_has_its_scripts():
     experiments = {path.parent.name for path in RECIPES}
-    assert len(experiments) == 5
+    assert len(experiments) == 7
     for name in ("prepare", "train", "generate", "evaluate"):
         assert {path.parent.name for path in SCRIPTS.glob(f"*/{name}.sh")} == experiments
 
