@@ -119,13 +119,13 @@ def _reason(error: Exception, path: str) -> str | None:
             f"settings, which could run code ({what})"
         )
     cut_short = ended or (isinstance(error, RuntimeError) and "zip" in str(error))
+    if cut_short or (isinstance(error, OSError) and error.errno == errno.EINVAL):
+        return f"cut short or not a checkpoint ({os.path.getsize(path)} bytes); use an older one"
     # torch has many messages for damaged files; a lack of memory is no damage
     in_loader = _file_of_innermost_frame(error.__traceback__).endswith(_LOADERS)
     damages = (RuntimeError, ValueError, AssertionError, KeyError)  # ValueError: also bad UTF-8
     if in_loader and isinstance(error, damages) and "memory" not in str(error):
         return f"damaged or not a checkpoint ({str(error).splitlines()[0][:100]}); copy it again"
-    if cut_short or (isinstance(error, OSError) and error.errno == errno.EINVAL):
-        return f"cut short or not a checkpoint ({os.path.getsize(path)} bytes); use an older one"
     if isinstance(error, KeyError):
         return f"not a fairseq model ({error} is missing)"
     return None
