@@ -1,9 +1,10 @@
 # `make help` lists the targets. Variables: PYTHON, VENV, EXTRAS, FAIRTALE_TORCH, TORCH_INDEX_URL
-# (see tools/setup_env.sh) and, for the wheelhouse, PYTHON_VERSION, TORCH, WHEELHOUSE.
+# (see tools/setup_env.sh), for gpu-check also OWN_TORCH, and for the wheelhouse PYTHON_VERSION, TORCH,
+# WHEELHOUSE.
 # Variables given on the command line or in the environment are passed on to the scripts.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-all lint format bench wheelhouse clean clean-venv
+.PHONY: help setup quickstart test test-all lint format bench gpu-check wheelhouse clean clean-venv
 
 VENV ?= .venv
 PYTHON_VERSION ?= 3.12
@@ -42,6 +43,9 @@ format: setup ## let ruff format the Python files and sort their imports
 
 bench: setup ## compare speed and memory with fairseq and Hugging Face
 	@$(RUN) bash benchmarks/run.sh $(ARGS)
+
+gpu-check: ## check all that needs a GPU in ten minutes; OWN_TORCH=1: by the machine's own torch
+	@bash tools/gpu_check.sh $(ARGS)
 
 wheelhouse: ## collect all wheels for a machine without network (PYTHON_VERSION=3.12)
 	@bash tools/wheelhouse.sh "$(PYTHON_VERSION)"

@@ -5,6 +5,7 @@ import contextlib
 import datetime
 import importlib.metadata
 import logging
+import math
 import os
 import platform
 import re
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Callable, Iterator, Sequence
 
+import flops
 import torch
 from tabulate import tabulate
 from torch.backends import mkldnn
@@ -26,9 +28,8 @@ USER_DIR = str(ROOT / "user_dir")
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 # torch's default, read before the plug-in is imported, which may change it.
 _AS_TORCH_COMES = mkldnn.matmul.fp32_precision
-
-# Peak of dense bf16/fp16 products in FLOP/s, without sparsity, from the data sheets.
-_PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
+# When this process began, for --seconds.
+_BEGAN = time.monotonic()
 
 
 @contextlib.contextmanager
@@ -49,6 +50,18 @@ def add_machine_options(parser: argparse.ArgumentParser):
     )
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32")
     parser.add_argument("--rounds", type=int, default=None, help="number of timed rounds")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=None,
+        help="begin no further round when the benchmark has run for so long (default: no limit)",
+    )
+    parser.add_argument(
+        "--peak-tflops",
+        type=float,
+        default=None,
+        help="peak for the model FLOPs utilisation (default: the data sheet's, for known GPUs)",
+    )
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: torch's)")
     parser.add_argument(
         "--clock",
@@ -107,6 +120,7 @@ def alternate(
     warmup: int,
     device: torch.device,
     kind: str = "wall",
+    seconds_left: float | None = None,
 ) -> dict[object, list[float]]:
     """Time every step once in each round, so that changes of the machine's speed affect all steps.
 
@@ -118,13 +132,17 @@ def alternate(
         warmup: number of rounds before them.
         device: the device to synchronise.
         kind: a key of :data:`CLOCKS`.
+        seconds_left: begin no further timed round after so many seconds; one is always timed.
 
     Returns:
         the seconds of each step in each round.
     """
     names = list(steps)
+    ends = math.inf if seconds_left is None else time.monotonic() + seconds_left
     seconds = {name: [] for name in names}
     for number in range(-warmup, rounds):
+        if number > 0 and time.monotonic() > ends:
+            break
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
             step = steps[name]
@@ -181,15 +199,27 @@ def device_name(device: torch.device) -> str:
     return platform.processor() or platform.machine()
 
 
-def peak_flops(device: torch.device, precision: str) -> float:
-    """Return the peak of dense half-precision products from the data sheet, or 0 if unknown."""
-    if device.type != "cuda" or precision == "fp32":
+def peak_flops(args) -> float:
+    """Return the peak in FLOP/s for the utilisation: the given one, or the data sheet's, or 0."""
+    if args.peak_tflops:
+        return args.peak_tflops * 1e12
+    if args.device != "cuda":
         return 0.0
-    name = torch.cuda.get_device_name()
-    return next((peak for part, peak in _PEAKS.items() if part in name), 0.0)
+    return flops.data_sheet_peak(torch.cuda.get_device_name(), args.precision)
 
 
-def _version(package: str) -> str:
+def mfu_header(peak: float) -> str:
+    """Return the title of the column of the model FLOPs utilisation."""
+    return f"MFU of {peak / 1e12:,.3g} TFLOP/s"
+
+
+def seconds_left(args) -> float | None:
+    """Return the seconds that ``--seconds`` leaves to this process, or None without a limit."""
+    return None if args.seconds is None else args.seconds - (time.monotonic() - _BEGAN)
+
+
+def version(package: str) -> str:
+    """Return the version of an installed package, or "absent"."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -213,7 +243,7 @@ def circumstances(device: torch.device) -> str:
     """Return the conditions of a measurement: date, device, threads, load, versions, commit."""
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     packages = ", ".join(
-        f"{name} {_version(name)}" for name in ("torch", "fairseq-fixed", "transformers")
+        f"{name} {version(name)}" for name in ("torch", "fairseq-fixed", "transformers")
     )
     return (
         f"{datetime.datetime.now():%Y-%m-%d %H:%M}, {device_name(device)}, "

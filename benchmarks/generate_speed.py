@@ -6,6 +6,7 @@ and Hugging Face's ``generate`` with prompts padded on the left.
 """
 
 import argparse
+import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import common
+import flops
 import torch
 import workers
 from torch import Tensor, nn
@@ -310,7 +312,16 @@ def measure(
     """Time one way of decoding, and return rows of the table."""
     for worker in entrants.values():
         worker.ask("set_mode", mode)
-    seconds = common.alternate(entrants, rounds, WARMUP, device, args.clock)
+        worker.ask("forget_peak")
+    left = common.seconds_left(args)
+    if left is not None:  # an equal share for each way that is still to come
+        left /= len(args.modes) - args.modes.index(mode)
+    seconds = common.alternate(entrants, rounds, WARMUP, device, args.clock, left)
+    prompts = [1 + len(prompt) for prompt in make_prompts(args)]
+    needed = flops.generation_flops(
+        args.vocab, entrants[OURS].info, prompts, args.new_tokens, MODES[mode]["beam"]
+    )
+    peak = common.peak_flops(args)
     tokens = {name: worker.ask("new_tokens") for name, worker in entrants.items()}
     rows = []
     for name, made in tokens.items():
@@ -324,8 +335,11 @@ def measure(
                 common.rate(args.prompts * args.new_tokens, seconds[name]),
                 common.ratio(seconds[name], seconds[OURS]) if compared else "",
                 agreement(tokens[OURS], made) if same else "",
+                f"{entrants[name].ask('peak'):,.0f}",
             ]
         )
+        if peak:
+            rows[-1].append(flops.utilisation(needed, statistics.median(seconds[name]), peak))
     return rows
 
 
@@ -350,12 +364,14 @@ def main() -> None:
         for worker in entrants.values():
             worker.close()
 
-    header = ["", "new tokens/s", f"{OURS} is faster by", f"same tokens as {OURS}"]
+    header = ["", "new tokens/s", f"{OURS} is faster by", f"same tokens as {OURS}", "peak MiB"]
+    if peak := common.peak_flops(args):
+        header.append(common.mfu_header(peak))
     notes = (
         f"{args.arch}, V {args.vocab}, {args.precision}, {args.prompts} prompts of "
         f"{args.shortest} to {args.longest} tokens in one batch, {args.new_tokens} new tokens each "
-        f"(the best hypothesis counts); {rounds} rounds, {args.clock} clock. The weights are "
-        "random and equal. Ratios are medians over the rounds (with quartiles)."
+        f"(the best hypothesis counts); at most {rounds} rounds, {args.clock} clock. The "
+        "weights are random and equal. Ratios are medians over the rounds (with quartiles)."
     )
     title = f"Generation with {args.arch}, {args.precision}, {args.prompts} prompts, "
     title += f"{args.threads} threads"

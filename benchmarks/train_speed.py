@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import common
+import flops
 import torch
 import workers
 
@@ -207,7 +208,7 @@ class Products:
         def random(*size):
             return torch.randn(*size, dtype=DTYPES[args.precision], device=args.device)
 
-        sizes = product_sizes(args, shape)
+        sizes = flops.product_sizes(args.vocab, shape)
         self.operands = [(random(tokens, i), random(o, i), random(tokens, o)) for i, o in sizes]
         self.results = {o: random(tokens, o) for size in sizes for o in size}
         self.weight_results = {size: random(size[1], size[0]) for size in sizes}
@@ -220,13 +221,6 @@ class Products:
             torch.mm(x, weight.t(), out=self.results[out])
             torch.mm(grad, weight, out=self.results[into])
             torch.mm(grad.t(), x, out=self.weight_results[into, out])
-
-
-def product_sizes(args, shape):
-    """Return (inputs, outputs) of every linear layer and of the projection to the vocabulary."""
-    width, inner = shape.width, shape.inner
-    layer = [(width, 3 * width), (width, width), (width, inner), (inner, width)]
-    return layer * shape.layers + [(width, args.vocab)]
 
 
 def is_onednn_chosen(args) -> bool:
@@ -277,11 +271,10 @@ def report(args, entrants, info, seconds):
     tokens = args.rows * args.tokens_per_sample
     product_names = [name for name in entrants if isinstance(name, str)]
     best = min(product_names, key=lambda name: statistics.median(seconds[name]))
-    product_flops = sum(3 * 2 * tokens * i * o for i, o in product_sizes(args, info))
-    # As in PaLM (Chowdhery et al. 2022, appendix B), attention is counted as if it were not causal.
-    attention_flops = 12 * info.layers * info.width * args.tokens_per_sample * tokens
-    model_flops = product_flops + attention_flops
-    peak = common.peak_flops(torch.device(args.device), args.precision)
+    product_flops, model_flops = flops.training_flops(
+        args.vocab, info, args.rows, args.tokens_per_sample
+    )
+    peak = common.peak_flops(args)
 
     rows = []
     for name, worker in entrants.items():
@@ -295,14 +288,15 @@ def report(args, entrants, info, seconds):
             gain = "" if name[0] == OURS else common.ratio(seconds[name], own)
             cells = [name[0], f"{name[1]:g}", speed, gain, share, f"{worker.ask('peak'):,.0f}"]
         if peak:
-            used = model_flops / statistics.median(seconds[name]) / peak
-            cells.append("" if name in product_names else f"{used:.1%}")
+            # The products alone are those of a step without attention.
+            own_flops = product_flops if name in product_names else model_flops
+            cells.append(flops.utilisation(own_flops, statistics.median(seconds[name]), peak))
         rows.append(cells)
 
     header = ["", "dropout", "tokens/s", f"{OURS} is faster by", "share of the products' rate"]
     header.append("peak MiB")
     if peak:
-        header.append(f"MFU of {peak / 1e12:.0f} TFLOP/s")
+        header.append(common.mfu_header(peak))
     notes = (
         f"{args.arch}, V {args.vocab}, {info.parameters / 1e6:.1f}M parameters, "
         f"{args.rows} x {args.tokens_per_sample} tokens a step, {args.precision}, clipping, "
@@ -329,7 +323,8 @@ def main():
             Path(folder), args.vocab, args.tokens_per_sample, 4 * args.rows, args.seed
         )
         entrants, info = start_entrants(args, folder)
-        seconds = common.alternate(entrants, rounds, WARMUP, device, args.clock)
+        left = common.seconds_left(args)
+        seconds = common.alternate(entrants, rounds, WARMUP, device, args.clock, left)
         body = report(args, entrants, info, seconds)
         for worker in entrants.values():
             worker.close()

@@ -4,6 +4,7 @@ The settings of an entrant (the library for matrix products, the allocator, the 
 therefore do not affect another, and the peak memory of each can be measured.
 """
 
+import contextlib
 import logging
 import multiprocessing
 import re
@@ -51,7 +52,8 @@ class Worker:
     def ask(self, *question):
         """Call a method of the entrant, given as its name and arguments, and return the result.
 
-        The names ``clock`` and ``peak`` stand for timing one step and for the peak memory in MiB.
+        The names ``clock``, ``peak`` and ``forget_peak`` stand for timing one step, for the peak
+        memory in MiB, and for beginning to measure that anew.
         """
         self._pipe.send(question)
         return self._receive()
@@ -91,6 +93,8 @@ def _serve(pipe, args, build, words):
                 answer = common.clock(entrant, device, common.CLOCKS[rest[0]])
             elif question == "peak":
                 answer = peak_mib(device)
+            elif question == "forget_peak":
+                answer = forget_peak(device)
             else:
                 answer = getattr(entrant, question)(*rest)
             pipe.send(("done", answer))
@@ -108,3 +112,12 @@ def peak_mib(device: torch.device) -> float:
     if not status.exists():
         return float("nan")
     return int(re.search(r"VmHWM:\s*(\d+)", status.read_text())[1]) / 2**10
+
+
+def forget_peak(device: torch.device):
+    """Let :func:`peak_mib` only see what comes from now on."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    elif Path("/proc/self/clear_refs").exists():
+        with contextlib.suppress(OSError):  # where it is not allowed, the peak stays the whole one
+            Path("/proc/self/clear_refs").write_text("5")
