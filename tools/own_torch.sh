@@ -39,7 +39,7 @@ py=$VENV/bin/python
 "$py" -m pip --version >/dev/null 2>&1 || "$py" -m ensurepip >/dev/null ||
     die "$PYTHON has no pip; install it (on Debian and Ubuntu: apt-get install python3-pip python3-venv)"
 
-# What setup.py asks for, without torch and what is here already, in the versions of constraints.txt.
+# Packages that setup.py asks for: in any version if they are here, else in that of constraints.txt.
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 "$py" - "$tmp" <<'PY'
@@ -51,34 +51,33 @@ stub.setup, stub.find_packages = asked.update, lambda **_: []
 sys.modules["setuptools"] = stub
 runpy.run_path("setup.py")
 
+def name(requirement):
+    return re.match(r"[\w.-]+", requirement)[0]
+
 def version(requirement):
     try:
-        return importlib.metadata.version(re.match(r"[\w.-]+", requirement)[0])
+        return importlib.metadata.version(name(requirement))
     except importlib.metadata.PackageNotFoundError:
         return None
 
 folder = pathlib.Path(sys.argv[1])
-missing = [r for r in asked["install_requires"] if not version(r)]
-(folder / "missing.txt").write_text("\n".join(missing) + "\n")
-lines = pathlib.Path("constraints.txt").read_text().splitlines()
-tested = {line.split("==")[0] for line in lines if "==" in line}
-held = [line for line in lines if "==" in line and not version(line)]
+wanted = [name(r) if version(r) else r for r in asked["install_requires"]]
+(folder / "wanted.txt").write_text("\n".join(wanted) + "\n")
 # What is here stays, also where a package asks for another version: pip then says which.
-held += [f"{name}=={version(name)}" for name in sorted(tested) if version(name)]
+lines = pathlib.Path("constraints.txt").read_text().splitlines()
+tested = [line for line in lines if re.match(r"[\w.-]+==", line)]
+held = [f"{name(line)}=={version(line)}" if version(line) else line for line in tested]
 (folder / "constraints.txt").write_text("\n".join(held) + "\n")
 PY
-if grep -q . "$tmp/missing.txt"; then
-    say "missing on this machine: $(sed 's/[<>=].*//' "$tmp/missing.txt" | paste -sd' ')"
-    pip_options=(--no-input --quiet --no-build-isolation -c "$tmp/constraints.txt")
-    if [ -d "$WHEELHOUSE" ]; then
-        pip_options+=(--no-index --find-links "$WHEELHOUSE")
-    else
-        say "there is no folder $WHEELHOUSE, so they come from the package index"
-    fi
-    "$py" -m pip install "${pip_options[@]}" -r "$tmp/missing.txt" ||
-        die "not all packages are in $WHEELHOUSE; see above. Collect them by: make wheelhouse" \
-            "PYTHON_VERSION=$version TORCH=none"
+pip_options=(--no-input --quiet --no-build-isolation -c "$tmp/constraints.txt")
+if [ -d "$WHEELHOUSE" ]; then
+    pip_options+=(--no-index --find-links "$WHEELHOUSE")
+else
+    say "there is no folder $WHEELHOUSE, so what this machine lacks comes from the package index"
 fi
+"$py" -m pip install "${pip_options[@]}" -r "$tmp/wanted.txt" ||
+    die "not all packages that this machine lacks are in $WHEELHOUSE, or its own do not fit together;" \
+        "see above. Collect them by: make wheelhouse PYTHON_VERSION=$version TORCH=none"
 PYTHONPATH=$ROOT "$py" -c 'import fairseq, torch, user_dir' ||
     die "$VENV does not work with the packages of this machine; see above"
 say "$VENV is ready: torch $("$py" -c 'import torch; print(torch.__version__)') of $PYTHON"

@@ -7,7 +7,8 @@
 #
 #   PYTHON=...                 Python that collects the wheels (for 3.11: a Python 3.11)
 #   TORCH=cpu|cuda             build of torch (default: cuda if nvidia-smi lists a GPU, else cpu, or
-#                              cuda with a note if there is no CPU build)
+#                              cuda with a note if there is no CPU build); none leaves torch and
+#                              CUDA's libraries out, for a machine that has its own (own_torch.sh)
 #   TORCH_INDEX_URL=URL        another package index for torch
 #   EXTRAS=plots,hf            extras to include (default: none)
 #   WHEELHOUSE=DIR             folder for the wheels (default: wheelhouse)
@@ -46,7 +47,14 @@ if [ "$TARGET_VERSION" = 3.11 ] && [ "$version" != 3.11 ]; then
         "$version ($PYTHON). Give a Python 3.11 with PYTHON=, or use PYTHON_VERSION=3.12, which" \
         "needs no compiler"
 fi
-flavour=$(torch_flavour TORCH)
+if [ "${TORCH:-}" = none ]; then
+    [ "$TARGET_VERSION" = 3.12 ] ||
+        die "TORCH=none with Python $TARGET_VERSION: fairseq-fixed is compiled for it with torch; use" \
+            "TORCH=cpu and leave the wheel of torch behind"
+    flavour=none
+else
+    flavour=$(torch_flavour TORCH)
+fi
 
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
@@ -75,7 +83,9 @@ download() {
 # --- which torch, and what is there already -----------------------------------------------------
 
 where=(-c constraints.txt "${target[@]}" --target "$tmp/target")
-if ! torch_choice=$(torch_args "$py" "$flavour" TORCH "${where[@]}" 2>"$tmp/why"); then
+if [ "$flavour" = none ]; then
+    torch_choice=
+elif ! torch_choice=$(torch_args "$py" "$flavour" TORCH "${where[@]}" 2>"$tmp/why"); then
     if [ "${TORCH:-auto}" != auto ]; then
         cat "$tmp/why" >&2
         exit 2
@@ -99,9 +109,13 @@ echo "$settings" >"$HOUSE/.settings"
 
 # --- the wheels --------------------------------------------------------------------------------
 
-say "1/4 torch $(pinned torch) for Python $TARGET_VERSION, the $flavour build"
-# shellcheck disable=SC2086 # one argument a line, without spaces
-download $torch_choice
+if [ "$flavour" = none ]; then
+    say "1/4 torch is left out"
+else
+    say "1/4 torch $(pinned torch) for Python $TARGET_VERSION, the $flavour build"
+    # shellcheck disable=SC2086 # one argument a line, without spaces
+    download $torch_choice
+fi
 
 say "2/4 packages without a published wheel"
 # A pure Python package; the wheel that is built here works with every Python.
@@ -130,9 +144,21 @@ rm -f "$HOUSE"/fairtale-*.whl
     "$tmp/source"
 # Use the path of the wheel, because a package index might have another package of the same name.
 fairtale=$(find "$tmp/built" -name 'fairtale-*.whl')
-# Require exactly the torch in the folder, so that no other build of it is downloaded.
-torch_version=$(find "$HOUSE" -name 'torch-*.whl' -exec basename {} \; | cut -d- -f2)
-download "$fairtale${EXTRAS:+[$EXTRAS]}" "torch===$torch_version" setuptools wheel
+whole=$fairtale${EXTRAS:+[$EXTRAS]}
+check=(--ignore-installed)
+if [ "$flavour" = none ]; then
+    # Only metadata of torch and CUDA's libraries is read; the others are downloaded by name.
+    resolve "$py" --find-links "$HOUSE" "${where[@]}" "$whole" setuptools wheel >"$tmp/all" ||
+        die "pip finds no versions that fit together; does the package index answer?"
+    grep -vE '^(torch|triton|fairtale|nvidia-[^ ]*|cuda-[^ ]*) ' "$tmp/all" | sed 's/ /==/' >"$tmp/rest"
+    download --no-deps -r "$tmp/rest"
+    cp "$fairtale" "$HOUSE"
+    check+=(--no-deps)
+else
+    # Require exactly the torch in the folder, so that no other build of it is downloaded.
+    torch_version=$(find "$HOUSE" -name 'torch-*.whl' -exec basename {} \; | cut -d- -f2)
+    download "$whole" "torch===$torch_version" setuptools wheel
+fi
 
 say "4/4 checking that the folder is complete"
 requirements=$tmp/requirements.txt
@@ -143,14 +169,19 @@ for wheel in sorted(pathlib.Path(sys.argv[1]).glob("*.whl"), key=lambda path: pa
     print(f"{name.replace('_', '-')}=={version}")
 PY
 env PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_NO_INDEX=1 \
-    "$py" -m pip install --quiet --dry-run --ignore-installed --find-links "$HOUSE" \
+    "$py" -m pip install --quiet --dry-run "${check[@]}" --find-links "$HOUSE" \
     "${target[@]}" --target "$tmp/target" -r "$requirements" ||
     die "the wheels in $HOUSE do not install together; remove the folder and run this again"
 mv "$requirements" "$HOUSE/requirements.txt"
 
 name=$(basename "$HOUSE")
+say "$HOUSE is complete: $(wc -l <"$HOUSE/requirements.txt") wheels, $(du -sh "$HOUSE" | cut -f1)."
+if [ "$flavour" = none ]; then
+    say "On a machine with its own torch, in a checkout of fairtale with this folder in it:" \
+        "make gpu-check OWN_TORCH=1 WHEELHOUSE=$name"
+    exit 0
+fi
 cat <<EOT
-== $HOUSE is complete: $(wc -l <"$HOUSE/requirements.txt") wheels, $(du -sh "$HOUSE" | cut -f1).
 On the other machine, beside a copy of this folder:
   python$TARGET_VERSION -m venv .venv && .venv/bin/pip install --no-index --find-links $name -r $name/requirements.txt
 or, in a checkout of fairtale with this folder in it:
