@@ -1,4 +1,4 @@
-"""``make gpu-check`` chooses its environment: the usual one, a wheelhouse, or the machine's torch."""
+"""``make gpu-check`` chooses its environment: the usual, a wheelhouse, or the machine's torch."""
 
 import os
 import shutil
