@@ -22,7 +22,7 @@ import check_process
 ROOT = Path(__file__).resolve().parent.parent
 HERE = Path(__file__).resolve().parent
 # Losses of two backends may differ by the order of additions, and by the precision's rounding.
-TOLERANCES = {"fp32": 1e-4, "bf16": 3e-2, "fp16": 1e-2}
+TOLERANCES = {"fp32": 1e-4, "bf16": 1e-2, "fp16": 3e-3}
 # fairseq gives pytorch_ddp a device number, which a CPU does not have.
 NOT_ON_CPU = ("pytorch_ddp",)
 SIZES = {
