@@ -63,12 +63,12 @@ STEPS = [
     Step("machine", "Machine", 60, check_steps.machine_step),
     Step("tests", "Tests with the marker gpu", 90, check_steps.tests_step),
     Step("backends", "One process through every backend", 130, check_steps.backends_step),
-    Step("train-bf16", "Training in bf16", 80, _train("bf16", "training")),
+    Step("train-bf16", "Training in bf16", 100, _train("bf16", "training")),
     Step("generate-bf16", "Generation in bf16", 70, _generate("bf16")),
-    Step("train-fp16", "Training in fp16", 80, _train("fp16", "training")),
+    Step("train-fp16", "Training in fp16", 100, _train("fp16", "training")),
     Step("generate-fp16", "Generation in fp16", 70, _generate("fp16")),
-    Step("large-bf16", "Training a larger model in bf16", 90, _train("bf16", "large")),
-    Step("large-fp16", "Training a larger model in fp16", 90, _train("fp16", "large")),
+    Step("large-bf16", "Training a larger model in bf16", 110, _train("bf16", "large")),
+    Step("large-fp16", "Training a larger model in fp16", 110, _train("fp16", "large")),
 ]
 
 

@@ -69,6 +69,11 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=8192, help="rows and columns of the operands")
     parser.add_argument("--rounds", type=int, default=10)
     args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit(
+            f"error: torch {torch.__version__} (CUDA {torch.version.cuda}) sees no GPU on this "
+            "machine; --device cpu rehearses the check without one"
+        )
     print(json.dumps(describe(args, torch.device(args.device))))
 
 

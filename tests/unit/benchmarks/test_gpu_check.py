@@ -18,6 +18,7 @@ from check_page import FAILED, LEFT_OUT, PASSED, RUNNING, STOPPED, WAITING, Page
 from check_steps import Check, Failed, LeftOut
 
 MACHINE = {
+    "memory GiB": 79.1,
     "packages": {"pytest": "9"},
     "peaks": {
         "bf16": {"data sheet": 0.0, "measured": 2e12},
@@ -85,6 +86,7 @@ def test_the_page_is_written_before_and_after_each_step(tmp_path):
         return f"body {len(seen)}"
 
     go(tmp_path, [look, look])
+    assert "## Step 0" in seen[0] and "## Step 1" not in seen[0]
     assert f"| Step 0 | {RUNNING} |" in seen[0] and f"| Step 1 | {WAITING} |" in seen[0]
     assert f"| Step 0 | {PASSED} |" in seen[1] and "body 1" in seen[1]
 
@@ -285,6 +287,14 @@ def test_if_a_peer_fails_the_rest_is_still_measured(monkeypatch):
     with pytest.raises(Failed, match="only a part could be measured") as error:
         check_steps.generate_step(check(), "fp16", 50)
     assert "ours" in error.value.body and "an entrant failed" in error.value.body
+
+
+@pytest.mark.parametrize(("memory", "rows"), [(79.1, 16), (39.4, 8), (23.6, 4), (14.6, 2)])
+def test_smaller_gpus_get_smaller_updates(memory, rows):
+    found = check()
+    found.machine["memory GiB"] = memory
+    assert check_steps.rows_of(found, "large") == ["--rows", rows]
+    assert check_steps.rows_of(check("cpu"), "training") == []
 
 
 def test_compile_needs_a_compiler(monkeypatch):
