@@ -25,7 +25,7 @@ from fairseq.trainer import Trainer
 from ..errors import UserError
 from .engine import ShardedModel, ShardSettings
 from .optimizer import build_optimizer
-from .overflow import overflowed_module
+from .overflow import log_overflows, overflowed_module
 from .peers import watch_peers
 from .process_group import mesh_of_processes
 from .sharding_config import DEFAULT_STAGE, add_options, is_sharded
@@ -149,6 +149,8 @@ def _optimizing_shards(original: Function) -> Function:
         sharding = _sharding(self)
         if sharding is None:
             original(self)
+            if self.cfg.common.fp16 and hasattr(self.optimizer, "scaler"):
+                log_overflows(self.optimizer.scaler, self._model, self.is_data_parallel_master)
             return
         scaler = _loss_scaler(self.cfg, dist.get_world_size())
         if sharding.settings.precision != "fp16":

@@ -151,7 +151,10 @@ Trainer.train_step = train_step
     ("how", "reason"),
     [
         ("os.kill(os.getpid(), signal.SIGKILL)", "has died without a message: killed, or out of"),
-        ("raise LookupError('no such thing')", "has failed: LookupError: no such thing"),
+        pytest.param(
+            *("raise LookupError('no such thing')", "has failed: LookupError: no such thing"),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["killed", "failed"],
 )
@@ -178,7 +181,7 @@ def test_the_others_end_with_the_reason_and_the_command_goes_on(
     assert_near(state(straight)["model"], state(broken)["model"], tolerance=0)
 
 
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("stage", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_one_process_writes_samples_in_validation(stage, fairseq, stories, tmp_path):
     """It generates by itself, with the whole model; validation losses are those of one process."""
     options = ["--max-update", 4, "--validate-interval-updates", 2, "--shard-stage", stage, *FSDP]
@@ -201,6 +204,7 @@ def test_one_process_writes_samples_in_validation(stage, fairseq, stories, tmp_p
     assert found[0][1] == pytest.approx(found[1][1], abs=1e-3) and len(found[0][1]) == 2
 
 
+@pytest.mark.slow
 def test_torchrun_trains_a_sharded_model(fairseq, stories, tmp_path):
     """The command of the documentation; ``fairtale`` packages nothing around it."""
     words = fairseq.tiny(stories.bin, tmp_path, *OPTIONS, *FSDP, "--max-update", 2, "--bf16")

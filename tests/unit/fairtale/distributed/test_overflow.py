@@ -4,7 +4,9 @@ import logging
 
 import pytest
 import torch
+from fairseq.optim.dynamic_loss_scaler import DynamicLossScaler
 
+from fairtale.distributed.overflow import log_overflows
 from tests.finetuning_helpers import write_data
 from tests.sharding_helpers import build, together, trained
 
@@ -80,3 +82,24 @@ def test_the_layer_is_named(data, tmp_path):
     texts = run(tmp_path / "backward", data, "--fp16-init-scale 8", backward)[0][0]
     assert "from transformer.layers.1 down (transformer.layers.1." in texts[0]
     assert len(texts) == 3  # the forward pass is not blamed
+
+
+def test_a_training_that_is_not_sharded(caplog):
+    model = torch.nn.Module()
+    model.layers = torch.nn.ModuleList(torch.nn.Linear(2, 2) for _ in range(3))
+    outer = torch.nn.Module()
+    outer.decoder = model
+    for parameter in outer.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    model.layers[0].bias.grad[1] = model.layers[1].weight.grad[0, 0] = torch.inf
+    scaler = DynamicLossScaler(init_scale=4.0)
+    log_overflows(scaler, outer, is_first=True)
+    scaler.check_overflow(1.0)
+    assert caplog.messages == []
+    with pytest.raises(OverflowError):
+        scaler.check_overflow(torch.inf)
+    assert scaler.loss_scale == 2.0
+    assert caplog.messages == [
+        "fp16 overflow: gradients of 2 parameters, from decoder.layers.1 down "
+        "(decoder.layers.1.weight)"
+    ]
