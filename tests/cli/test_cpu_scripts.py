@@ -167,7 +167,7 @@ def test_pretraining_and_its_conversations(run, tmp_path):
     assert score.startswith("fairtale score-dialog ")
     assert "runs/conversation_cpu/questions.txt" in interactive
     assert (tmp_path / "runs/conversation_cpu/questions.txt").read_text() == "Who?\nWhy?\n"
-    assert outputs.startswith("fairtale log outputs ")
+    assert outputs.startswith("fairtale log outputs ") and "Who?\t" in done.stdout
 
 
 def test_trainings_of_another_length_are_not_taken(run, tmp_path):
