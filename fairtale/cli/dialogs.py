@@ -2,9 +2,9 @@
 
 The sources are files or folders, plain or gzip, whose formats are detected: Amazon's questions
 and answers (one Python dict a line; nothing is executed), PolyAI's conversational-datasets (JSON
-lines or TFRecord), JSON lines with "turns", CSV with the columns Q and A, turns separated by
-tabs, and subtitles with one turn a line. Each output line holds one response after the turns
-that precede it, separated by tabs. report.json counts what was left out.
+lines or TFRecord), JSON lines with "turns" or with "q" and "a", CSV with the columns Q and A, turns
+separated by tabs, and subtitles with one turn a line. Each output line holds one response after the
+turns that precede it, separated by tabs. report.json counts what was left out.
 
 All dialogs of a document, conversation, product or question go to the same subset, which is
 chosen by a hash of the seed and that group.

@@ -36,7 +36,8 @@ def run(tmp_path):
     """Run a script of the copy; return its status and the commands asked for, a line each."""
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts", symlinks=True)
     (tmp_path / "bin").mkdir()
-    for name in ("fairseq-train", "fairseq-validate", "fairseq-generate"):
+    for name in ("train", "validate", "generate", "interactive"):
+        name = f"fairseq-{name}"
         text = f'#!/usr/bin/env bash\necho "{name} $*" >>asked\n'
         (tmp_path / "bin" / name).write_text(text)
     (tmp_path / "bin" / "python").write_text(PYTHON)
@@ -136,6 +137,39 @@ def test_finetuning(run, tmp_path):
     assert done.returncode == 2 and asked == [] and "no work of Tolstoy" in done.stderr
 
 
+def test_pretraining_and_its_conversations(run, tmp_path):
+    done, asked = run("gpt2_conversation/cpu.sh", "pairs.jsonl")
+    assert done.returncode == 2 and asked == []
+    assert "make it with scripts/gpt2_pretrain/cpu.sh" in done.stderr
+
+    done, asked = run("gpt2_pretrain/cpu.sh", "works", "more.jsonl")
+    assert done.returncode == 0, done.stderr
+    prepare, launch, *last = asked
+    assert prepare.startswith("fairtale prepare documents ")
+    assert "--dialog-marks --source works more.jsonl --data-bin" in prepare
+    assert "--tokenizer-sample 100000" in prepare and prepare.endswith("--valid 0.05")
+    assert launch.startswith("fairtale launch --max-tokens 1024 --update-tokens 1024 ")
+    assert "--arch gpt_tiny" in launch and "--max-update 500" in launch
+    validate, log = sorted(last)
+    assert "runs/pretrain_cpu/checkpoint_best.pt" in validate and log == "fairtale log validation"
+
+    (tmp_path / "data-bin/conversation_cpu/text").mkdir(parents=True)
+    (tmp_path / "data-bin/conversation_cpu/text/test.tsv").write_text("Who?\tMe.\nWhy?\tSo.\n")
+    done, asked = run("gpt2_conversation/cpu.sh", "pairs.jsonl", "b.csv")
+    assert done.returncode == 0, done.stderr
+    prepare, launch, *measured, generate, score, interactive, outputs = asked
+    assert "--source pairs.jsonl --source b.csv --tokenizer" in prepare
+    assert "data-bin/pretrain_cpu --data-bin" in prepare
+    assert "--task dialog_lm --finetune-from-model" in launch
+    assert "--response-only --echo-query-prob 0.1 " in launch
+    assert sorted(measured)[1] == "fairtale log validation" and len(measured) == 2
+    assert "--gen-subset test --beam 4 " in generate
+    assert score.startswith("fairtale score-dialog ")
+    assert "runs/conversation_cpu/questions.txt" in interactive
+    assert (tmp_path / "runs/conversation_cpu/questions.txt").read_text() == "Who?\nWhy?\n"
+    assert outputs.startswith("fairtale log outputs ") and "Who?\t" in done.stdout
+
+
 def test_trainings_of_another_length_are_not_taken(run, tmp_path):
     (tmp_path / "base.pt").touch()
     (tmp_path / "data").mkdir()
@@ -151,7 +185,8 @@ def test_trainings_of_another_length_are_not_taken(run, tmp_path):
 @pytest.mark.parametrize(
     "script",
     ["story_tinystories/cpu.sh", "dialog_opensubtitles/cpu.sh", "wmt16_en_ru/cpu.sh"]
-    + ["wmt16_en_ru/cpu_prune.sh", "finetune_rugpt3/cpu.sh"],
+    + ["wmt16_en_ru/cpu_prune.sh", "finetune_rugpt3/cpu.sh"]
+    + ["gpt2_pretrain/cpu.sh", "gpt2_conversation/cpu.sh"],
 )
 def test_without_arguments_the_help_is_shown(run, script):
     done, asked = run(script)

@@ -56,6 +56,21 @@ def test_preparing_is_one_verb(path):
     assert "exec_fairtale prepare " in code(path)
 
 
+def test_the_pretraining_has_the_values_of_its_recipe():
+    text = code(SCRIPTS / "gpt2_pretrain" / "train.sh")
+    for words in (
+        "--adam-betas '(0.95, 0.999)'",
+        "--lr 3.5e-4",
+        "--clip-norm 0.25",
+        "--warmup-updates 1000 --total-num-update 300000 --max-update 300000",
+        "--loss-average samples --report-accuracy",
+        '--tensorboard-logdir "$save_dir/tensorboard"',
+        "gpt_112m",
+    ):
+        assert words in text
+    assert "--response-only" in code(SCRIPTS / "gpt2_conversation" / "train.sh")
+
+
 def test_what_the_scripts_share_is_short():
     files = [path for path in (SCRIPTS / "lib").iterdir() if path.is_file()]
     assert sum(path.read_text(encoding="utf-8").count("\n") for path in files) < MAX_LINES_SHARED
@@ -112,3 +127,49 @@ def test_options_of_a_script(options, words, told):
 def test_bad_options_of_a_script(options, words, error):
     out, told, status = options(*words)
     assert (out, status) == ("", 2) and told.startswith(f"error: {error}")
+
+
+@pytest.fixture
+def go_back(tmp_path):
+    """Call ``go_back`` on a folder with checkpoints after 10, 20, 30 and 40 updates."""
+    run = tmp_path / "a run"
+    run.mkdir()
+    for name in ("1_10", "1_20", "2_30", "2_40", "last", "best"):
+        (run / f"checkpoint_{name}.pt").write_text(name)
+    (tmp_path / "fairseq-train").touch(mode=0o755)
+    (tmp_path / "script.sh").write_text(
+        f"set -euo pipefail\n. '{SCRIPTS}/lib/common.sh'\ngo_back \"$@\"\n"
+    )
+
+    def call(updates):
+        done = subprocess.run(
+            ["bash", tmp_path / "script.sh", run, updates],
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+        )
+        return run, done
+
+    return call
+
+
+def contents(folder):
+    return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_training_goes_back_to_an_earlier_checkpoint(go_back):
+    run, done = go_back("20")
+    assert done.returncode == 0 and "going on from" in done.stderr
+    names = ("1_10", "1_20", "best")
+    kept = {f"checkpoint_{name}.pt": name for name in names}
+    assert contents(run) == {**kept, "checkpoint_last.pt": "1_20"}
+    (later,) = (path for path in run.iterdir() if path.is_dir())
+    names = ("2_30", "2_40", "last", "best")
+    assert contents(later) == {f"checkpoint_{name}.pt": name for name in names}
+
+
+def test_a_checkpoint_that_does_not_exist_changes_nothing(go_back):
+    run, done = go_back("25")
+    assert done.returncode == 2
+    assert "--from-checkpoint 25: " in done.stderr and "after updates 10 20 30 40" in done.stderr
+    assert len(list(run.iterdir())) == 6
