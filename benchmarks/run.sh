@@ -36,3 +36,5 @@ else
     measure loss_memory.py "$@"
     measure prune_speed.py "$@"
 fi
+
+measure document_export.py "$@"

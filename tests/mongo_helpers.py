@@ -4,6 +4,7 @@ With ``FAIRTALE_MONGO`` in the environment, a connection string, that server is 
 """
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -66,6 +67,8 @@ class Mongo:
         self.address = address
         self.folder = Path(folder)
         self.name = f"fairtale_{uuid.uuid4().hex[:12]}"
+        # importing fairseq lets every logger speak
+        logging.getLogger("pymongo").setLevel(logging.WARNING)
         self.client = pymongo.MongoClient(address, serverSelectionTimeoutMS=5000)
         self.database = self.client[self.name]
 

@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,6 @@ from ..data.documents.mongo_source import MongoCollection
 from ..data.documents.records import DocumentReport, DocumentSource
 from ..errors import UserError
 from .corpus_output import CorpusOutput, check_counts, summary, write_json
-from .files import whole_file
 from .model_tokenizer import DICTIONARY
 from .progress import progress_bar
 from .shard_workers import Collection, Encoded, Place, Plan, Task, encode_task, start_worker
@@ -286,10 +286,14 @@ class Export:
         shutil.copyfile(self._plan.dictionary, os.path.join(self._made, DICTIONARY))
         shutil.copyfile(self._plan.tokenizer, os.path.join(self._made, TOKENIZER_JSON))
         entries = {**self._report.as_dict(), "subsets": self._counts(), **self._settings}
-        with whole_file(os.path.join(self._made, "report.json")) as stream:
+        # not whole_file, whose temporary files a killed run would leave in the folder
+        with open(os.path.join(self._made, "report.json"), "w", encoding="utf-8") as stream:
             write_json(entries, stream)
-        with whole_file(os.path.join(self._made, STAMP), errors="surrogateescape") as stream:
-            stream.write("\n".join(stamp) + "\n")
+        text = "\n".join(stamp) + "\n"
+        Path(self._made, STAMP).write_text(text, encoding="utf-8", errors="surrogateescape")
+        for path in Path(self._made).iterdir():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
         os.rename(self._made, self._folder)
         shutil.rmtree(self._work, ignore_errors=True)
 
