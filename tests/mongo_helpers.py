@@ -3,9 +3,11 @@
 With ``FAIRTALE_MONGO`` in the environment, a connection string, that server is used instead.
 """
 
+import contextlib
 import json
 import logging
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -201,3 +203,31 @@ def fake_server(failures=(), wait=0.0, **collections):
 
 PASSWORD = "s3cret-pw"
 ADDRESS = f"mongodb://anna:{PASSWORD}@db.example:27018/?authSource=admin"
+
+
+@contextlib.contextmanager
+def running_server(folder):
+    """The address of the server that is given, or of one that runs meanwhile."""
+    if given_server():
+        yield given_server()
+        return
+    process = MongoProcess(folder)
+    process.start()
+    try:
+        yield process.address
+    finally:
+        process.kill()
+
+
+WORDS = "кот дом и ночь шёл снег the cat sat 한국 말 on.".split()
+
+
+def work(number):
+    draw = random.Random(number)
+    lines = [" ".join(draw.choices(WORDS, k=draw.randint(3, 12))) for _ in range(3)]
+    return f"{number} " + "\n".join(lines)
+
+
+def write_lines(path, records):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path

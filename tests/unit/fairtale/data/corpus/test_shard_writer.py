@@ -83,6 +83,16 @@ def test_a_writer_goes_on_from_every_position(tmp_path, most):
         assert files(folder) == files(tmp_path / "whole")
 
 
+def test_shards_behind_the_position_are_removed(tmp_path):
+    shards = writer(tmp_path, 2)
+    append(shards, ROWS[:3])
+    position = shards.position
+    append(shards, ROWS[3:])
+    shards.sync()
+    writer(tmp_path, 2, position).finish()
+    assert set(files(tmp_path)) == {f"train{n}.{end}" for n in ("", 1) for end in ("bin", "idx")}
+
+
 def test_no_rows_leave_no_files(tmp_path):
     shards = writer(tmp_path)
     shards.finish()
