@@ -170,7 +170,10 @@ class IndexedCollection:
 
     def _count(self, key: Key) -> int:
         """Return how many documents have an ``idx``."""
-        return int(self._server.run(lambda d: d[self.name].count_documents({KEY: key})))
+        # Not count_documents, which reads the whole collection on some servers.
+        return self._server.run(
+            lambda d: sum(1 for _ in d[self.name].find({KEY: key}, {KEY: 1, "_id": 0}))
+        )
 
     def statistics(self) -> KeyStatistics:
         """Read every ``idx``, in memory that does not grow with their number."""
