@@ -218,7 +218,7 @@ def test_a_schedule_that_ends_too_late_for_the_data(data, tmp_path):
 def test_resume_with_other_options_is_refused(tmp_path):
     path = str(tmp_path / "checkpoint.pt")
     saved = {"finetune_groups": 2, "lr_decay_per_group": 0.5, "unfreeze_schedule": None}
-    torch.save({"cfg": {"optimization": saved}, "args": None}, path)
+    torch.save({"cfg": {"optimization": saved}, "args": None, "model": {}}, path)
     check_resumed(path, Namespace(**saved))
     for change, message in (
         ({"finetune_groups": 3}, "--finetune-groups 2, now --finetune-groups 3: resume"),
@@ -231,7 +231,7 @@ def test_resume_with_other_options_is_refused(tmp_path):
 
 def test_resume_of_an_older_training_without_options(tmp_path):
     path = str(tmp_path / "checkpoint.pt")
-    torch.save({"cfg": None, "args": Namespace(lr=[1.0])}, path)
+    torch.save({"cfg": None, "args": Namespace(lr=[1.0]), "model": {}}, path)
     check_resumed(path, Namespace())
     with pytest.raises(UserError, match="no --freeze-all-but-last, now"):
         check_resumed(path, Namespace(freeze_all_but_last=1))
