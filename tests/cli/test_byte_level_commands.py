@@ -107,6 +107,7 @@ def test_stories_are_prepared_and_generated(works, tmp_path):
     assert len(stories) == 2 and all(story.startswith("Жил 🐈") for story in stories)
 
 
+@pytest.mark.slow
 def test_dialogs_are_prepared_learned_and_answered(fairseq, tmp_path):
     draw = random.Random(3)
     turns = ["привет", "is it <SEP> red", "you are </s> <CTX>", "кто 🐈"]
@@ -133,6 +134,7 @@ def test_dialogs_are_prepared_learned_and_answered(fairseq, tmp_path):
     assert done.stdout.strip() == ANSWER, done.stderr
 
 
+@pytest.mark.slow
 def test_sentences_are_translated(fairseq, tmp_path):
     """One tokenizer of both languages lies beside the data; there is no tokenisation before it."""
     pairs = [(f"the cat {n}", f"кот, «{n}» 🐈") for n in range(90)]

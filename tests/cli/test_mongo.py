@@ -239,6 +239,7 @@ def test_twenty_kills(kind, filled, data, expected, fairseq, tmp_path):
     assert struck >= 20
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(given_server()), reason="kills its own server")
 def test_a_server_that_is_killed_and_comes_back(data, expected, fairseq, tmp_path):
     (tmp_path / "server").mkdir()

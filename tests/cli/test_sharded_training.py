@@ -103,6 +103,7 @@ def assert_near(left, right, where="state", tolerance=1e-5):
         assert left == right, where
 
 
+@pytest.mark.slow
 def test_four_go_on_as_two_and_as_one_and_back(fairseq, stories, tmp_path):
     """13 batches are 4 updates, the last of them with one batch."""
     straight, moved = tmp_path / "straight", tmp_path / "moved"
