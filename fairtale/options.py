@@ -34,6 +34,8 @@ from .interfaces import (
 from .modules.fast_gemm import choose_fast_fp32_products
 
 _installed = False
+# Further steps after parsing, each called with the parsed options and the words that were given.
+_steps: list[Callable[[Namespace, list[str]], None]] = []
 
 
 def install() -> None:
@@ -57,6 +59,7 @@ def _reading(original: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         words = list(sys.argv[1:] if input_args is None else input_args)
         parser.error = functools.partial(short_usage_error, parser)  # type: ignore[method-assign]
+        given = list(words)
         words += words_of_base(words)
         check_words(parser, words)
         words += words_of_checkpoint(words)
@@ -68,9 +71,43 @@ def _reading(original: Callable[..., Any]) -> Callable[..., Any]:
         task = _task_class(getattr(parsed, "task", None))
         if isinstance(task, ChecksCommand):
             task.check_command(parsed)
+        for step in _steps:
+            step(parsed, given)
         return result
 
     return parse_args_and_arch
+
+
+def add_step(step: Callable[[Namespace, list[str]], None]) -> None:
+    """Call a function after each parsing of a command line; a second call does nothing.
+
+    Rooms of the library that add options to fairseq's commands check them so.
+
+    Args:
+        step: a function of the parsed options, which it may change, and of the words that were
+            given. Not every command has every option.
+    """
+    if step not in _steps:
+        _steps.append(step)
+
+
+def add_fields(config: type, own: type) -> None:
+    """Add the options of one fairseq dataclass to another, with its place on the command line.
+
+    Call fairseq's ``hydra_init`` afterwards, because it has stored the config without them.
+
+    Args:
+        config: the class that is extended, such as fairseq's ``OptimizationConfig``.
+        own: the class with the new options.
+    """
+    from fairseq.dataclass import FairseqDataclass
+
+    own_fields: dict[str, Any] = vars(own)["__dataclass_fields__"]
+    for name, field in own_fields.items():
+        if name not in FairseqDataclass.__dataclass_fields__:
+            vars(config)["__dataclass_fields__"][name] = field
+            config.__annotations__[name] = field.type
+            setattr(config, name, field.default)
 
 
 # ------------------------------------------------------------------ before parsing

@@ -8,6 +8,8 @@ from fairseq.dataclass import FairseqDataclass, configs, constants
 from fairseq.dataclass.configs import DistributedTrainingConfig
 from fairseq.dataclass.initialize import hydra_init
 
+from ..options import add_fields
+
 BACKEND = "fsdp2"  # the word behind --ddp-backend
 STAGES = (1, 2, 3)
 DEFAULT_STAGE = 2
@@ -37,14 +39,9 @@ class ShardingConfig(FairseqDataclass):
 
 def add_options() -> None:
     """Add the options and the backend to fairseq's config; a second call changes nothing."""
-    own = ShardingConfig.__dataclass_fields__
     if "shard_stage" in DistributedTrainingConfig.__dataclass_fields__:
         return
-    for name in own:
-        if name not in FairseqDataclass.__dataclass_fields__:
-            DistributedTrainingConfig.__dataclass_fields__[name] = own[name]
-            DistributedTrainingConfig.__annotations__[name] = own[name].type
-            setattr(DistributedTrainingConfig, name, own[name].default)
+    add_fields(DistributedTrainingConfig, ShardingConfig)
     # the choices of --ddp-backend are the type of its field
     choices = constants.ChoiceEnum([*(c.value for c in constants.DDP_BACKEND_CHOICES), BACKEND])
     constants.DDP_BACKEND_CHOICES = configs.DDP_BACKEND_CHOICES = choices

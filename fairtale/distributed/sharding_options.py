@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from argparse import ArgumentParser
-from collections.abc import Callable
+from argparse import Namespace
 from typing import Any
 
 from ..errors import UserError
@@ -35,28 +33,15 @@ GENERATING = ("sample_prompts", "eval_bleu", "eval_bleu_sentences", "sample_tran
 OWN = ("shard_stage", "accumulate_locally")
 
 
-def install_checks() -> None:
-    """Let fairseq's parser check the options of sharding; a second call does nothing."""
-    from fairseq import options
+def check_command(args: Namespace, words: list[str]) -> None:
+    """Check the options of sharding; other commands than ``fairseq-train`` have none.
 
-    original = options.parse_args_and_arch
-    if not getattr(original, "checks_sharding", False):
-        options.parse_args_and_arch = _checking(original)
-
-
-def _checking(original: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
-    def parse_args_and_arch(
-        parser: ArgumentParser, input_args: list[str] | None = None, *args: Any, **kwargs: Any
-    ) -> Any:
-        result = original(parser, input_args, *args, **kwargs)
-        parsed = result[0] if isinstance(result, tuple) else result
-        if hasattr(parsed, "shard_stage") and hasattr(parsed, "update_freq"):
-            check_options(parsed)
-        return result
-
-    parse_args_and_arch.checks_sharding = True  # type: ignore[attr-defined]  # a mark
-    return parse_args_and_arch
+    Args:
+        args: parsed options of a fairseq command.
+        words: words of the command line.
+    """
+    if hasattr(args, "shard_stage") and hasattr(args, "update_freq"):
+        check_options(args)
 
 
 def check_options(args: Any) -> None:

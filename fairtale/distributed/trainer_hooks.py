@@ -23,13 +23,14 @@ from fairseq.optim.dynamic_loss_scaler import DynamicLossScaler
 from fairseq.trainer import Trainer
 
 from ..errors import UserError
+from ..options import add_step
 from .engine import ShardedModel, ShardSettings
 from .optimizer import build_optimizer
 from .overflow import log_overflows, overflowed_module
 from .peers import watch_peers
 from .process_group import mesh_of_processes
 from .sharding_config import DEFAULT_STAGE, add_options, is_sharded
-from .sharding_options import generates, install_checks
+from .sharding_options import check_command, generates
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def install() -> None:
     parameters into groups.
     """
     add_options()
-    install_checks()
+    add_step(check_command)
     if getattr(Trainer.__init__, "shards", False):
         return
     # fairseq's layers return transposed tensors, which nothing changes in place

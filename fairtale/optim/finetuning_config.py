@@ -13,6 +13,8 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.dataclass.configs import OptimizationConfig
 from fairseq.dataclass.initialize import hydra_init
 
+from ..options import add_fields
+
 
 @dataclass
 class FinetuningConfig(FairseqDataclass):
@@ -98,11 +100,5 @@ def fixed_options(optimization: Any) -> Dict[str, Any]:
 
 def add_options() -> None:
     """Add the options to fairseq's ``OptimizationConfig``; a second call changes nothing."""
-    own = FinetuningConfig.__dataclass_fields__
-    for name in own:
-        if name in FairseqDataclass.__dataclass_fields__:
-            continue
-        OptimizationConfig.__dataclass_fields__[name] = own[name]
-        OptimizationConfig.__annotations__[name] = own[name].type
-        setattr(OptimizationConfig, name, own[name].default)
+    add_fields(OptimizationConfig, FinetuningConfig)
     hydra_init()  # fairseq has stored the config without the new fields for Hydra

@@ -21,8 +21,9 @@ from fairseq.trainer import Trainer
 
 from ..compat import read_checkpoint
 from ..errors import UserError
+from ..options import add_step
 from .finetuning_config import FIXED_OPTIONS, add_options, fixed_options, flag
-from .finetuning_options import install_checks
+from .finetuning_options import check_command
 from .parameter_groups import FinetuningPlan, plan_finetuning
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 def install() -> None:
     """Add the options of fine-tuning to ``fairseq-train``; a second call does nothing."""
     add_options()
-    install_checks()
+    add_step(check_command)
     if getattr(Trainer.__init__, "finetunes", False):
         return
     for name, wrap in (

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import sys
-from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from argparse import Namespace
 from typing import Any
 
 from ..errors import UserError
@@ -13,30 +10,16 @@ from .finetuning_config import fixed_options, flag
 from .unfreezing import read_schedule
 
 
-def install_checks() -> None:
-    """Let fairseq's parser check the options of fine-tuning; a second call does nothing."""
-    from fairseq import options
+def check_command(args: Namespace, words: list[str]) -> None:
+    """Check the options of fine-tuning, and convert ``--warmup-ratio``; other commands have none.
 
-    original = options.parse_args_and_arch
-    if not getattr(original, "checks_finetuning", False):
-        options.parse_args_and_arch = _checking(original)
-
-
-def _checking(original: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
-    def parse_args_and_arch(
-        parser: ArgumentParser, input_args: list[str] | None = None, *args: Any, **kwargs: Any
-    ) -> Any:
-        words = list(sys.argv[1:] if input_args is None else input_args)
-        result = original(parser, input_args, *args, **kwargs)
-        parsed = result[0] if isinstance(result, tuple) else result
-        if hasattr(parsed, "warmup_ratio"):  # the command is fairseq-train
-            check_options(parsed)
-            set_warmup(parsed, words)
-        return result
-
-    parse_args_and_arch.checks_finetuning = True  # type: ignore[attr-defined]  # a mark
-    return parse_args_and_arch
+    Args:
+        args: parsed options of a fairseq command.
+        words: words of the command line.
+    """
+    if hasattr(args, "warmup_ratio"):  # the command is fairseq-train
+        check_options(args)
+        set_warmup(args, words)
 
 
 def check_options(args: Any) -> None:

@@ -26,7 +26,7 @@ def test_the_parser_is_wrapped_once():
     wrapper = fairseq_options.parse_args_and_arch
     options.install()
     assert fairseq_options.parse_args_and_arch is wrapper
-    chain = [wrapper]  # the check of fine-tuning options wraps it, too
+    chain = [wrapper]
     while hasattr(chain[-1], "__wrapped__"):
         chain.append(chain[-1].__wrapped__)
     files = [function.__code__.co_filename for function in chain]
