@@ -5,6 +5,8 @@ import socket
 import pytest
 import torch
 
+from tests.checkpoint_helpers import assert_same
+
 MODEL = (
     "--dropout 0.1 --weight-decay 0.1 --clip-norm 1 --tokens-per-sample 64 --batch-size 16 "
     "--criterion label_smoothed_kl --no-epoch-checkpoints --required-batch-size-multiple 1"
@@ -16,21 +18,6 @@ RATES = "--lr-scheduler slanted_triangular --total-num-update 10 --warmup-ratio 
 
 def read(folder):
     return torch.load(folder / "checkpoint_last.pt", weights_only=False)
-
-
-def assert_same(left, right, where="checkpoint"):
-    if isinstance(left, torch.Tensor):
-        assert torch.equal(left, right), where
-    elif isinstance(left, dict):
-        assert list(left) == list(right), where
-        for key in left:
-            assert_same(left[key], right[key], f"{where}.{key}")
-    elif isinstance(left, (list, tuple)):
-        assert len(left) == len(right), where
-        for i, (a, b) in enumerate(zip(left, right)):
-            assert_same(a, b, f"{where}[{i}]")
-    else:
-        assert left == right, where
 
 
 def free_port():

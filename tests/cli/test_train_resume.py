@@ -5,6 +5,8 @@ import json
 import pytest
 import torch
 
+from tests.checkpoint_helpers import assert_same
+
 # writes what each update has used and found, without any rounding
 RECORD = """
 import json
@@ -36,23 +38,6 @@ SCHEDULE = (
     "--warmup-updates 3 --validate-interval-updates 2 --save-interval-updates 2 "
     "--dropout 0.2 --clip-norm 1.0 --tokens-per-sample 64"
 ).split()
-
-
-def assert_same(left, right, where="checkpoint"):
-    """Compare nested containers of tensors and plain values exactly."""
-    assert type(left) is type(right), where
-    if isinstance(left, torch.Tensor):
-        assert left.dtype == right.dtype and torch.equal(left, right), where
-    elif isinstance(left, dict):
-        assert list(left) == list(right), where
-        for key in left:
-            assert_same(left[key], right[key], f"{where}.{key}")
-    elif isinstance(left, (list, tuple)):
-        assert len(left) == len(right), where
-        for i, (a, b) in enumerate(zip(left, right)):
-            assert_same(a, b, f"{where}[{i}]")
-    else:
-        assert left == right, where
 
 
 def what_counts(path):

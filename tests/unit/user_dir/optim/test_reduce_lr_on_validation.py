@@ -4,26 +4,13 @@ import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
-from fairseq.optim import FairseqOptimizer
 
 from fairtale.errors import UserError
+from tests.schedule_helpers import Optimizer
 from user_dir.optim.lr_scheduler.reduce_lr_on_validation import (
     ReduceLROnValidation,
     ReduceLROnValidationConfig,
 )
-
-
-class Optimizer(FairseqOptimizer):
-    """An optimizer that is only a learning rate."""
-
-    def __init__(self):
-        self.lr = None
-
-    def set_lr(self, lr):
-        self.lr = lr
-
-    def get_lr(self):
-        return self.lr
 
 
 @pytest.fixture(autouse=True)

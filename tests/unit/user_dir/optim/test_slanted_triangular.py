@@ -1,26 +1,13 @@
 """The slanted triangular schedule against the paper's formula, computed by hand."""
 
 import pytest
-from fairseq.optim import FairseqOptimizer
 
 from fairtale.errors import UserError
+from tests.schedule_helpers import Optimizer
 from user_dir.optim.lr_scheduler.slanted_triangular import (
     SlantedTriangular,
     SlantedTriangularConfig,
 )
-
-
-class Optimizer(FairseqOptimizer):
-    """An optimizer that is only a learning rate."""
-
-    def __init__(self):
-        self.lr = None
-
-    def set_lr(self, lr):
-        self.lr = lr
-
-    def get_lr(self):
-        return self.lr
 
 
 def schedule(**options):
