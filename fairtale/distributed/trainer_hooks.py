@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 from fairseq import utils
@@ -24,13 +24,14 @@ from fairseq.trainer import Trainer
 
 from ..errors import UserError
 from ..options import add_step
-from .engine import ShardedModel, ShardSettings
-from .optimizer import build_optimizer
-from .overflow import log_overflows, overflowed_module
 from .peers import watch_peers
-from .process_group import mesh_of_processes
 from .sharding_config import DEFAULT_STAGE, add_options, is_sharded
 from .sharding_options import check_command, generates
+
+# Importing torch's FSDP2 takes half a second, and every command imports this module, so the
+# functions below import what uses it.
+if TYPE_CHECKING:
+    from .engine import ShardedModel, ShardSettings
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +90,8 @@ def _property_of(name: str, value: Callable[[Any], bool]) -> Any:
 
 def read_settings(cfg: Any) -> ShardSettings:
     """Return what a training's config asks for."""
+    from .engine import ShardSettings
+
     training = cfg.distributed_training
     precision = "bf16" if cfg.common.bf16 else "fp16" if cfg.common.fp16 else "fp32"
     return ShardSettings(
@@ -128,6 +131,9 @@ def _sharding_model(original: Function) -> Function:
         with _hidden_options(cfg):
             # use_distributed_wrapper is True now, so the whole model is not moved to the device
             original(self, cfg, task, model, criterion, quantizer)
+        from .engine import ShardedModel
+        from .process_group import mesh_of_processes
+
         self._sharding = ShardedModel(self._model, settings, mesh_of_processes(self.cuda))
         self._criterion = self._criterion.to(self._sharding.device)
         total = sum(p.numel() for p in self._sharding.parameters)
@@ -151,11 +157,15 @@ def _optimizing_shards(original: Function) -> Function:
         if sharding is None:
             original(self)
             if self.cfg.common.fp16 and hasattr(self.optimizer, "scaler"):
+                from .overflow import log_overflows
+
                 log_overflows(self.optimizer.scaler, self._model, self.is_data_parallel_master)
             return
         scaler = _loss_scaler(self.cfg, dist.get_world_size())
         if sharding.settings.precision != "fp16":
             scaler = None
+        from .optimizer import build_optimizer
+
         self._optimizer = build_optimizer(self.cfg.optimizer, sharding, scaler)
         self._lr_scheduler = lr_scheduler.build_lr_scheduler(self.cfg.lr_scheduler, self.optimizer)
         self._lr_scheduler.step_update(0)
@@ -202,6 +212,8 @@ def _updating(original: Function) -> Function:
 
 def _log_overflowed_module(trainer: Any, sharding: ShardedModel, samples: Any) -> None:
     """Log the module in which the forward pass overflowed, if it did."""
+    from .overflow import overflowed_module
+
     losses = trainer.optimizer.losses
     wrong = sum((~loss.isfinite()).any().float() for loss in losses)
     if not sharding.sum_of_processes(wrong):
