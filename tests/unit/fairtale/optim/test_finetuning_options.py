@@ -9,7 +9,10 @@ from fairtale.optim.finetuning_config import (
     add_options,
     fixed_options,
 )
+from fairtale.plugin import register
 from tests.compat_helpers import parse
+
+register()  # the schedules, also where this file runs alone
 
 OPTIONS = [
     *("--finetune-groups", "2", "--lr-decay-per-group", "0.5"),
