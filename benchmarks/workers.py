@@ -83,6 +83,8 @@ def _serve(pipe, args, build, words):
         torch.set_num_threads(args.threads)
         torch.manual_seed(args.seed)
         device = torch.device(args.device)
+        if device.type == "cuda":
+            keep_peak()
         entrant = build(args, *words)
         pipe.send(("done", getattr(entrant, "info", None)))
         while True:
@@ -104,10 +106,25 @@ def _serve(pipe, args, build, words):
         pipe.send(("error", traceback.format_exc()))
 
 
+_earlier_peak = 0  # bytes, the highest peak of the GPU before its counter was reset
+
+
+def keep_peak():
+    """Remember the GPU's peak memory when its counter is reset; fairseq does it in every update."""
+    reset = torch.cuda.reset_peak_memory_stats
+
+    def reset_peak_memory_stats(device=None):
+        global _earlier_peak
+        _earlier_peak = max(_earlier_peak, torch.cuda.max_memory_allocated(device))
+        reset(device)
+
+    torch.cuda.reset_peak_memory_stats = reset_peak_memory_stats
+
+
 def peak_mib(device: torch.device) -> float:
     """Return the peak memory of this process in MiB: that of the GPU, or the resident memory."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
+        return max(_earlier_peak, torch.cuda.max_memory_allocated()) / 2**20
     status = Path("/proc/self/status")
     if not status.exists():
         return float("nan")
@@ -116,8 +133,10 @@ def peak_mib(device: torch.device) -> float:
 
 def forget_peak(device: torch.device):
     """Let :func:`peak_mib` only see what comes from now on."""
+    global _earlier_peak
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
+        _earlier_peak = 0
     elif Path("/proc/self/clear_refs").exists():
         with contextlib.suppress(OSError):  # where it is not allowed, the peak stays the whole one
             Path("/proc/self/clear_refs").write_text("5")

@@ -7,6 +7,7 @@ from argparse import Namespace
 
 import pytest
 import torch
+from fairseq import utils
 from fairseq.dataclass.configs import GenerationConfig
 
 from fairtale.errors import UserError
@@ -360,6 +361,6 @@ def test_gpu_writes_what_the_cpu_writes(options):
     sample = dataset.collater([dataset[i] for i in range(6)])
     expected = generate(task, [cpu], prompts, **options)
     generator = task.build_generator([gpu], Namespace(**{"beam": 1, "max_len_b": 8, **options}))
-    sample["net_input"] = {key: value.cuda() for key, value in sample["net_input"].items()}
+    sample = utils.move_to_cuda(sample)  # with the ids, as fairseq-generate does
     for found, theirs in zip(task.inference_step(generator, [gpu], sample), expected):
         assert [h["tokens"].tolist() for h in found] == [h["tokens"].tolist() for h in theirs]
