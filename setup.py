@@ -46,7 +46,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["fairtale", "fairtale.*", "user_dir", "user_dir.*"]),
-    package_data={"fairtale": ["py.typed", "serving/page.html"]},
+    package_data={"fairtale": ["py.typed", "serving/web/*"]},
     install_requires=[
         "torch>=2.11,<2.14",
         # The maintained build of fairseq; it imports as `fairseq`. 0.12.2, the last official

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -16,17 +15,15 @@ from .errors import ApiError, JsonResponse
 from .interface import Engine
 from .openai_replies import ChatReply, CompletionReply, PlainReply
 from .openai_requests import chat_job, completion_job, generate_job
+from .page import page
 from .schemas import ChatRequest, CompletionRequest, GenerateQuery
 from .service import Service
 from .strict_json import strict_json
 from .validation import validation_error
 
-PAGE = Path(__file__).with_name("page.html")
-# The pages load nothing from elsewhere, and no other site may show them in a frame.
-_PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src "
-    "'unsafe-inline'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action "
-    "'none'; frame-ancestors 'none'",
+_DOCS_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
@@ -181,9 +178,9 @@ def _add_other_routes(router: APIRouter, service: Service) -> None:
     @router.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> Response:
         """Describe the routes for people."""
-        return HTMLResponse(docs_page(request.app.openapi()), headers=_PAGE_HEADERS)
+        return HTMLResponse(docs_page(request.app.openapi()), headers=_DOCS_HEADERS)
 
     @router.get("/", include_in_schema=False)
-    async def page() -> Response:
+    async def web_page() -> Response:
         """Return the web page."""
-        return HTMLResponse(PAGE.read_bytes(), headers=_PAGE_HEADERS)
+        return Response(page().body, headers=dict(page().headers))
