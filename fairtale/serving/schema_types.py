@@ -146,7 +146,8 @@ def neutral(*values: Any) -> Any:
     """
 
     def check(value: Any) -> Any:
-        if not any(type(value) is type(allowed) and value == allowed for allowed in values):
+        allowed = (None, *values)
+        if not any(type(value) is type(one) and value == one for one in allowed):
             raise _error("this service does not have the option; leave it out")
         return value
 

@@ -10,6 +10,17 @@ from .errors import ApiError
 
 _MAX_NAMED = 5  # errors in one message
 _MAX_VALUE = 60  # characters of a value that a message repeats
+# pydantic's words -> ours
+_WORDS = {
+    "Input should be": "must be",
+    "List should have": "must have",
+    "Dictionary should have": "must have",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "greater than": "above",
+    "less than": "below",
+    " after validation,": ",",
+}
 
 
 def validation_error(errors: Sequence[Any]) -> ApiError:
@@ -22,6 +33,8 @@ def validation_error(errors: Sequence[Any]) -> ApiError:
     lines = [_describe(error) for error in ordered[:_MAX_NAMED]]
     if len(ordered) > _MAX_NAMED:
         lines.append(f"and {len(ordered) - _MAX_NAMED} further errors")
+    if any(error["type"] != "rule" for error in ordered):
+        lines.append("GET /docs describes the options")
     code = "unknown_field" if ordered[0]["type"] == "extra_forbidden" else "invalid_value"
     return ApiError(400, "; ".join(lines), _name(ordered[0]) or None, code)
 
@@ -42,12 +55,10 @@ def _describe(error: Any) -> str:
     if kind == "missing":
         return f"{name}: is missing; give it" if name else "the body is empty; send a JSON object"
     if kind == "extra_forbidden":
-        return f"{name}: no such option; leave it out, GET /docs lists the options"
-    message = str(error["msg"])
-    rule = message.replace("Input should be", "must be").replace("after validation, ", "")
-    rule = rule.replace("List should have", "must have").replace(
-        "Dictionary should have", "must have"
-    )
+        return f"{name}: no such option; leave it out"
+    rule = str(error["msg"])
+    for theirs, ours in _WORDS.items():
+        rule = rule.replace(theirs, ours)
     if kind in ("model_attributes_type", "model_type", "dict_type"):
         rule = "must be a JSON object"
     if kind == "string_unicode":
