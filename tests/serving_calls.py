@@ -66,12 +66,13 @@ class Exchange:
         app: the application.
         body: JSON of the request, or bytes.
         path: its path.
+        method: its method.
     """
 
-    def __init__(self, app, body, path="/v1/completions"):
+    def __init__(self, app, body, path="/v1/completions", method="POST"):
         self.app = app
         self.body = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.path = path
+        self.path, self.method = path, method
         self.sent = []  # the messages of the application
         self.hung_up = asyncio.Event()
         self.reads = asyncio.Event()  # while it is cleared, the application's ``send`` waits
@@ -86,7 +87,7 @@ class Exchange:
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": "1.1",
-            "method": "POST",
+            "method": self.method,
             "scheme": "http",
             "path": self.path,
             "raw_path": self.path.encode(),
