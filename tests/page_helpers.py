@@ -76,8 +76,11 @@ class PageService:
     """The real application on a port of its own, with an engine of each kind.
 
     Args:
-        api_key: key of the service; the page itself is then given without it, as when a key is
-            changed while the page is open.
+        api_key: key of the service.
+
+    Attributes:
+        page_is_open: give the page itself without the key, as if the key had been changed while
+            the page was open.
     """
 
     def __init__(self, api_key=None):
@@ -85,12 +88,13 @@ class PageService:
         self.engines = {name: SpokenEngine(kind) for name, kind in kinds.items()}
         self.app = create_app(self.engines, AppOptions(api_key=api_key))
         self.key = api_key
+        self.page_is_open = False
         config = uvicorn.Config(self, port=0, log_level="warning", lifespan="off", ws="none")
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, daemon=True)
 
     async def __call__(self, scope, receive, send):
-        if self.key and scope["type"] == "http" and scope["path"] == "/":
+        if self.page_is_open and scope["type"] == "http" and scope["path"] == "/":
             bearer = (b"authorization", f"Bearer {self.key}".encode())
             scope = {**scope, "headers": [*scope["headers"], bearer]}
         await self.app(scope, receive, send)
