@@ -182,6 +182,7 @@ def test_the_history_keeps_several_and_deletes_one_or_all(visit, service):
     assert visit.evaluate("Object.keys(localStorage).filter((k) => k.includes('.conv'))") == []
 
 
+@pytest.mark.slow
 def test_a_story_grows_in_place_and_is_edited(visit, service):
     ticket = ask(visit, service, "Once upon a time", "tales")
     ticket.say(" a", " cat")
@@ -330,6 +331,7 @@ def give_key(page, service):
     assert page.evaluate("sessionStorage.getItem('fairtale.key')") == "sesame"
 
 
+@pytest.mark.slow
 def test_a_stream_may_be_cut_anywhere(visit):
     """Bytes come one by one; line ends are of every kind, and comments are skipped."""
     text = ': ping\r\ndata: {"a": "мир 🙂"}\r\n\r\ndata:1\rdata: 2\r\r'
