@@ -193,6 +193,7 @@ function told(error) {
 function complain(message) {
   $("notice-text").textContent = message;
   $("notice").hidden = false;
+  $("reconnect").textContent = app.models.length ? "Close" : "Try again";
 }
 
 function askForKey(error, retry) {
@@ -263,7 +264,11 @@ function setUp() {
     const { input, output } = app.conversation.items.at(-1);
     copy(app.conversation.kind === "story" ? input + output : output, $("copy"));
   });
-  $("reconnect").addEventListener("click", connect);
+  $("reconnect").addEventListener("click", () => {
+    if (!app.models.length) return connect();
+    $("notice").hidden = true;
+    return app.view.field.focus();
+  });
   $("key-form").addEventListener("submit", takeKey);
   document.addEventListener("keydown", escape);
   window.addEventListener("pagehide", leave);
