@@ -26,6 +26,7 @@ EXPECTED = ("Failed to load resource", "This document requires 'TrustedHTML'")
 @pytest.fixture(scope="module")
 def browser():
     with sync_playwright() as play:
+        expect.set_options(timeout=15_000)  # a guard, as on a busy machine
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
@@ -54,8 +55,10 @@ def visitor(browser, service, **options):
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda message: faults.append(message.text))
     page.goto(service.url)
-    yield page
-    context.close()
+    try:
+        yield page
+    finally:
+        context.close()
     assert asked and {url for url in asked if not url.startswith((service.url, "data:"))} == set()
     assert [text for text in faults if not text.startswith(EXPECTED)] == []
 
