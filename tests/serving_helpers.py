@@ -211,14 +211,22 @@ def main():
     parser.add_argument("--max-waiting", type=int, default=64)
     parser.add_argument("--grace", type=float, default=5.0)
     parser.add_argument("--api-key")
+    parser.add_argument("--max-connections", type=int, default=512)
+    parser.add_argument("--patience", type=float, default=30.0, help="seconds for slow clients")
     args = parser.parse_args()
     engines = {
         kind: FakeEngine(kind, args.delay, args.max_running, args.max_waiting)
         for kind in args.kinds
     }
-    options = ServerOptions(port=args.port, grace=args.grace)
+    options = ServerOptions(
+        port=args.port,
+        grace=args.grace,
+        max_connections=args.max_connections,
+        head_seconds=args.patience,
+        stall_seconds=args.patience,
+    )
     bound = listen(options.host, options.port)
-    app = create_app(engines, AppOptions(api_key=args.api_key))
+    app = create_app(engines, AppOptions(api_key=args.api_key, body_seconds=args.patience))
     serve(app, bound, options, lambda: print(f"Serving on {address_of(bound)}", flush=True))
 
 

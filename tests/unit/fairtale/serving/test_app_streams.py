@@ -122,7 +122,9 @@ def test_a_reader_who_catches_up_misses_nothing(service):
     text = asyncio.run(scenario())
     chunks = [json.loads(e[6:]) for e in text.split("\n\n")[:-2]]
     joined = "".join(chunk["choices"][0]["text"] for chunk in chunks)
-    assert joined == complete(app, prompt="Once", min_tokens=1000, seed=1).json()["choices"][0]["text"]
+    assert (
+        joined == complete(app, prompt="Once", min_tokens=1000, seed=1).json()["choices"][0]["text"]
+    )
     assert text.endswith("data: [DONE]\n\n")
 
 
