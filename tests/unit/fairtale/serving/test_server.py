@@ -19,7 +19,9 @@ BODY = {"model": "story", "prompt": "Once", "min_tokens": 100, "seed": 1}
 @pytest.fixture(scope="module")
 def impatient():
     """A service that waits for slow clients for half a second."""
-    with fake_service("--patience", "0.5", "--max-connections", 4, "--delay", 0) as service:
+    with fake_service(
+        *("--patience", "0.5", "--max-connections", 4, "--delay", 0, "--positions", 2_000_000)
+    ) as service:
         yield service
 
 
