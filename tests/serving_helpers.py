@@ -118,15 +118,17 @@ class FakeEngine:
         self.thread.start()
 
     def submit(self, request, deliver):
-        options = request.options
+        options, positions = request.options, self.limits.max_positions
+        for name in ("max_tokens", "min_tokens"):
+            value = getattr(options, name)
+            if value is not None and value > self.limits.max_new_tokens:
+                raise RequestError(
+                    f"{name} {value}: the model has {positions} positions; lower {name}", name
+                )
         ticket = FakeTicket(request, deliver, self.limits)
-        if options.max_tokens is not None and (
-            ticket.prompt_tokens + options.max_tokens > self.limits.max_positions
-        ):
+        if ticket.prompt_tokens + options.min_tokens > positions:
             raise RequestError(
-                f"max_tokens {options.max_tokens}: with a prompt of {ticket.prompt_tokens} it "
-                f"exceeds the model's {self.limits.max_positions} positions; lower max_tokens",
-                "max_tokens",
+                f"prompt: {ticket.prompt_tokens} tokens leave no room; shorten it", "prompt"
             )
         with self.changed:
             if self.closing:
@@ -207,18 +209,27 @@ def main():
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--kinds", nargs="+", default=["story", "dialog", "translation"])
     parser.add_argument("--delay", type=float, default=0.05, help="seconds of a step")
+    parser.add_argument("--positions", type=int, default=1024)
     parser.add_argument("--max-running", type=int, default=8)
     parser.add_argument("--max-waiting", type=int, default=64)
     parser.add_argument("--grace", type=float, default=5.0)
     parser.add_argument("--api-key")
+    parser.add_argument("--max-connections", type=int, default=512)
+    parser.add_argument("--patience", type=float, default=30.0, help="seconds for slow clients")
     args = parser.parse_args()
     engines = {
-        kind: FakeEngine(kind, args.delay, args.max_running, args.max_waiting)
+        kind: FakeEngine(kind, args.delay, args.max_running, args.max_waiting, args.positions)
         for kind in args.kinds
     }
-    options = ServerOptions(port=args.port, grace=args.grace)
+    options = ServerOptions(
+        port=args.port,
+        grace=args.grace,
+        max_connections=args.max_connections,
+        head_seconds=args.patience,
+        stall_seconds=args.patience,
+    )
     bound = listen(options.host, options.port)
-    app = create_app(engines, AppOptions(api_key=args.api_key))
+    app = create_app(engines, AppOptions(api_key=args.api_key, body_seconds=args.patience))
     serve(app, bound, options, lambda: print(f"Serving on {address_of(bound)}", flush=True))
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
+from http import HTTPStatus
 from typing import Any
 
 import h11
@@ -70,12 +73,18 @@ class GuardedProtocol(H11Protocol):
         """Begin to wait for the reader."""
         super().pause_writing()
         self._stop_stall_timer()
-        self._stall_timer = self.loop.call_later(self._stall_seconds, self.transport.abort)
+        self._stall_timer = self.loop.call_later(self._stall_seconds, self._cut)
 
     def resume_writing(self) -> None:
         """Stop to wait for the reader."""
         self._stop_stall_timer()
         super().resume_writing()
+
+    def _cut(self) -> None:
+        """End the connection, and what the system still keeps for its reader."""
+        connection = self.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
 
     def _start_head_timer(self) -> None:
         self._head_timer = self.loop.call_later(self._head_seconds, self._head_is_late)
@@ -100,9 +109,10 @@ class GuardedProtocol(H11Protocol):
         """Send an error outside of any request, and close the connection."""
         error.headers["Connection"] = "close"
         response = error.response()
+        phrase = HTTPStatus(error.status).phrase.encode()
         try:
             for event in (
-                h11.Response(status_code=error.status, headers=response.raw_headers),
+                h11.Response(status_code=error.status, headers=response.raw_headers, reason=phrase),
                 h11.Data(data=bytes(response.body)),
                 h11.EndOfMessage(),
             ):

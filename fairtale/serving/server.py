@@ -19,6 +19,7 @@ from .app import App
 from .protocol import GuardedProtocol
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SEND_BUFFER = 2**17  # bytes, of which Linux makes the double
 _LAST_WRITES_SECONDS = 5  # what clients may still read after the last text has been made
 
 
@@ -56,6 +57,8 @@ def listen(host: str, port: int) -> socket.socket:
         bound = socket.socket(family, kind, protocol)
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Connections inherit it; the system would keep megabytes for each slow reader.
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
             bound.bind(address)
         except BaseException:
             bound.close()
