@@ -39,6 +39,7 @@ def install() -> None:
         numpy2,
         precision,
         prompts,
+        sampling,
     )
 
     numpy2.cure_numpy_names()
@@ -59,6 +60,7 @@ def install() -> None:
     filler_batches.cure_filler_batches()
     precision.cure_lost_precision()
     prompts.cure_prompt_encoding()
+    sampling.cure_masked_mass()
     log_output.cure_import_logging()
     log_output.cure_known_warnings()
     install_error_hook()
