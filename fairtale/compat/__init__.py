@@ -40,6 +40,7 @@ def install() -> None:
         precision,
         prompts,
         sampling,
+        shards,
     )
 
     numpy2.cure_numpy_names()
@@ -61,6 +62,7 @@ def install() -> None:
     precision.cure_lost_precision()
     prompts.cure_prompt_encoding()
     sampling.cure_masked_mass()
+    shards.cure_undivided_generation()
     log_output.cure_import_logging()
     log_output.cure_known_warnings()
     install_error_hook()
