@@ -64,6 +64,7 @@ class PrefixInput(TypedDict, total=False):
     next_positions: Tensor  # int64 [B]: position of the first new token; default src_lengths
     next_segments: Tensor  # int64 [B]; dialogs only
     bidirectional: bool  # read prefixes in both directions; the default depends on the model
+    context_tokens: Tensor  # int64 [B, S'], padded at the right: the prefixes before truncation
 
 
 class Batch(TypedDict, total=False):
@@ -94,6 +95,7 @@ class DialogBatch(Batch, total=False):
     response_mask: Tensor  # bool [1, N], True where a response token or its EOS is predicted
     response_ntokens: int
     response_nbytes: int
+    context_tokens: Tensor  # int64 [M, S'], as in PrefixInput; only if the dataset keeps contexts
 
 
 class ParallelBatch(Batch, total=False):

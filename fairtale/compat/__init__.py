@@ -37,7 +37,10 @@ def install() -> None:
         log_output,
         ngram_blocking,
         numpy2,
+        precision,
         prompts,
+        sampling,
+        shards,
     )
 
     numpy2.cure_numpy_names()
@@ -56,7 +59,10 @@ def install() -> None:
     data_workers.cure_data_workers()
     epoch_progress.cure_lost_progress()
     filler_batches.cure_filler_batches()
+    precision.cure_lost_precision()
     prompts.cure_prompt_encoding()
+    sampling.cure_masked_mass()
+    shards.cure_undivided_generation()
     log_output.cure_import_logging()
     log_output.cure_known_warnings()
     install_error_hook()

@@ -95,7 +95,6 @@ def join_prefixes(prefixes: Sequence[Prefix], pad: int) -> Prefix:
         pad: the padding token.
     """
     first = prefixes[0]
-    longest = max(prefix.net_input["src_tokens"].size(1) for prefix in prefixes)
     joined: dict[str, object] = {}
     for name, value in first.net_input.items():
         if not isinstance(value, Tensor):
@@ -103,7 +102,8 @@ def join_prefixes(prefixes: Sequence[Prefix], pad: int) -> Prefix:
             continue
         parts = [cast(Tensor, dict(prefix.net_input)[name]) for prefix in prefixes]
         if value.dim() == 2:
-            fill = pad if name == "src_tokens" else 0
+            fill = pad if name in ("src_tokens", "context_tokens") else 0
+            longest = max(part.size(1) for part in parts)
             parts = [F.pad(part, (0, longest - part.size(1)), value=fill) for part in parts]
         joined[name] = torch.cat(parts)
     return Prefix(cast(PrefixInput, joined), first.eos, first.forbidden)

@@ -85,30 +85,6 @@ class _PrefixEnsemble(EnsembleModel):
         return lprobs, attn
 
 
-class _Sampling(search.Sampling):
-    """fairseq's sampling, extended to rows whose allowed tokens have almost no probability.
-
-    At the maximum length only the EOS token is allowed, and before ``--min-len`` it is forbidden.
-    At a low temperature, the probabilities of all allowed tokens may then underflow to zero, and
-    fairseq fails. This class rescales such rows; other rows are sampled exactly as by fairseq.
-    """
-
-    LEAST = -60.0  # rescale rows below this log-probability; fp32 underflows near e**-87
-
-    def step(
-        self,
-        step: int,
-        lprobs: Tensor,
-        scores: Tensor,
-        prev_output_tokens: Tensor | None = None,
-        original_batch_idxs: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        left = lprobs.logsumexp(2, keepdim=True)  # [B, K, 1]
-        shift = left.masked_fill((left > self.LEAST) | left.isinf(), 0.0)
-        drawn, tokens, beams = super().step(step, lprobs - shift, scores)
-        return drawn + shift.squeeze(2).gather(1, beams), tokens, beams
-
-
 class PrefixGenerator(SequenceGenerator):
     """Beam search and sampling that continue prefixes of different lengths in one batch.
 
@@ -138,11 +114,6 @@ class PrefixGenerator(SequenceGenerator):
     ) -> None:
         eos = kwargs.get("eos")
         ensemble = _PrefixEnsemble(models, tgt_dict.eos() if eos is None else eos, processors)
-        strategy: Any = kwargs.get("search_strategy")
-        if type(strategy) is search.Sampling:
-            # limit k, because fairseq fails if the vocabulary is smaller than k
-            topk = min(strategy.sampling_topk, len(tgt_dict))
-            kwargs["search_strategy"] = _Sampling(tgt_dict, topk, strategy.sampling_topp)
         super().__init__(ensemble, tgt_dict, **kwargs)
         ensemble.max_len_a, ensemble.max_len_b = self.max_len_a, self.max_len_b
         ensemble.max_new = max_new

@@ -45,6 +45,8 @@ class Processor(Protocol):
 class ContextNgramBlock:
     """Forbid n-grams that occur in the context (``--block-context-ngram``).
 
+    Turns that the limits have cut, so that the model does not read them, are part of the context.
+
     Args:
         size: n, at least 1.
     """
@@ -54,7 +56,7 @@ class ContextNgramBlock:
 
     def __call__(self, lprobs: Tensor, tokens: Tensor, prefix: PrefixTokens) -> Tensor:
         """Change the log-probabilities [R, V] of what follows ``tokens`` [R, 1 + t]."""
-        context = prefix.per_row(prefix.tokens)
+        context = prefix.per_row(prefix.context)
         return block_ngrams_of(context, tokens[:, 1:], lprobs, self.size)
 
 

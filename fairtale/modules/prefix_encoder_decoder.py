@@ -31,6 +31,12 @@ class PrefixEncoderOut(NamedTuple):
     next_positions: Tensor  # int64 [B]: position of the first token after each prefix
     next_segments: Tensor | None  # int64 [B], or None without segments
     beams: int  # K
+    whole_tokens: Tensor | None = None  # int64 [B, S'], padded: before truncation, if it differs
+
+    @property
+    def context(self) -> Tensor:
+        """Return the prefixes before truncation, int64 [B, S'], padded at the right."""
+        return self.tokens if self.whole_tokens is None else self.whole_tokens
 
     @property
     def num_rows(self) -> int:
@@ -116,6 +122,7 @@ class PrefixEncoder(FairseqEncoder):
         next_positions: Tensor | None = None,
         next_segments: Tensor | None = None,
         bidirectional: bool | None = None,
+        context_tokens: Tensor | None = None,
     ) -> PrefixEncoderOut:
         """Read prefixes of different lengths.
 
@@ -129,6 +136,8 @@ class PrefixEncoder(FairseqEncoder):
             next_segments: segment of all generated tokens, int64 [B].
             bidirectional: attend in both directions within a prefix; the default depends on the
                 model.
+            context_tokens: the prefixes before truncation, int64 [B, S'], which are not read, but
+                kept for those who process the output; default: ``src_tokens``.
         """
         state = self._shared[0].read_prefix(
             src_tokens, src_lengths, positions, segments, bidirectional
@@ -136,7 +145,7 @@ class PrefixEncoder(FairseqEncoder):
         if next_positions is None:
             next_positions = src_lengths
         return PrefixEncoderOut(
-            src_tokens, state, src_lengths, next_positions, next_segments, beams=1
+            src_tokens, state, src_lengths, next_positions, next_segments, 1, context_tokens
         )
 
     def reorder_encoder_out(self, out: PrefixEncoderOut, new_order: Tensor) -> PrefixEncoderOut:
@@ -175,6 +184,7 @@ class PrefixEncoder(FairseqEncoder):
             select(out.next_positions),
             None if out.next_segments is None else select(out.next_segments),
             beams,
+            None if out.whole_tokens is None else select(out.whole_tokens),
         )
 
     def max_positions(self) -> int:

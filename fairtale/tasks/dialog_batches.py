@@ -6,7 +6,6 @@ import torch
 from fairseq.data import Dictionary
 from torch import Tensor
 
-from ..data.dialog.cutting import DialogLimits
 from ..data.dialog.dataset import DialogPrefixDataset
 from ..data.dialog.line_format import QUERY, RESPONSE
 from ..interfaces import DialogBatch, PrefixInput, RowInput
@@ -55,6 +54,8 @@ def unpack_dialogs(sample: DialogBatch, pad: int) -> DialogBatch:
     # a response with n input tokens has n + 1 targets; the first is predicted from <SEP>
     first = starts + prefix.unsqueeze(1) - 1
     target = _rows(targets, first, response + 1, pad)
+    if "context_tokens" in sample:
+        net_input["context_tokens"] = sample["context_tokens"]
     return cast(DialogBatch, {**sample, "net_input": net_input, "target": target})
 
 
@@ -78,19 +79,13 @@ def split_prefixes(net_input: PrefixInput) -> list[Tensor]:
     return [row[1:n] for row, n in zip(tokens, lengths)]
 
 
-def describe_prefixes(
-    net_input: PrefixInput, dictionary: Dictionary, ctx: int, limits: DialogLimits
-) -> PrefixInput:
-    """Restore segments and positions of padded prefixes, which ``fairseq-interactive`` drops."""
-    prefixes = [prefix.numpy() for prefix in split_prefixes(net_input)]
-    dataset = DialogPrefixDataset(prefixes, dictionary, ctx, limits)
-    described = dataset.collater([dataset[i] for i in range(len(dataset))])["net_input"]
+def describe_prefixes(net_input: PrefixInput, asked: DialogPrefixDataset) -> PrefixInput:
+    """Restore what ``fairseq-interactive`` drops of the last batch of a dataset of prefixes."""
+    described = asked.collater([asked[i] for i in asked.collated])["net_input"]
     device = net_input["src_tokens"].device
-    return {
-        **net_input,
-        "positions": described["positions"].to(device),
-        "segments": described["segments"].to(device),
-    }
+    assert described["src_tokens"].shape == net_input["src_tokens"].shape
+    moved = {name: value.to(device) for name, value in described.items()}
+    return cast(PrefixInput, {**moved, **net_input})
 
 
 def begin_replies(net_input: PrefixInput, bidirectional: bool) -> PrefixInput:

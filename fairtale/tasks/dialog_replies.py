@@ -181,9 +181,8 @@ class ReplyTask(DialogTask, PrefixLMTask):
             if prefix_tokens is not None:
                 prefix_tokens = sample["target"][:, : prefix_tokens.size(1)]
         elif "segments" not in sample["net_input"]:
-            sample["net_input"] = describe_prefixes(
-                sample["net_input"], self.dictionary, self.ctx, self.limits
-            )
+            assert self._asked is not None
+            sample["net_input"] = describe_prefixes(sample["net_input"], self._asked)
         sample["net_input"] = begin_replies(sample["net_input"], self.reads_both_ways)
         hypos = super().inference_step(generator, models, sample, prefix_tokens, constraints)
         return hypos if self._reranker is None else self._rerank(self._reranker, sample, hypos)

@@ -140,7 +140,9 @@ class DialogLMTask(ReplyTask):
         """Load a split of every data folder that has it."""
         share = self.option("echo_query_prob") if split == "train" else 0
         echo = Echo(share, self.cfg.seed) if share else None
-        self.datasets[split] = self.load_dialogs(split, combine, self.is_reverse, echo)
+        dataset = self.load_dialogs(split, combine, self.is_reverse, echo)
+        dataset.keeps_context = bool(self.cfg.block_context_ngram)
+        self.datasets[split] = dataset
 
     # --------------------------------------------------------------------------- training
 

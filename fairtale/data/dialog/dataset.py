@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ class DialogSample(TypedDict):
     positions: Tensor  # int64 [T]
     prefix: int  # number of input tokens before the response, including <s> and <SEP>
     response: int  # number of input tokens of the response, without </s>
+    context: NotRequired[Tensor]  # int64 [S'], <s> to <SEP> before truncation; if it is kept
 
 
 class PrefixSample(TypedDict):
@@ -41,6 +42,7 @@ class PrefixSample(TypedDict):
     tokens: Tensor  # int64 [S], <s> to <SEP>
     segments: Tensor  # int64 [S]
     positions: Tensor  # int64 [S]
+    context: Tensor  # int64 [S'], <s> to <SEP> before truncation
 
 
 class Echo(NamedTuple):
@@ -73,6 +75,7 @@ class DialogDataset(SizedDataset):
         response_sizes: targets of each line after truncation, including ``</s>``; int32.
         faults: number of unusable lines by kind.
         num_cut: number of usable lines that are truncated.
+        keeps_context: batches also have the prefixes before truncation, for decoding; False.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class DialogDataset(SizedDataset):
         self.shuffle = shuffle
         self.reverse = reverse
         self.echo = echo
+        self.keeps_context = False
         sizes = measure_dialogs(tokens, ctx, sep, limits, reverse)
         self.prefix_sizes, self._own_sizes, self._query_sizes = sizes[:3]
         self.indices, self.faults, self.num_cut = sizes.indices, sizes.faults, sizes.num_cut
@@ -131,6 +135,7 @@ class DialogDataset(SizedDataset):
 
     def __getitem__(self, index: int) -> DialogSample:
         prefix, response = self._sides(self.tokens[index].numpy())
+        whole_prefix = prefix
         # Truncate to the length that measure_dialogs has computed.
         prefix = prefix[len(prefix) + 1 - self.prefix_sizes[index] :]
         if self.echoed is not None and self.echoed[index]:
@@ -140,7 +145,7 @@ class DialogDataset(SizedDataset):
         segments, positions = describe_prefix(prefix, self.ctx)
         inputs = len(response) - 1
         whole = np.concatenate([[self.dictionary.bos()], prefix, response]).astype(np.int64)
-        return {
+        sample: DialogSample = {
             "id": index,
             "tokens": torch.from_numpy(whole),
             "segments": torch.from_numpy(np.append(segments, np.full(inputs, RESPONSE))),
@@ -148,6 +153,9 @@ class DialogDataset(SizedDataset):
             "prefix": len(prefix) + 1,
             "response": inputs,
         }
+        if self.keeps_context:
+            sample["context"] = _with_bos(whole_prefix, self.dictionary)
+        return sample
 
     def ordered_indices(self) -> Ints:
         """Return the usable lines sorted by both lengths, shuffled among equal lengths.
@@ -217,7 +225,7 @@ class DialogDataset(SizedDataset):
                 "longest": longest,
             },
         }
-        return {
+        batch: DialogBatch = {
             "id": torch.tensor([s["id"] for s in samples]),
             "nsentences": len(samples),
             "ntokens": len(targets),
@@ -231,6 +239,14 @@ class DialogDataset(SizedDataset):
             "response_mask": mask.unsqueeze(0),
             "sample_index": torch.arange(len(samples)).repeat_interleave(lengths).unsqueeze(0),
         }
+        if self.keeps_context:
+            contexts = [s["context"] for s in samples]
+            batch["context_tokens"] = collate_tokens(contexts, self.dictionary.pad())
+        return batch
+
+
+def _with_bos(prefix: Ints, dictionary: Dictionary) -> Tensor:
+    return torch.from_numpy(np.append([dictionary.bos()], prefix).astype(np.int64))
 
 
 def _prefix_step(count: int) -> int:
@@ -255,18 +271,19 @@ class DialogPrefixDataset(SizedDataset):
         self.collated: list[int] = []
         self.dictionary = dictionary
         self.ctx = ctx
-        self.prefixes = [cut_prefix(np.asarray(p), ctx, limits) for p in prefixes]
+        self.contexts = [np.asarray(prefix) for prefix in prefixes]  # before truncation
+        self.prefixes = [cut_prefix(context, ctx, limits) for context in self.contexts]
         self.sizes = np.array([len(p) + 1 for p in self.prefixes])
 
     def __getitem__(self, index: int) -> PrefixSample:
         prefix = self.prefixes[index]
         segments, positions = describe_prefix(prefix, self.ctx)
-        tokens = np.append([self.dictionary.bos()], prefix)
         return {
             "id": index,
-            "tokens": torch.from_numpy(tokens.astype(np.int64)),
+            "tokens": _with_bos(prefix, self.dictionary),
             "segments": torch.from_numpy(segments),
             "positions": torch.from_numpy(positions),
+            "context": _with_bos(self.contexts[index], self.dictionary),
         }
 
     def ordered_indices(self) -> Ints:
@@ -283,11 +300,13 @@ class DialogPrefixDataset(SizedDataset):
             return no_batch()
         self.collated = [s["id"] for s in samples]
         lengths = torch.tensor([len(s["tokens"]) for s in samples])
+        pad = self.dictionary.pad()
         net_input: PrefixInput = {
-            "src_tokens": collate_tokens([s["tokens"] for s in samples], self.dictionary.pad()),
+            "src_tokens": collate_tokens([s["tokens"] for s in samples], pad),
             "src_lengths": lengths,
             "positions": collate_tokens([s["positions"] for s in samples], 0),
             "segments": collate_tokens([s["segments"] for s in samples], 0),
+            "context_tokens": collate_tokens([s["context"] for s in samples], pad),
         }
         return {
             "id": torch.tensor([s["id"] for s in samples]),

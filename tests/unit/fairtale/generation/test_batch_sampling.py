@@ -186,3 +186,21 @@ def test_the_end_is_possible_where_it_is_also_the_beginning(tmp_path):
     assert min(counts) < 10
     text = "".join(session.stream("w1", replace(WILD, max_len_b=20)))
     assert "<|endoftext|>" not in text
+
+
+def test_turns_that_the_limits_have_cut_are_context_in_every_batch(dialog):
+    """Their lengths differ from those of the prefixes that are read."""
+    dialog.task._options |= {
+        "max_context_turns": 0,
+        "max_source_positions": 40,
+        "max_target_positions": 20,
+    }
+    dialogs = [["w1 w2 w3 w4", "w5"], ["w6"], ["w7", "w8 w9", "w10"]]
+    context = [{"w1", "w2", "w3", "w4", "w5"}, {"w6"}, {"w7", "w8", "w9", "w10"}]
+
+    def repeated(options):
+        found = texts(dialog, dialogs, 8, options, batch_size=24)
+        return [{w for text in row for w in text.split()} & own for row, own in zip(found, context)]
+
+    assert any(repeated(WILD))
+    assert not any(repeated(replace(WILD, block_context_ngram=1)))

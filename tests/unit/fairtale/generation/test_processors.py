@@ -12,7 +12,7 @@ from fairtale.generation.processors import ContextNgramBlock, WordSteering, read
 class FakePrefix:
     """Return the encoder output for two sentences with two beams each."""
 
-    tokens = torch.tensor([[0, 5, 6, 7, 1], [0, 8, 9, 1, 1]])
+    context = torch.tensor([[0, 5, 6, 7, 1], [0, 8, 9, 1, 1]])
 
     @staticmethod
     def per_row(x):

@@ -76,6 +76,24 @@ def test_replies_hold_no_marks_and_respect_the_context():
     assert used and not used & banned
 
 
+@pytest.mark.parametrize("from_dataset", [True, False])
+def test_turns_that_the_limits_have_cut_are_context(from_dataset):
+    """In batches with prefixes of different lengths, also after sentences have ended."""
+    dictionary = dialog_dictionary(num_words=8)
+    model = dialog_model(dictionary, seed=1)
+    lines = [f"w1 w2 w3 <CTX> w4 {SEP} w0", f"w5 {SEP} w0", f"w6 w1 <CTX> w2 {SEP} w0"]
+    words = [{"w1", "w2", "w3", "w4"}, {"w5"}, {"w6", "w1", "w2"}]
+
+    def used(**options):
+        task = settled(dialog_task(dictionary, max_context_turns=0, **options), 1.0)
+        _, hypos = answer(task, model, lines, from_dataset, beam=3, max_len_b=8)
+        tokens = [{t for h in group for t in h["tokens"].tolist()} for group in hypos]
+        return [{dictionary[t] for t in group} for group in tokens]
+
+    assert any(found & own for found, own in zip(used(), words))  # or else nothing is shown
+    assert not any(found & own for found, own in zip(used(block_context_ngram=1), words))
+
+
 class TestMMI:
     """Re-ranking against scores computed directly."""
 

@@ -71,7 +71,7 @@ def test_with_response_only_a_causal_update_predicts_responses():
 def test_echoes_are_for_training():
     """The share reaches the split of the training and no other."""
     task, asked = dialog_task(echo_query_prob=0.25), []
-    task.load_dialogs = lambda *args: asked.append(args)
+    task.load_dialogs = lambda *args: asked.append(args) or SimpleNamespace()
     for split in ("train", "valid", "test"):
         task.load_dataset(split)
     assert asked == [
@@ -80,9 +80,13 @@ def test_echoes_are_for_training():
         ("test", False, False, None),
     ]
     task = dialog_task()
-    task.load_dialogs = lambda *args: asked.append(args)
+    task.load_dialogs = lambda *args: asked.append(args) or SimpleNamespace()
     task.load_dataset("train")
     assert asked[-1] == ("train", False, False, None)
+    assert not task.datasets["train"].keeps_context
+    task.cfg.block_context_ngram = 2
+    task.load_dataset("train")
+    assert task.datasets["train"].keeps_context
 
 
 def test_gpt_takes_no_seq2seq_updates():
