@@ -38,8 +38,10 @@ def install() -> None:
         ngram_blocking,
         numpy2,
         prompts,
+        waiting_threads,
     )
 
+    waiting_threads.let_waiting_threads_sleep()
     numpy2.cure_numpy_names()
     batches.cure_lost_batches()
     ngram_blocking.cure_ngram_blocking()
