@@ -3,6 +3,7 @@
 This module imports neither torch nor fairseq, so that the ``fairtale`` command starts fast.
 """
 
+import errno
 import os
 import sys
 import traceback
@@ -16,6 +17,7 @@ _FILE_ERRORS = (
     NotADirectoryError,
     PermissionError,
 )
+_DISK_ERRORS = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class UserError(ValueError):
@@ -33,6 +35,18 @@ def one_line(message: str) -> str:
     """
     joined = " ".join(message.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
+
+
+def reason_of_disk(error: BaseException | None) -> str | None:
+    """Return why a file cannot be written, or None if the error has another cause.
+
+    torch turns the system's error into one of its own, which has it as context.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.strerror:
+            return error.strerror
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def install_error_hook() -> None:
@@ -71,6 +85,8 @@ def _in_one_line(error: BaseException, trace: TracebackType | None) -> str | Non
         if by_fairseq and on_purpose:
             exploded = isinstance(error, FloatingPointError) and "Nan/Inf" in str(error)
             return f"{error}{': try a lower --lr, or --clip-norm 1' if exploded else ''}"
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        return str(error)
     if isinstance(error, _FILE_ERRORS) or isinstance(error, OSError) and "not found" in str(error):
         return str(error)
     if isinstance(error, UnicodeDecodeError):

@@ -33,6 +33,7 @@ from .interfaces import (
     RemembersOptions,
 )
 from .modules.fast_gemm import choose_fast_fp32_products
+from .option_rules import check_numbers
 
 _installed = False
 # Further steps after parsing, each called with the parsed options and the words that were given.
@@ -69,6 +70,7 @@ def _reading(original: Callable[..., Any]) -> Callable[..., Any]:
         switch_off_tpu(parsed, words)
         join_torchrun(parsed, words)
         divide_generation(parsed, words)
+        check_numbers(parsed)
         check_options(parsed, torch.cuda.is_available())
         task = _task_class(getattr(parsed, "task", None))
         if isinstance(task, ChecksCommand):
@@ -125,6 +127,7 @@ def short_usage_error(parser: ArgumentParser, message: str) -> NoReturn:
         parser: parser of a fairseq command.
         message: argparse's error message.
     """
+    message = message.replace("invalid <lambda> value", "invalid value")
     known, start = [], re.search(r" \(choose from (.*)\)", message, re.DOTALL)
     wrong = re.search(r"(?:invalid choice: '?|unrecognized arguments: )([^' ]+)", message)
     if start and len(start[1]) > 400:

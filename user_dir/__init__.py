@@ -3,11 +3,13 @@
 # isort: off
 from fairtale import compat, options
 from fairtale.distributed import trainer_hooks as sharded_training
+from fairtale.generation.options import check_command as check_decoding
 from fairtale.optim import finetuning_hooks
 
 # The work-arounds for faults of fairseq must be installed before fairseq is used.
 compat.install()
 options.install()
+options.add_step(check_decoding)
 sharded_training.install()  # before the hooks that divide the parameters into groups
 finetuning_hooks.install()
 

@@ -1,9 +1,12 @@
 """Chat with a dialog model at the terminal. Replies take the whole history into account.
 
-Ctrl-C stops a reply, /new clears the history, and Ctrl-D or /quit ends the chat.
+Ctrl-C stops a reply, /new clears the history, and Ctrl-D or /quit ends the chat. At a terminal, the
+arrow keys move within a line and bring back earlier ones.
 """
 
 import argparse
+import contextlib
+import importlib
 import itertools
 import logging
 import sys
@@ -50,7 +53,13 @@ def run(args: argparse.Namespace) -> int:
         name: getattr(args, name) for name in ("steer_words", "steer_weight", "lora_adapter")
     }
     session = Session.load(args.checkpoint, args.data, args.cpu, changed, kinds=[Kind.DIALOG])
+    if getattr(session.task, "is_reverse", False):
+        raise UserError(
+            f"{args.checkpoint}: trained with --reverse, so it predicts queries from responses; "
+            "give the model that it re-ranks (--mmi-path names this one)"
+        )
     session.check(options)
+    _edit_lines()
     generator = session.new_generator(options.seed)
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(errors="surrogateescape")  # a line that is not UTF-8 is reported
@@ -61,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
             break
         if said == NEW:
             history.clear()
+        elif said.startswith("/") and " " not in said:
+            _print_error(UserError(f"{said}: no such command; there are {NEW} and {QUIT}"))
         elif said:
             try:
                 parts = session.stream([*history, said], options, generator)
@@ -72,6 +83,12 @@ def run(args: argparse.Namespace) -> int:
             if reply:
                 history.append(reply)
     return 0
+
+
+def _edit_lines() -> None:
+    """Let ``input`` edit lines and bring back earlier ones at a terminal."""
+    with contextlib.suppress(ImportError):  # Windows has no readline
+        importlib.import_module("readline")  # ``input`` uses it as soon as it is imported
 
 
 def _ask(number: int) -> str | None:

@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
 
+from ..errors import UserError, reason_of_disk
+
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike[str], mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
@@ -21,6 +23,10 @@ def whole_file(path: str | os.PathLike[str], mode: str = "w", **options: Any) ->
 
     Yields:
         the open file.
+
+    Raises:
+        UserError: torch cannot write, because the disk is full or read-only.
+        OSError: the same, where the system reports it.
     """
     folder, name = os.path.split(os.path.abspath(path))
     os.makedirs(folder, exist_ok=True)
@@ -35,9 +41,12 @@ def whole_file(path: str | os.PathLike[str], mode: str = "w", **options: Any) ->
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp creates files with mode 0600
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+        reason = reason_of_disk(error) if isinstance(error, RuntimeError) else None
+        if reason is not None:  # torch hides the system's error behind its own
+            raise UserError(f"{path} cannot be written: {reason}") from error
         raise
 
 

@@ -33,9 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", nargs="+", help="a log file, or a folder with train.log")
     parser.add_argument(
         "--output",
-        default="curves.png",
         metavar="FILE",
-        help="PNG file to write (default: %(default)s)",
+        help="PNG file to write (default: curves.png, in the folder of a single run)",
     )
     parser.add_argument(
         "--metrics",
@@ -62,9 +61,18 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--names: the runs need different names, not {' '.join(names)}")
     metrics = _choose_metrics(args.metrics, runs)
     figure = _draw(runs, metrics, args.title)
-    with whole_file(args.output, "wb") as stream:
+    output = args.output or default_output(args.run)
+    with whole_file(output, "wb") as stream:
         figure.savefig(stream, format="png", dpi=120)
-    print(f"{', '.join(metrics)} of {', '.join(names)} -> {args.output}")
+    print(f"{', '.join(metrics)} of {', '.join(names)} -> {output}")
+
+
+def default_output(runs: Sequence[str]) -> str:
+    """Return the file to write if none is given: beside the log of a single run."""
+    folder = (
+        "" if len(runs) > 1 else runs[0] if os.path.isdir(runs[0]) else os.path.dirname(runs[0])
+    )
+    return os.path.join(folder, "curves.png")
 
 
 def _log_path(run: str) -> str:

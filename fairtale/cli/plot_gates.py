@@ -45,8 +45,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--output",
         nargs="+",
         metavar="FILE",
-        help="files to write: a .gif, a .png, or both (default: gates.png, and for a single run "
-        "also gates.gif)",
+        help="files to write: a .gif, a .png, or both (default: gates.png and gates.gif in the "
+        "folder of the run; for several runs gates.png in the current folder)",
     )
     parser.add_argument(
         "--names", nargs="+", metavar="N", help="names of the runs in the legend, one for each"
@@ -70,7 +70,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Run the verb."""
-    outputs = args.output or (["gates.png", "gates.gif"] if len(args.run) == 1 else ["gates.png"])
+    outputs = args.output or default_outputs(args.run)
     for path in outputs:
         suffix = os.path.splitext(path)[1].lower()
         if suffix not in (".gif", ".png"):
@@ -94,6 +94,13 @@ def run(args: Namespace) -> None:
         else:
             titles = _draw_curves(args, names, histories, path)
             print(f"{', '.join(titles)} of {', '.join(names)} -> {path}")
+
+
+def default_outputs(runs: list[str]) -> list[str]:
+    """Return the files to write if none are given: beside the history of a single run."""
+    if len(runs) > 1:
+        return ["gates.png"]
+    return [os.path.join(runs[0], name) for name in ("gates.png", "gates.gif")]
 
 
 def evenly(records: list[GateRecord], most: int) -> list[GateRecord]:

@@ -34,6 +34,7 @@ def install() -> None:
         epoch_progress,
         evaluation,
         filler_batches,
+        full_disks,
         log_output,
         ngram_blocking,
         numpy2,
@@ -41,8 +42,11 @@ def install() -> None:
         prompts,
         sampling,
         shards,
+        training_checks,
+        waiting_threads,
     )
 
+    waiting_threads.let_waiting_threads_sleep()
     numpy2.cure_numpy_names()
     batches.cure_lost_batches()
     ngram_blocking.cure_ngram_blocking()
@@ -53,7 +57,12 @@ def install() -> None:
     early_stopping.cure_forgotten_patience()
     checkpoint_saving.cure_checkpoint_copies()
     checkpoint_saving.cure_crash_files()
+    full_disks.cure_failed_saves()
+    training_checks.cure_shared_folders()
+    training_checks.cure_trainings_without_updates()
+    training_checks.cure_missing_metric()
     checkpoint_checks.cure_lost_gates()
+    checkpoint_checks.cure_foreign_shapes()
     checkpoint_checks.cure_foreign_dictionaries()
     data_workers.cure_buffer_thread()
     data_workers.cure_data_workers()

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 from typing import Any
 
 from fairseq import checkpoint_utils
@@ -31,6 +32,50 @@ def cure_lost_gates() -> None:
         original(self, state_dict)
 
     BaseFairseqModel.upgrade_state_dict = upgrade_state_dict
+
+
+def cure_foreign_shapes() -> None:
+    """Say in one line why weights do not fit a model, and what to change.
+
+    torch lists every tensor that does not fit, and fairseq adds a traceback. Remove this
+    work-around once fairseq compares the shapes before it loads.
+    """
+    original = BaseFairseqModel.load_state_dict
+
+    @functools.wraps(original)
+    def load_state_dict(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return original(self, *args, **kwargs)
+        except RuntimeError as error:
+            reason = _foreign_shape(str(error))
+            if reason is None:
+                raise
+            raise UserError(reason) from error
+
+    BaseFairseqModel.load_state_dict = load_state_dict
+
+
+# Tensors whose number of rows comes from the data or from an option, and what to do.
+_REMEDIES = (
+    (
+        r"embed_tokens\.|output_projection\.|embed_out",
+        "the data have another dictionary; use the data folder that it was trained on",
+    ),
+    (r"encoder\.embed_positions\.", "give the --max-source-positions of its training"),
+    (r"decoder\.embed_positions\.", "give the --max-target-positions of its training"),
+    ("", "give the options of the shape that it was trained with"),
+)
+
+
+def _foreign_shape(message: str) -> str | None:
+    """Return what does not fit, from torch's list of all tensors, or None if all shapes fit."""
+    sizes = r"torch\.Size\(\[([\d, ]*)\]\)"
+    found = re.findall(rf"size mismatch for (\S+): .*?{sizes}.*?{sizes}", message, re.DOTALL)
+    for pattern, remedy in _REMEDIES:  # a wrong dictionary is reported before its consequences
+        for name, stored, own in found:
+            if re.search(pattern, name):
+                return f"{name} is [{stored}] in the checkpoint and [{own}] in the model: {remedy}"
+    return None
 
 
 def cure_foreign_dictionaries() -> None:

@@ -158,6 +158,25 @@ def check_decoding(given: Mapping[str, Any]) -> None:
         raise UserError("; ".join(broken))
 
 
+def check_command(args: Namespace, words: list[str]) -> None:
+    """Refuse decoding options that break a rule, on the command line of fairseq's commands.
+
+    The rules hold for every task, but for the options that only some tasks support; the tasks of
+    this project refuse those when they build the generator.
+
+    Args:
+        args: parsed options of a fairseq command; those of a command that does not decode are not
+            checked.
+        words: words of the command line, which are not used.
+
+    Raises:
+        UserError: a rule is broken, as in :func:`check_decoding`.
+    """
+    if hasattr(args, "beam") and hasattr(args, "nbest"):
+        names = DEFAULTS.keys() - {"constraints", "print_alignment", "seed"}
+        check_decoding({name: getattr(args, name, None) for name in names})
+
+
 def check_sampling(given: Mapping[str, Any]) -> None:
     """Refuse options of a sampled text that break a rule.
 

@@ -64,6 +64,7 @@ class GateSchedule:
                 f"{warmup_updates}, or 0 to fix the gates at once"
             )
         self.penalty = penalty or 0.0
+        self.has_goal = penalty is not None or target_heads is not None
         self.target = target_heads
         self.warmup_updates = warmup_updates
         self.fix_update = fix_update
@@ -158,7 +159,7 @@ class GateSchedule:
                 f"--target-heads {self.target}: must be {fixed_open} to {most}, {there} ({where}); "
                 "--gated-attention selects the attentions with gates"
             )
-        if self.penalty == 0 and self.target is None:
+        if not self.has_goal:
             raise UserError(
                 "--criterion l0_gated: give a goal for learning the gates, --l0-penalty or "
                 "--target-heads"

@@ -145,7 +145,12 @@ def check_config(cfg: TransformerHCGConfig) -> None:
         UserError: an option is malformed or out of range, or contradicts another option.
     """
     gated = names_of("--gated-attention", cfg.gated_attention, HEAD_TYPES)
-    names_of("--freeze", cfg.freeze, SIDES)
+    frozen = names_of("--freeze", cfg.freeze, SIDES)
+    if frozen == list(SIDES) and not gated:
+        raise UserError(
+            f"--freeze {cfg.freeze}: leaves nothing to train; freeze one part, or let gates learn "
+            "with --gated-attention"
+        )
     for part, config in (("encoder", cfg.encoder), ("decoder", cfg.decoder)):
         if config.attention_heads < 1 or config.embed_dim % config.attention_heads:
             raise UserError(

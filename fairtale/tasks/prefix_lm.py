@@ -86,11 +86,13 @@ class PrefixLMTask(TextTask):
 
     @classmethod
     def check_command(cls, args: Namespace) -> None:
-        """Refuse an adapter of another base, before any model is loaded.
+        """Refuse a context window, and an adapter of another base, before any model is loaded.
 
         Raises:
-            UserError: ``--lora-adapter`` is no adapter, or does not belong to ``--path``.
+            UserError: ``--context-window`` is given, or ``--lora-adapter`` is no adapter, or does
+                not belong to ``--path``.
         """
+        _refuse_context_window(getattr(args, "context_window", 0))
         folder, paths = getattr(args, "lora_adapter", None), getattr(args, "path", None)
         if not folder or not paths:
             return
@@ -121,11 +123,7 @@ class PrefixLMTask(TextTask):
         Raises:
             UserError: a context window is given, or no row is left to score.
         """
-        if context_window > 0:
-            raise UserError(
-                f"--context-window {context_window}: rows are scored from their beginning and "
-                "have no preceding context; leave it out"
-            )
+        _refuse_context_window(context_window)
         batches = self.get_batch_iterator(
             dataset,
             max_tokens,
@@ -182,3 +180,11 @@ class PrefixLMTask(TextTask):
             self._writer = SampleWriter(self.cfg.tensorboard_logdir)
         self._writer.write(prompts, texts, stats["num_updates"], speed)
         stats["sample_tok_s"] = round(speed)
+
+
+def _refuse_context_window(size: int) -> None:
+    if size > 0:
+        raise UserError(
+            f"--context-window {size}: rows are scored from their beginning and have no preceding "
+            "context; leave it out"
+        )

@@ -25,7 +25,7 @@ for path in "$@"; do sources+=(--source "$path"); done
 bash "$scripts/prepare.sh" "${sources[@]}" --data-bin "$data_bin" --vocab-size 4000 \
     --valid 0.01 --test 0.01
 
-N_GPUS=0 bash "$scripts/train.sh" --model "$model" --arch "$arch" --data-bin "$data_bin" \
+N_GPUS=0 attend bash "$scripts/train.sh" --model "$model" --arch "$arch" --data-bin "$data_bin" \
     --save-dir "$runs/$model" --precision fp32 --lr 2e-3 --warmup-updates 60 --max-update 1200 \
     --validate-interval-updates 2000 --save-interval-updates 2000
 

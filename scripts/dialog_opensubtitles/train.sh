@@ -43,7 +43,7 @@ save_dir=${save_dir:-$ROOT/runs/$EXPERIMENT/$model}
 
 # The large --validate-interval, in epochs, disables the validation at the end of an epoch.
 mkdir -p "$save_dir"
-fairtale launch --update-tokens "$update_tokens" ${max_tokens:+--max-tokens "$max_tokens"} \
+train "$save_dir" --update-tokens "$update_tokens" ${max_tokens:+--max-tokens "$max_tokens"} \
     --precision "$precision" --width 768 \
     fairseq-train "$data_bin" --user-dir "$USER_DIR" "${kind[@]}" --label-smoothing 0.1 --dropout 0.1 \
     --optimizer adam --adam-betas '(0.9, 0.98)' --weight-decay 0.01 --clip-norm 2.5 \
@@ -51,5 +51,5 @@ fairtale launch --update-tokens "$update_tokens" ${max_tokens:+--max-tokens "$ma
     --validate-interval-updates 2000 --save-interval-updates 2000 --keep-interval-updates 1 \
     --no-epoch-checkpoints --validate-interval 1000000 --log-format json --log-interval 50 \
     --tensorboard-logdir "$save_dir/tensorboard" --save-dir "$save_dir" \
-    ${extra[@]+"${extra[@]}"} 2>&1 | tee -a "$save_dir/train.log"
+    ${extra[@]+"${extra[@]}"}
 trained "$save_dir"

@@ -23,12 +23,7 @@ options "prompts num-samples sampling-topk sampling-topp temperature max-len-b c
     '' "$@"
 need_checkpoint "$checkpoint"
 [ -s "$prompts" ] || die "--prompts $prompts: give a file with one prompt a line"
-if [ -n "$sampling_topp" ]; then
-    [ -z "$sampling_topk" ] || die "--sampling-topk and --sampling-topp: give one of them"
-    choice=(--sampling-topp "$sampling_topp")
-else
-    choice=(--sampling-topk "${sampling_topk:-50}")
-fi
+limit_sampling 50
 
 exec_fairtale sample "$checkpoint" --data "$data_bin" --prompts "$prompts" \
     --num-samples "$num_samples" "${choice[@]}" --temperature "$temperature" \

@@ -44,7 +44,7 @@ case $setting in
 esac
 
 mkdir -p "${save_dir:=$ROOT/runs/finetune_rugpt3/$setting}"
-fairtale launch --max-tokens "${max_tokens:-8192}" --update-tokens "$update_tokens" \
+train "$save_dir" --max-tokens "${max_tokens:-8192}" --update-tokens "$update_tokens" \
     --cpu-max-tokens "${max_tokens:-2048}" --cpu-update-tokens "$update_tokens" \
     --precision "$precision" --width 768 \
     fairseq-train "$data_bin" --user-dir "$USER_DIR" --finetune-from-model "$base" \
@@ -55,6 +55,5 @@ fairtale launch --max-tokens "${max_tokens:-8192}" --update-tokens "$update_toke
     --validate-interval-updates $((updates / 4)) --save-interval-updates $((updates / 4)) \
     --keep-interval-updates 1 --no-epoch-checkpoints --validate-interval 1000000 \
     --log-format json --log-interval 50 --tensorboard-logdir "$save_dir/tensorboard" \
-    --save-dir "$save_dir" ${choice[@]+"${choice[@]}"} ${extra[@]+"${extra[@]}"} 2>&1 |
-    tee -a "$save_dir/train.log"
+    --save-dir "$save_dir" ${choice[@]+"${choice[@]}"} ${extra[@]+"${extra[@]}"}
 trained "$save_dir"

@@ -20,7 +20,7 @@ for path in "$@"; do sources+=(--source "$path"); done
 bash "$scripts/prepare.sh" "${sources[@]}" --tokenizer "$ROOT/data-bin/pretrain_cpu" \
     --data-bin "$data_bin" --valid 0.02 --test 0.02
 
-N_GPUS=0 bash "$scripts/train.sh" --base "$base" --data-bin "$data_bin" --save-dir "$run" \
+N_GPUS=0 attend bash "$scripts/train.sh" --base "$base" --data-bin "$data_bin" --save-dir "$run" \
     --echo-query-prob 0.1 --max-tokens 1024 --update-tokens 1024 --precision fp32 --lr 1e-3 \
     --warmup-updates 50 --total-num-update 500 --max-update 500 \
     --validate-interval-updates 250 --save-interval-updates 250

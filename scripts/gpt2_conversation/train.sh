@@ -27,7 +27,7 @@ options "base echo-query-prob data-bin save-dir max-tokens update-tokens precisi
 [ -e "${data_bin%%:*}/dict.txt" ] || die "$data_bin holds no training data; make it with prepare.sh"
 
 mkdir -p "$save_dir"
-fairtale launch --max-tokens "${max_tokens:-8192}" --update-tokens "$update_tokens" \
+train "$save_dir" --max-tokens "${max_tokens:-8192}" --update-tokens "$update_tokens" \
     --cpu-max-tokens "${max_tokens:-2048}" --precision "$precision" --width 768 \
     fairseq-train "$data_bin" --user-dir "$USER_DIR" --task dialog_lm --finetune-from-model "$base" \
     --response-only --echo-query-prob "$echo_query_prob" \
@@ -37,5 +37,5 @@ fairtale launch --max-tokens "${max_tokens:-8192}" --update-tokens "$update_toke
     --validate-interval-updates 1000 --save-interval-updates 1000 --keep-interval-updates 1 \
     --no-epoch-checkpoints --validate-interval 1000000 --log-format json --log-interval 50 \
     --tensorboard-logdir "$save_dir/tensorboard" --save-dir "$save_dir" \
-    ${extra[@]+"${extra[@]}"} 2>&1 | tee -a "$save_dir/train.log"
+    ${extra[@]+"${extra[@]}"}
 trained "$save_dir"

@@ -16,7 +16,7 @@ data_bin=$ROOT/data-bin/pretrain_cpu run=$ROOT/runs/pretrain_cpu
 
 bash "$scripts/prepare.sh" --source "$@" --data-bin "$data_bin" --vocab-size 4000 --valid 0.05
 
-N_GPUS=0 bash "$scripts/train.sh" --arch gpt_tiny --data-bin "$data_bin" --save-dir "$run" \
+N_GPUS=0 attend bash "$scripts/train.sh" --arch gpt_tiny --data-bin "$data_bin" --save-dir "$run" \
     --tokens-per-sample 256 --max-tokens 1024 --update-tokens 1024 --precision fp32 --lr 3e-3 \
     --warmup-updates 50 --total-num-update 500 --max-update 500 \
     --validate-interval-updates 250 --save-interval-updates 250

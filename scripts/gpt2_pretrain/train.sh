@@ -28,7 +28,7 @@ width=768 && [ "$arch" != gpt_345m ] || width=1024
 
 mkdir -p "$save_dir"
 [ -z "$from_checkpoint" ] || go_back "$save_dir" "$from_checkpoint"
-fairtale launch --max-tokens "${max_tokens:-8192}" --update-tokens "$update_tokens" \
+train "$save_dir" --max-tokens "${max_tokens:-8192}" --update-tokens "$update_tokens" \
     --cpu-max-tokens "${max_tokens:-2048}" --precision "$precision" --width "$width" \
     fairseq-train "$data_bin" --user-dir "$USER_DIR" --task story_lm --arch "$arch" \
     --tokens-per-sample "$tokens_per_sample" --sample-break-mode split --pack \
@@ -39,6 +39,6 @@ fairtale launch --max-tokens "${max_tokens:-8192}" --update-tokens "$update_toke
     --validate-interval-updates 5000 --save-interval-updates 5000 --keep-interval-updates 5 \
     --no-epoch-checkpoints --validate-interval 1000000 --log-format json --log-interval 100 \
     --tensorboard-logdir "$save_dir/tensorboard" --save-dir "$save_dir" \
-    ${extra[@]+"${extra[@]}"} 2>&1 | tee -a "$save_dir/train.log"
+    ${extra[@]+"${extra[@]}"}
 need_trained "$save_dir"
 say "trained: $save_dir (fairtale plot $save_dir draws its curves)"

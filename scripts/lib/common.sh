@@ -40,6 +40,35 @@ exec_fairtale() {
     PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" exec "$BIN/python" -m fairtale "$@"
 }
 
+# Run a command and return its status. A signal that ends this script ends the command first; bash would
+# leave it running.  attend COMMAND...
+attend() {
+    local command status
+    "$@" &
+    command=$!
+    trap 'kill "$command" 2>/dev/null || true' HUP INT TERM
+    while :; do # a signal interrupts `wait`
+        status=0
+        wait "$command" || status=$?
+        kill -0 "$command" 2>/dev/null || break
+    done
+    trap - HUP INT TERM
+    return "$status"
+}
+
+# Run a training with `fairtale launch`, show its output and append it to DIR/train.log.  train DIR WORDS...
+train() {
+    local log=$1/train.log work status=0
+    shift
+    work=$(mktemp -d)
+    mkfifo "$work/output"
+    tee -a "$log" <"$work/output" &
+    attend exec_fairtale launch "$@" >"$work/output" 2>&1 || status=$?
+    wait # for tee
+    rm -r "$work"
+    return "$status"
+}
+
 # Parse the options of a script: --data-bin DIR sets $data_bin. Other words are stored in $extra. -h and
 # --help print the comment at the head of the script.  options "NAME..." "REFUSED..." "$@"
 #   NAME      an option of this script; NAME+ may be repeated, and $name then holds one value a line
@@ -77,6 +106,15 @@ no_extra() {
 # Fail if the value of an option is not a whole number of at least 1.  need_count OPTION VALUE
 need_count() {
     case $2 in '' | *[!0-9]* | 0*) die "$1 $2: must be a whole number of at least 1" ;; esac
+}
+
+# Set $choice to the option that limits sampling: $sampling_topk or $sampling_topp, or else top-k.
+# limit_sampling DEFAULT_TOPK
+limit_sampling() {
+    [ -z "$sampling_topk" ] || [ -z "$sampling_topp" ] ||
+        die "--sampling-topk and --sampling-topp: give one of them"
+    choice=(--sampling-topk "${sampling_topk:-$1}")
+    [ -z "$sampling_topp" ] || choice=(--sampling-topp "$sampling_topp")
 }
 
 need_checkpoint() {

@@ -18,7 +18,7 @@ sources=()
 for path in "$@"; do sources+=(--source "$path"); done
 bash "$scripts/prepare.sh" "${sources[@]}" --data-bin "$data_bin" --vocab-size 5120 --valid 0.02
 
-N_GPUS=0 bash "$scripts/train.sh" --data-bin "$data_bin" --save-dir "$run" \
+N_GPUS=0 attend bash "$scripts/train.sh" --data-bin "$data_bin" --save-dir "$run" \
     --max-tokens 4096 --update-tokens 4096 --pack \
     --decoder-layers 4 --decoder-embed-dim 256 --decoder-ffn-embed-dim 1024 \
     --decoder-attention-heads 4 --lr 2e-3 --warmup-updates 100 --lr-patience 1 --max-update 900 \

@@ -5,6 +5,7 @@
 #   --prompts FILE       file with one prompt a line, instead of --prompt
 #   --quantity N         stories for each prompt (3)
 #   --sampling-topk K    sample from the K most probable tokens (10)
+#   --sampling-topp P    or from the most probable tokens whose probabilities sum to P
 #   --temperature T      divisor of the logits: below 1, probable tokens become more probable; above
 #                        1, the distribution becomes more even (1.0)
 #   --output FILE        file for the stories (standard output)
@@ -18,8 +19,10 @@ set -euo pipefail
 
 checkpoint=$ROOT/runs/story_tinystories/checkpoint_best.pt
 data_bin=$ROOT/data-bin/story_tinystories
-prompt='' prompts='' quantity=3 sampling_topk=10 temperature=1.0 output='' seed=1
-options "prompt+ prompts quantity sampling-topk temperature output checkpoint data-bin seed" '' "$@"
+prompt='' prompts='' quantity=3 sampling_topk='' sampling_topp='' temperature=1.0 output='' seed=1
+options "prompt+ prompts quantity sampling-topk sampling-topp temperature output checkpoint data-bin \
+seed" '' "$@"
+limit_sampling 10
 need_checkpoint "$checkpoint"
 [[ $quantity =~ ^[1-9][0-9]*$ ]] || die "--quantity $quantity: must be a whole number of at least 1"
 if [ -n "$prompts" ]; then
@@ -33,10 +36,10 @@ trap 'rm -rf "$work"' EXIT
 beam=$((quantity < 32 ? quantity : 32))
 lines=$(((quantity + beam - 1) / beam))
 if [ -n "$prompts" ]; then cat "$prompts"; else printf %s "${prompt:-$'Once upon a time\n'}"; fi |
-    awk -v n="$lines" '{ for (i = 0; i < n; i++) print }' >"$work/prompts"
+    LC_ALL=C tr '\000' ' ' | awk -v n="$lines" '{ for (i = 0; i < n; i++) print }' >"$work/prompts"
 fairseq-interactive "$data_bin" --user-dir "$USER_DIR" --task story_lm --path "$checkpoint" \
     --input "$work/prompts" --buffer-size 1024 --batch-size 32 --seed "$seed" \
-    --sampling --sampling-topk "$sampling_topk" --temperature "$temperature" \
+    --sampling "${choice[@]}" --temperature "$temperature" \
     --beam "$beam" --nbest "$beam" --max-len-b 256 \
     ${extra[@]+"${extra[@]}"} >"$work/log" || failed "$work/log"
 
@@ -52,4 +55,4 @@ fairtale "$verb" encode "$work/pieces" --decode "${tokenizer[@]}" --quiet \
 [ -n "$output" ] || { cat "$work/stories" && exit 0; }
 mkdir -p "$(dirname "$output")"
 mv "$work/stories" "$output"
-say "$(($(wc -l <"$output"))) stories, top-k $sampling_topk, temperature $temperature -> $output"
+say "$(($(wc -l <"$output"))) stories, ${choice[0]#--sampling-} ${choice[1]}, temperature $temperature -> $output"

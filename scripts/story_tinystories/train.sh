@@ -26,7 +26,7 @@ options "data-bin save-dir arch max-tokens update-tokens precision" '' "$@"
 # when it falls below 1e-6. A warm-up therefore has to begin above this rate.
 # The large --validate-interval, in epochs, disables the validation at the end of an epoch.
 mkdir -p "$save_dir"
-fairtale launch --max-tokens "${max_tokens:-16384}" --update-tokens "${update_tokens:-131072}" \
+train "$save_dir" --max-tokens "${max_tokens:-16384}" --update-tokens "${update_tokens:-131072}" \
     --cpu-max-tokens "${max_tokens:-2048}" --cpu-update-tokens "${update_tokens:-8192}" \
     --precision "$precision" --width 512 \
     fairseq-train "$data_bin" --user-dir "$USER_DIR" --task story_lm --tokens-per-sample 256 \
@@ -37,7 +37,7 @@ fairtale launch --max-tokens "${max_tokens:-16384}" --update-tokens "${update_to
     --validate-interval-updates 1000 --save-interval-updates 1000 --keep-interval-updates 1 \
     --no-epoch-checkpoints --validate-interval 1000000 --sample-prompts "Once upon a time" \
     --log-format json --log-interval 50 --tensorboard-logdir "$save_dir/tensorboard" \
-    --save-dir "$save_dir" ${extra[@]+"${extra[@]}"} 2>&1 | tee -a "$save_dir/train.log"
+    --save-dir "$save_dir" ${extra[@]+"${extra[@]}"}
 
 case " ${extra[*]-} " in *" --no-save "*) exit 0 ;; esac
 trained "$save_dir"

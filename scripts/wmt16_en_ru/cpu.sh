@@ -21,7 +21,7 @@ done
 bash "$scripts/prepare.sh" "${sources[@]}" --data-bin "$data_bin" --valid-size 1500 \
     --vocab-size 10000 --joint
 
-N_GPUS=0 bash "$scripts/train.sh" --model small --data-bin "$data_bin" --save-dir "$run" --average 0 \
+N_GPUS=0 attend bash "$scripts/train.sh" --model small --data-bin "$data_bin" --save-dir "$run" --average 0 \
     --max-tokens 4096 --update-tokens 4096 \
     --encoder-layers 3 --encoder-embed-dim 256 --encoder-ffn-embed-dim 1024 \
     --decoder-layers 3 --decoder-embed-dim 256 --decoder-ffn-embed-dim 1024 \

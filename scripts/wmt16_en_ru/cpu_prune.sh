@@ -15,7 +15,7 @@ case ${1:-} in '' | *[!0-9]*) show_help && exit 2 ;; esac
 scripts=$ROOT/scripts/$EXPERIMENT
 data_bin=$ROOT/data-bin/wmt16_cpu run=$ROOT/runs/wmt16_cpu/prune_$1
 
-N_GPUS=0 bash "$scripts/prune.sh" --checkpoint "$ROOT/runs/wmt16_cpu/base/checkpoint_last.pt" \
+N_GPUS=0 attend bash "$scripts/prune.sh" --checkpoint "$ROOT/runs/wmt16_cpu/base/checkpoint_last.pt" \
     --heads "$1" --updates 600 --fix-update 480 --data-bin "$data_bin" --save-dir "$run" \
     --max-tokens 4096 --update-tokens 4096 \
     --l0-warmup-updates 100 --gate-lr-scale 128 --lr 1e-3 --warmup-updates 200

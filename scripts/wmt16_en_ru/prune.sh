@@ -39,7 +39,7 @@ check_resumed # fail if the training in $save_dir began with other settings
 options=$(fairtale transformer-options "$checkpoint")
 read -r -a shape <<<"$(tr '\n' ' ' <<<"$options")" # options of the checkpoint's shape
 
-fairtale launch --max-tokens "${max_tokens:-8192}" --update-tokens "${update_tokens:-24576}" \
+train "$save_dir" --max-tokens "${max_tokens:-8192}" --update-tokens "${update_tokens:-24576}" \
     --cpu-max-tokens "${max_tokens:-2048}" --cpu-update-tokens "${update_tokens:-4096}" \
     --precision "$precision" --width 512 \
     fairseq-train "$data_bin" --user-dir "$USER_DIR" --task wmt16_translation \
@@ -51,7 +51,7 @@ fairtale launch --max-tokens "${max_tokens:-8192}" --update-tokens "${update_tok
     --validate-interval-updates 1000 --save-interval-updates 1000 --keep-interval-updates 5 \
     --no-epoch-checkpoints --validate-interval 1000000 --log-format json --log-interval 50 \
     --tensorboard-logdir "$save_dir/tensorboard" --save-dir "$save_dir" \
-    ${extra[@]+"${extra[@]}"} 2>&1 | tee -a "$save_dir/train.log"
+    ${extra[@]+"${extra[@]}"}
 need_trained "$save_dir"
 fairtale prune "$save_dir/checkpoint_last.pt" --output "$save_dir/pruned.pt" --by gates \
     ${ffn_keep:+--ffn-keep "$ffn_keep" --data "$data_bin"}

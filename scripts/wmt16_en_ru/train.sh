@@ -38,7 +38,7 @@ case " ${extra[*]-} " in *" --eval-bleu-sentences 0 "*) best=() ;; esac
 
 # The large --validate-interval, in epochs, disables the validation at the end of an epoch.
 mkdir -p "$save_dir"
-fairtale launch --max-tokens "${max_tokens:-8192}" --update-tokens "${update_tokens:-24576}" \
+train "$save_dir" --max-tokens "${max_tokens:-8192}" --update-tokens "${update_tokens:-24576}" \
     --cpu-max-tokens "${max_tokens:-2048}" --cpu-update-tokens "${update_tokens:-4096}" \
     --precision "$precision" --width "$width" \
     fairseq-train "$data_bin" --user-dir "$USER_DIR" --task wmt16_translation --arch transformer \
@@ -51,7 +51,7 @@ fairtale launch --max-tokens "${max_tokens:-8192}" --update-tokens "${update_tok
     --validate-interval-updates 1000 --save-interval-updates 1000 --keep-interval-updates 5 \
     --no-epoch-checkpoints --validate-interval 1000000 --log-format json --log-interval 50 \
     --tensorboard-logdir "$save_dir/tensorboard" --save-dir "$save_dir" \
-    ${best[@]+"${best[@]}"} ${extra[@]+"${extra[@]}"} 2>&1 | tee -a "$save_dir/train.log"
+    ${best[@]+"${best[@]}"} ${extra[@]+"${extra[@]}"}
 need_trained "$save_dir"
 average_last "$save_dir" "$average"
 say "trained: $save_dir (fairtale plot $save_dir draws its curves)"

@@ -158,7 +158,7 @@ def test_generate_writes_text_alone(quickstart):
     assert all(line.startswith("Tom “the” 😀 fo") for line in lines[:35])
     assert all(line.startswith("Lily") for line in lines[35:])
     assert len(set(lines)) > 60  # the samples differ
-    assert "70 stories, top-k 20, temperature 0.9" in done.stderr
+    assert "70 stories, topk 20, temperature 0.9" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Who may import whom: a room of the library knows only what stands left of it.
 
-    errors < interfaces | plugin < modules < compat < options
+    errors < interfaces | plugin | option_rules < modules < compat < options
         < data | optim | distributed | pruning < generation | interop < tasks < serving < cli
 
 ``user_dir`` (models < criterions < tasks, optim, bpe) stands above ``tasks``: it may import the
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ORDERS = {
     "fairtale": (
         {"errors"},
-        {"interfaces", "plugin"},
+        {"interfaces", "plugin", "option_rules"},
         {"modules"},
         {"compat"},
         {"options"},
@@ -34,7 +34,15 @@ HIGHEST_FOR_PLUG_IN = "tasks"  # the last room of the library that user_dir may 
 DATA_KINDS = {"story", "dialog", "parallel", "documents"}
 # what lies beside the rooms
 FILES = {
-    "fairtale": {"__init__", "__main__", "errors", "interfaces", "options", "plugin"},
+    "fairtale": {
+        "__init__",
+        "__main__",
+        "errors",
+        "interfaces",
+        "option_rules",
+        "options",
+        "plugin",
+    },
     "user_dir": {"__init__"},
 }
 

@@ -305,7 +305,7 @@ class GPTModel(BaseFairseqModel):
                 "transformer.embed_positions.weight",
                 self.transformer.max_positions,
                 "positions",
-                "set --max-target-positions (or --tokens-per-sample) to the checkpoint's number",
+                self._positions_remedy(),
             ),
         ):
             if key in state_dict and state_dict[key].size(0) != own:
@@ -314,6 +314,14 @@ class GPTModel(BaseFairseqModel):
                     f"{own}: {remedy}"
                 )
         complete_state_dict(self.transformer, state_dict)
+
+    def _positions_remedy(self) -> str:
+        if self.transformer.embed_segments is None:
+            return "set --max-target-positions (or --tokens-per-sample) to the checkpoint's number"
+        return (
+            "the larger of --max-source-positions and --max-target-positions must be the "
+            "checkpoint's number"
+        )
 
     def _complete_segments(self, state_dict: dict[str, Any]) -> None:
         """Let a model of dialogs begin from one of plain text, whose function it then has."""

@@ -72,8 +72,11 @@ class ReduceLROnValidation(FairseqLRScheduler):
         return {"best": self.best, "waited": self.waited, "scale": self.scale}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state, which may come from ``reduce_lr_on_plateau`` with only the best value."""
-        self.best = state_dict["best"]
+        """Load a state; another schedule of fairseq has only the best value, or none.
+
+        A training that goes on with this schedule after another one begins with its own rate.
+        """
+        self.best = state_dict.get("best")
         self.waited = state_dict.get("waited", 0)
         self.scale = state_dict.get("scale", 1.0)
 
