@@ -3,13 +3,14 @@
 # isort: off
 from fairtale import compat, options
 from fairtale.distributed import trainer_hooks as sharded_training
-from fairtale.optim import finetuning_hooks
+from fairtale.optim import finetuning_hooks, multi_tensor
 
 # The work-arounds for faults of fairseq must be installed before fairseq is used.
 compat.install()
 options.install()
 sharded_training.install()  # before the hooks that divide the parameters into groups
 finetuning_hooks.install()
+multi_tensor.install()
 
 # fairseq itself imports tasks/ and models/ only, and not if the package has already been imported
 # (in a test or a notebook), so all modules are imported here.

@@ -37,6 +37,7 @@ def install() -> None:
         log_output,
         ngram_blocking,
         numpy2,
+        process_groups,
         prompts,
     )
 
@@ -56,6 +57,7 @@ def install() -> None:
     data_workers.cure_data_workers()
     epoch_progress.cure_lost_progress()
     filler_batches.cure_filler_batches()
+    process_groups.cure_open_process_groups()
     prompts.cure_prompt_encoding()
     log_output.cure_import_logging()
     log_output.cure_known_warnings()
