@@ -8,7 +8,6 @@ update.
 """
 
 import argparse
-import atexit
 import json
 import sys
 import tempfile
@@ -50,6 +49,7 @@ def record(losses: list[float], seen: dict[str, str]) -> None:
     """Let fairseq's Trainer wrap the model, gather its logs, and tell what it does."""
     from fairseq.trainer import Trainer
 
+    init = Trainer.__init__
     reduce = Trainer._reduce_and_log_stats
 
     def _reduce_and_log_stats(self, logs, size, grad_norm=None):
@@ -60,6 +60,11 @@ def record(losses: list[float], seen: dict[str, str]) -> None:
             seen["wrapper"] = type(wrapped).__name__
         return reduce(self, logs, size, grad_norm)
 
+    def __init__(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        seen["group"] = dist.get_backend()
+
+    Trainer.__init__ = __init__
     Trainer._reduce_and_log_stats = _reduce_and_log_stats
     Trainer.use_distributed_wrapper = property(lambda self: dist.is_initialized())
     Trainer._sync_stats = lambda self: dist.is_initialized()
@@ -96,9 +101,7 @@ def main() -> None:
         checkpoint = torch.load(folder / "checkpoints" / "checkpoint_last.pt", weights_only=False)
         saved = checkpoint["optimizer_history"][-1]["num_updates"]
     assert len(losses) == saved == UPDATES[-1], (losses, saved)
-    group = dist.get_backend()
-    atexit.register(dist.destroy_process_group)
-    print("\n" + json.dumps({**seen, "group": group, "losses": losses}))
+    print("\n" + json.dumps({**seen, "losses": losses}), flush=True)
 
 
 if __name__ == "__main__":

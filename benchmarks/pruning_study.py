@@ -6,8 +6,8 @@ differ in their seed (order of batches, dropout, sampled gates, random choices).
 while the weights are tuned, and the closed heads are removed at the end. The other ways remove the
 heads first and then tune what is left for all updates. "none" tunes the base with all its heads.
 
-Every run has a folder; a finished one is not repeated, and an interrupted one resumes. The table names
-the runs that are missing. `--print` only prints it.
+Every run has a folder; a finished one is not repeated, and an interrupted one resumes. The table
+names the runs that are missing. `--print` only prints it.
 """
 
 import argparse
@@ -199,7 +199,9 @@ def carry_out(args: argparse.Namespace, run: Run) -> dict:
         final = train(args, run, folder, args.base, plain)
     elif run.way == "gates":
         fix = max(1, round(args.fix * args.updates))
-        goal = ["--l0-penalty", run.budget] if run.budget < 1 else ["--target-heads", int(run.budget)]
+        goal = ["--target-heads", int(run.budget)]
+        if run.budget < 1:
+            goal = ["--l0-penalty", run.budget]
         gated = ["--criterion", "l0_gated", *goal, "--gates-fix-update", fix]
         gated += ["--l0-warmup-updates", fix // 3, "--gated-attention", run.types]
         gated += ["--gate-lr-scale", args.gate_lr_scale]

@@ -4,7 +4,7 @@
 from fairtale import compat, options
 from fairtale.distributed import trainer_hooks as sharded_training
 from fairtale.generation.options import check_command as check_decoding
-from fairtale.optim import finetuning_hooks
+from fairtale.optim import finetuning_hooks, multi_tensor
 
 # The work-arounds for faults of fairseq must be installed before fairseq is used.
 compat.install()
@@ -12,6 +12,7 @@ options.install()
 options.add_step(check_decoding)
 sharded_training.install()  # before the hooks that divide the parameters into groups
 finetuning_hooks.install()
+multi_tensor.install()
 
 # fairseq itself imports tasks/ and models/ only, and not if the package has already been imported
 # (in a test or a notebook), so all modules are imported here.

@@ -39,6 +39,7 @@ def install() -> None:
         ngram_blocking,
         numpy2,
         precision,
+        process_groups,
         prompts,
         sampling,
         shards,
@@ -69,6 +70,7 @@ def install() -> None:
     epoch_progress.cure_lost_progress()
     filler_batches.cure_filler_batches()
     precision.cure_lost_precision()
+    process_groups.cure_open_process_groups()
     prompts.cure_prompt_encoding()
     sampling.cure_masked_mass()
     shards.cure_undivided_generation()
