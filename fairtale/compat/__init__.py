@@ -25,8 +25,11 @@ def install() -> None:
     _installed = True
     # these modules import fairseq, which takes seconds, so they are not imported with the package
     from . import (
+        architectures,
         batches,
+        beams,
         checkpoint_checks,
+        checkpoint_files,
         checkpoint_loading,
         checkpoint_saving,
         data_workers,
@@ -56,6 +59,7 @@ def install() -> None:
     checkpoint_loading.cure_lost_overrides()
     checkpoint_loading.cure_checkpoint_broadcast()
     early_stopping.cure_forgotten_patience()
+    checkpoint_files.cure_missing_checkpoints()
     checkpoint_saving.cure_checkpoint_copies()
     checkpoint_saving.cure_crash_files()
     full_disks.cure_failed_saves()
@@ -73,6 +77,8 @@ def install() -> None:
     process_groups.cure_open_process_groups()
     prompts.cure_prompt_encoding()
     sampling.cure_masked_mass()
+    beams.cure_ended_beams()
+    architectures.cure_shapeless_architectures()
     shards.cure_undivided_generation()
     log_output.cure_import_logging()
     log_output.cure_known_warnings()

@@ -63,9 +63,11 @@ class ContextNgramBlock:
 class WordSteering:
     """Raise the probability of the words of a topic (``--steer-words``, ``--steer-weight``).
 
-    The weight is added to the logit of every token that begins a word of the list, or continues a
-    word that the text has begun. The distribution is then renormalised, so p'(w) is proportional to
-    p(w) * exp(weight). The probability of a word is no longer raised once the text contains it.
+    The weight is added to the logits of the tokens that write a word of the list, and the
+    distribution is renormalised, so p'(w) is proportional to p(w) * exp(weight). Of a word of
+    several tokens, the first one is often the beginning of many other words, or a word itself: it
+    is raised by the share ``BEGIN`` of the weight, and only until the text has it once. As long as
+    a word is begun, only what continues it is raised. A word is not raised once the text has it.
 
     Source: weighted decoding (Ghazvininejad et al. 2017; See et al. 2019). The bag-of-words variant
     of PPLM (Dathathri et al. 2020) changes the hidden states by gradients instead. It is ten times
@@ -77,6 +79,8 @@ class WordSteering:
         weight: added to the logits; 0 changes nothing.
     """
 
+    BEGIN = 0.5
+
     def __init__(self, words: list[list[int]], weight: float) -> None:
         by_length: dict[int, list[list[int]]] = {}
         for word in words:
@@ -87,23 +91,33 @@ class WordSteering:
     def __call__(self, lprobs: Tensor, tokens: Tensor, prefix: PrefixTokens) -> Tensor:
         """Change the log-probabilities [R, V] of what follows ``tokens`` [R, 1 + t]."""
         written = tokens[:, 1:]
-        raised = torch.zeros_like(lprobs, dtype=torch.bool)
+        whole, begin, go_on = (torch.zeros_like(lprobs) for _ in range(3))  # votes for tokens
         for words in self.words:
             words = words.to(tokens.device)
-            count, length = words.shape
-            unused = torch.ones(len(written), count, dtype=torch.bool, device=tokens.device)
-            if written.size(1) >= length:
-                windows = written.unfold(1, length, 1).unsqueeze(2)  # [R, t - m + 1, 1, m]
-                unused = ~(windows == words).all(-1).any(1)  # [R, W]
-            for done in range(min(length, written.size(1) + 1)):
+            length = words.size(1)
+            fresh = ~(written.unsqueeze(2) == words[:, 0]).any(1)  # [R, W]: no first token
+            _vote(whole if length == 1 else begin, words[:, 0], fresh)
+            unused = ~_contains(written, words)
+            for done in range(1, min(length, written.size(1) + 1)):
                 begun = written[:, None, written.size(1) - done :] == words[:, :done]
-                next_ones = begun.all(-1) & unused  # [R, W]
-                votes = torch.zeros_like(lprobs)
-                votes.scatter_add_(
-                    1, words[:, done].expand(len(written), -1), next_ones.to(lprobs.dtype)
-                )
-                raised |= votes > 0
-        return (lprobs + self.weight * raised).log_softmax(-1)
+                _vote(go_on, words[:, done], begun.all(-1) & unused)
+        shares = torch.where(whole > 0, 1.0, (begin > 0) * self.BEGIN)
+        going_on = (go_on > 0).any(1, keepdim=True)
+        shares = torch.where(going_on, (go_on > 0).to(shares.dtype), shares)
+        return (lprobs + self.weight * shares).log_softmax(-1)
+
+
+def _contains(written: Tensor, words: Tensor) -> Tensor:
+    """Return which of the words [W, m] the rows [R, t] contain, bool [R, W]."""
+    if written.size(1) < words.size(1):
+        return torch.zeros(len(written), len(words), dtype=torch.bool, device=words.device)
+    windows = written.unfold(1, words.size(1), 1).unsqueeze(2)  # [R, t - m + 1, 1, m]
+    return (windows == words).all(-1).any(1)
+
+
+def _vote(votes: Tensor, tokens: Tensor, chosen: Tensor) -> None:
+    """Add 1 to the votes [R, V] for the tokens [W] of the words that are chosen, bool [R, W]."""
+    votes.scatter_add_(1, tokens.expand(len(votes), -1), chosen.to(votes.dtype))
 
 
 def read_word_bag(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from fairseq import checkpoint_utils, models
+from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
 from fairseq.data import Dictionary
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.models.transformer import TransformerModel, TransformerModelBase
@@ -22,6 +23,7 @@ from .parts import SIDES
 from .removal import ARCHITECTURE, Plan, pruned_settings, unit_counts
 
 _PARTS = ("encoder", "decoder", "quant_noise")  # nested configs; flat names as encoder_layers
+GATED_CRITERION, PLAIN_CRITERION = "l0_gated", "label_smoothed_kl"
 # Options of transformers with parts that do not shrink with the heads; no heads can be removed.
 NOT_PRUNED = (
     "cross_self_attention",
@@ -231,6 +233,7 @@ def pruned_checkpoint(
         return same[key]
 
     cfg = cast(dict[str, Any], OmegaConf.to_container(checkpoint.cfg))
+    cfg["criterion"] = _without_gates(cfg.get("criterion"))
     extra = {k: v for k, v in checkpoint.state["extra_state"].items() if not k.startswith("ema")}
     return {
         **{k: v for k, v in checkpoint.state.items() if k in ("task_state", "criterion")},
@@ -241,6 +244,18 @@ def pruned_checkpoint(
         "last_optimizer_state": None,
         "extra_state": {**extra, "pruned": note},
     }
+
+
+def _without_gates(criterion: Any) -> Any:
+    """Return the criterion that scores the pruned model: that of its training, without the gates.
+
+    ``l0_gated`` refuses a model that has no gates.
+    """
+    if not isinstance(criterion, dict) or criterion.get("_name") != GATED_CRITERION:
+        return criterion
+    known = CRITERION_DATACLASS_REGISTRY[PLAIN_CRITERION].__dataclass_fields__
+    kept = {name: value for name, value in criterion.items() if name in known}
+    return {**kept, "_name": PLAIN_CRITERION}
 
 
 def load_pruned(pruned: dict[str, Any]) -> nn.Module:

@@ -14,6 +14,7 @@ from ..interfaces import HasGates
 from .parts import HEAD_TYPES, SIDES, attention_prefix, attentions, feed_forwards, place_of
 
 ARCHITECTURE = "transformer_hcg"  # architecture of pruned models; supports layers of any width
+PLAIN = "transformer"  # fairseq's, in which all layers of a side have the same shape
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 
@@ -157,6 +158,9 @@ def _drop_layers(state: dict[str, Tensor], dropped: Mapping[str, list[int]]) -> 
 def pruned_settings(settings: Namespace, plan: Plan, units: dict[str, int]) -> Namespace:
     """Return the settings of the pruned model.
 
+    If all heads are kept, and all layers of a side have the same number of feed-forward units, the
+    result is fairseq's own ``transformer``, which other programs can read.
+
     Args:
         settings: settings of the original model, under fairseq's flat names (``encoder_layers``).
         plan: the parts to keep.
@@ -177,4 +181,23 @@ def pruned_settings(settings: Namespace, plan: Plan, units: dict[str, int]) -> N
             if place_of(keys[0])[0] == side and keys[0] in plan.heads:
                 heads = [str(len(plan.heads[key])) for key in keys]
                 changes[f"{kind}_layer_heads"] = ",".join(heads)
-    return Namespace(**{**vars(settings), **changes})
+    return _plain(settings, plan, changes) or Namespace(**{**vars(settings), **changes})
+
+
+def _plain(settings: Namespace, plan: Plan, changes: dict[str, Any]) -> Namespace | None:
+    """Return the settings as those of fairseq's ``transformer``, or None if they need our own."""
+    own = {name for name in changes if name.endswith(("_layer_heads", "_layer_ffn"))}
+    names = {**vars(settings), **changes, "_name": PLAIN, "arch": PLAIN}
+    for side in SIDES:
+        widths = {width for width in changes[f"{side}_layer_ffn"].split(",") if width}
+        if len(widths) > 1 or widths == {"0"}:
+            return None
+        if widths:
+            names[f"{side}_ffn_embed_dim"] = int(widths.pop())
+    for kind in HEAD_TYPES:
+        counts = set(changes.get(f"{kind}_layer_heads", "").split(",")) - {""}
+        side = "encoder" if kind == "encoder" else "decoder"
+        if counts - {str(getattr(settings, f"{side}_attention_heads"))}:
+            return None
+    gone = own | {"gated_attention", "freeze"}
+    return Namespace(**{name: v for name, v in names.items() if name not in gone})

@@ -33,28 +33,47 @@ def test_single_words_of_the_context_are_blocked_from_the_start():
     assert blocked[0].isinf().nonzero().flatten().tolist() == [0, 1, 5, 6, 7]
 
 
+def steered(words, weight, *tokens):
+    """Return by how much steering raises the logits after some tokens, rounded: {token: gain}."""
+    uniform = torch.zeros(1, 12).log_softmax(-1)
+    result = WordSteering(words, weight)(uniform.clone(), torch.tensor([[2, *tokens]]), None)
+    assert result.exp().sum().item() == pytest.approx(1.0)
+    gains = (result - uniform)[0]
+    gains = gains - gains[0]  # token 0 is in no word
+    return {token: round(gain, 4) for token, gain in enumerate(gains.tolist()) if abs(gain) > 1e-4}
+
+
 def test_steering_multiplies_the_odds_by_the_weights_exponential():
-    lprobs = torch.randn(1, 12).log_softmax(-1)
-    steered = WordSteering([[5], [7, 8]], 1.5)(lprobs.clone(), torch.tensor([[2, 4]]), None)
-    odds = (steered - lprobs)[0]
-    raised = torch.zeros(12, dtype=torch.bool)
-    raised[[5, 7]] = True  # the beginning of each word; 8 only after 7
-    torch.testing.assert_close(odds - odds[0], torch.where(raised, 1.5, 0.0), atol=1e-5, rtol=1e-5)
-    assert steered.exp().sum().item() == pytest.approx(1.0)
+    assert steered([[5], [6]], 1.5) == {5: 1.5, 6: 1.5}
+    assert steered([[5], [6]], 1.5, 4, 5) == {6: 1.5}  # once a word
+    assert steered([[5], [6]], -1.5, 4, 5) == {6: -1.5}
 
 
-def test_a_word_that_was_begun_is_finished_and_then_left_alone():
-    steer = WordSteering([[7, 8]], 9.0)
+def test_what_continues_a_word_is_raised_once_it_is_begun():
+    first = 9.0 * WordSteering.BEGIN
+    assert steered([[7, 8]], 9.0) == {7: first}
+    assert steered([[7, 8]], 9.0, 7) == {8: 9.0}
+    assert steered([[7, 8]], 9.0, 7, 8) == {}
+    assert steered([[7, 8]], 9.0, 8) == {7: first}
+    # the whole word of one token counts more
+    assert steered([[7, 8], [7]], 9.0) == {7: 9.0}
 
-    def best(*tokens):
-        uniform = torch.zeros(1, 12).log_softmax(-1)
-        steered = steer(uniform.clone(), torch.tensor([[2, *tokens]]), None)
-        return (steered > uniform + 1e-6).nonzero()[:, 1].tolist()
 
-    assert best() == [7]
-    assert best(7) == [7, 8]
-    assert best(7, 8) == []
-    assert best(8) == [7]
+def test_the_beginning_of_a_word_is_raised_once():
+    """It may be a word itself: with "do g" and "do ctor", a reply was "I do do do you"."""
+    words = [[7, 8], [7, 9, 10]]
+    assert steered(words, 9.0, 4) == {7: 9.0 * WordSteering.BEGIN}
+    assert steered(words, 9.0, 4, 7) == {8: 9.0, 9: 9.0}
+    assert steered(words, 9.0, 4, 7, 5) == {}
+    # written again by the model itself, it is continued again
+    assert steered(words, 9.0, 4, 7, 5, 7) == {8: 9.0, 9: 9.0}
+    assert steered(words, 9.0, 4, 7, 8, 7) == {9: 9.0}
+    assert steered(words, 9.0, 7, 9) == {10: 9.0}
+
+
+def test_no_word_is_begun_within_another():
+    assert steered([[7, 8], [5]], 9.0, 7) == {8: 9.0}
+    assert steered([[7, 8], [5]], 9.0, 7, 4) == {5: 9.0}
 
 
 def test_weight_zero_changes_nothing():
