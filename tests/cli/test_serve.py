@@ -1,4 +1,4 @@
-"""``fairtale serve`` as people start it, with tiny models, and what it refuses before it listens."""
+"""``fairtale serve`` as people start it, with tiny models, and what it refuses at the start."""
 
 import signal
 import socket
