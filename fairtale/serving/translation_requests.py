@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..data.parallel.text import clean_line
 from ..generation.sentence_generator import Sampling, SentenceRules, TokenScore, Translation
+from .batch_engine import BatchJob
 from .interface import (
     Delta,
     FinishReason,
@@ -37,10 +38,8 @@ class Sentence(NamedTuple):
     rules: SentenceRules
 
 
-class TranslationJob:
+class TranslationJob(BatchJob):
     """An accepted request: its sentences, and its text as far as it is translated.
-
-    Only the thread of the engine calls the methods, except for :meth:`cancel`.
 
     Args:
         sentences: the lines that have text.
@@ -58,16 +57,13 @@ class TranslationJob:
         translator: Translator,
         deliver: Callable[[Delta], None],
     ) -> None:
+        prompt_tokens = sum(len(sentence.tokens) - 1 for sentence in sentences)
+        cost = prompt_tokens + sum(sentence.rules.max_len for sentence in sentences)
+        super().__init__(prompt_tokens, cost, deliver)
         self.todo = deque(sentences)
         self.options = options
         self.is_sampled = options.temperature > 0
-        self.prompt_tokens = sum(len(sentence.tokens) - 1 for sentence in sentences)
-        self.cost = self.prompt_tokens + sum(sentence.rules.max_len for sentence in sentences)
-        self.started = False
-        self.cancelled = False
-        self.ended = False
         self._translator = translator
-        self._deliver = deliver
         self._found: dict[int, tuple[Translation, list[TokenScore]]] = {}
         texts = {sentence.line for sentence in sentences}
         self._blank = [line not in texts for line in range(num_lines)]
@@ -76,17 +72,10 @@ class TranslationJob:
         self._is_full = False
         self._stops = StopStrings(options.stop)
 
-    def cancel(self) -> None:
-        """End the request at the next step; any thread may call this."""
-        self.cancelled = True
-
-    def break_off(self, reason: FinishReason, error: str | None = None) -> None:
-        """Deliver the last delta without text, unless the request has ended."""
-        if self.ended:
-            return
-        self.ended = True
-        self.todo.clear()
-        self._deliver(Delta("", 0, (), reason, error))
+    @property
+    def still_waits(self) -> bool:
+        """Return whether a sentence is not begun."""
+        return bool(self.todo) and not self.has_ended
 
     def add(self, line: int, translation: Translation, scores: list[TokenScore]) -> None:
         """Take the translation of a line, and deliver the lines that are complete in order.
@@ -97,7 +86,7 @@ class TranslationJob:
             scores: log-probabilities of the tokens and of the EOS token; empty if not asked for.
         """
         self._found[line] = translation, scores
-        while not self.ended and self._next < len(self._blank):
+        while not self.has_ended and self._next < len(self._blank):
             if self._blank[self._next]:
                 self._show("\n" if self._next else "", 0, [])
             elif self._next in self._found:
@@ -133,11 +122,8 @@ class TranslationJob:
         elif is_last or self._next == len(self._blank) - 1:
             reason = "length" if self._is_full else "stop"
             text += self._stops.rest()
-        if reason is not None:
-            self.ended = True
-            self.todo.clear()
         if text or count or reason:
-            self._deliver(Delta(text, count, tuple(map(self._logprob, scores)), reason))
+            self.send(text, count, tuple(map(self._logprob, scores)), reason)
 
     def _logprob(self, score: TokenScore) -> TokenLogprob:
         def entry(token: int, lprob: float) -> tuple[str, bytes, float]:

@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from fairtale.errors import UserError
-from fairtale.serving import translation_engine
+from fairtale.serving import batch_engine
 from fairtale.serving.interface import Overloaded, RequestError, ShuttingDown
 from fairtale.serving.translation_engine import TranslationEngine
 from tests.serving_helpers import ask, submit
@@ -234,7 +234,9 @@ def test_a_full_queue_refuses(own):
     held = submit(own, "no", hold=True)
     assert held.held.wait(60)
     submit(own, "no no", min_tokens=160)
-    with pytest.raises(Overloaded, match=r"have \d+ of at most 200 tokens"):
+    with pytest.raises(
+        Overloaded, match=r"requests of \d+ tokens are waiting, this one has \d+, 200 may"
+    ):
         submit(own, "no no", min_tokens=40)
     held.release()
 
@@ -305,11 +307,11 @@ def test_a_receiver_that_fails_stops_nobody(engine):
 
 def test_health(own, monkeypatch):
     assert own.unhealthy() is None
-    monkeypatch.setattr(translation_engine, "STALL_SECONDS", 0.0)
+    monkeypatch.setattr(batch_engine, "STALL_SECONDS", 0.0)
     assert own.unhealthy() is None  # nothing is to be done
     held = submit(own, "no", hold=True)
     assert held.held.wait(60)
-    assert "has not finished a step for 0 seconds" in own.unhealthy()
+    assert "began 0 s ago and has not ended" in own.unhealthy()
     held.release()
     held.wait()
     own.close(1)
