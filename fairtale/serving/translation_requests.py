@@ -116,12 +116,12 @@ class TranslationJob(BatchJob):
         """Deliver a part of the text; the last one with its reason."""
         self._used += count
         reason: FinishReason | None = None
-        text, is_stopped = self._stops.push(text)
+        text, is_stopped = self._stops.add(text)
         if is_stopped:
             reason = "stop"
         elif is_last or self._next == len(self._blank) - 1:
             reason = "length" if self._is_full else "stop"
-            text += self._stops.rest()
+            text += self._stops.end()
         if text or count or reason:
             self.send(text, count, tuple(map(self._logprob, scores)), reason)
 

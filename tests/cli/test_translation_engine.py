@@ -24,7 +24,10 @@ def data(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("arch", "pruned", "beam", "lenpen"),
-    [("transformer", False, 5, 1.0), ("transformer_hcg", True, 4, 0.6)],
+    [
+        ("transformer", False, 5, 1.0),
+        pytest.param("transformer_hcg", True, 4, 0.6, marks=pytest.mark.slow),
+    ],
 )
 def test_as_fairseq_interactive(fairseq, data, arch, pruned, beam, lenpen):
     """All lines in one batch, beside fairseq's batches of one sentence."""

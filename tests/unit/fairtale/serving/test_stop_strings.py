@@ -9,11 +9,11 @@ def parts(stops, pieces):
     """Return what is shown of each piece, and whether a stop string was found."""
     search, shown = StopStrings(stops), []
     for piece in pieces:
-        text, found = search.push(piece)
+        text, found = search.add(piece)
         shown.append(text)
         if found:
             return shown, True
-    return [*shown, search.rest()], False
+    return [*shown, search.end()], False
 
 
 @pytest.mark.parametrize(
