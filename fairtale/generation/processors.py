@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,22 +12,32 @@ from torch import Tensor
 from ..errors import UserError
 from ..modules.ngram_blocking import block_ngrams_of
 
-if TYPE_CHECKING:  # this import loads fairseq, which must follow ``plugin.register``
-    from ..modules.prefix_encoder_decoder import PrefixEncoderOut
-
 logger = logging.getLogger(__name__)
+
+
+class PrefixTokens(Protocol):
+    """The prompts of B sentences, each of which K rows continue (R = B * K)."""
+
+    @property
+    def tokens(self) -> Tensor:
+        """Return the tokens, int64 [B, S], padded at the right."""
+        ...
+
+    def per_row(self, x: Tensor) -> Tensor:
+        """Repeat each prompt's entry for its rows, [B, ...] -> [R, ...]."""
+        ...
 
 
 class Processor(Protocol):
     """Change the log-probabilities of the next tokens of R = B * K rows."""
 
-    def __call__(self, lprobs: Tensor, tokens: Tensor, prefix: PrefixEncoderOut) -> Tensor:
+    def __call__(self, lprobs: Tensor, tokens: Tensor, prefix: PrefixTokens) -> Tensor:
         """Return the changed log-probabilities [R, V].
 
         Args:
             lprobs: log-probabilities of the next token, fp32 [R, V].
             tokens: the initial EOS token and the t generated tokens, int64 [R, 1 + t].
-            prefix: output of the encoder for the prefixes.
+            prefix: the prompts.
         """
         ...
 
@@ -42,7 +52,7 @@ class ContextNgramBlock:
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def __call__(self, lprobs: Tensor, tokens: Tensor, prefix: PrefixEncoderOut) -> Tensor:
+    def __call__(self, lprobs: Tensor, tokens: Tensor, prefix: PrefixTokens) -> Tensor:
         """Change the log-probabilities [R, V] of what follows ``tokens`` [R, 1 + t]."""
         context = prefix.per_row(prefix.tokens)
         return block_ngrams_of(context, tokens[:, 1:], lprobs, self.size)
@@ -72,7 +82,7 @@ class WordSteering:
         self.words = [torch.tensor(group) for group in by_length.values()]  # each [W, m]
         self.weight = weight
 
-    def __call__(self, lprobs: Tensor, tokens: Tensor, prefix: PrefixEncoderOut) -> Tensor:
+    def __call__(self, lprobs: Tensor, tokens: Tensor, prefix: PrefixTokens) -> Tensor:
         """Change the log-probabilities [R, V] of what follows ``tokens`` [R, 1 + t]."""
         written = tokens[:, 1:]
         raised = torch.zeros_like(lprobs, dtype=torch.bool)

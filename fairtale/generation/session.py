@@ -31,9 +31,10 @@ from .batch_sampling import (
     sample_tokens,
     uniform_draws,
 )
+from .growing_text import text_as_it_grows
 from .options import DecodingOptions
 from .processors import ContextNgramBlock, Processor
-from .streaming import Prefix, stream_tokens, text_as_it_grows
+from .streaming import Prefix, stream_tokens
 from .writers import Kind, Limits, batch_of, writer_of
 
 # reset the generation options that the checkpoint contains from its training
@@ -63,7 +64,7 @@ class Session:
     def __init__(self, task: Any, model: Any) -> None:
         self.task = task
         self.model = model
-        self._writer = writer_of(task, model)
+        self.writer = writer_of(task, model)
 
     @classmethod
     def load(
@@ -107,13 +108,13 @@ class Session:
             raise UserError(f"{path}: trained with {type(task).__name__}, not {names}")
         if torch.cuda.is_available() and not cpu:
             model.cuda()
-        _ = session._processors  # read their files now, so that errors do not occur in a request
+        _ = session.processors  # read their files now, so that errors do not occur in a request
         return session
 
     @property
     def kind(self) -> Kind:
         """Return the kind of text that the model generates."""
-        return self._writer.kind
+        return self.writer.kind
 
     @property
     def device(self) -> torch.device:
@@ -124,16 +125,17 @@ class Session:
     @property
     def limits(self) -> Limits:
         """Return the limits on prompts and generated texts."""
-        return self._writer.limits
+        return self.writer.limits
 
     @cached_property
-    def _processors(self) -> list[Processor]:
-        return self._writer.processors()
+    def processors(self) -> list[Processor]:
+        """Return the processors that apply to every request."""
+        return self.writer.processors()
 
     def _processors_for(self, options: DecodingOptions) -> list[Processor]:
         if not options.block_context_ngram:
-            return self._processors
-        return [ContextNgramBlock(options.block_context_ngram), *self._processors]
+            return self.processors
+        return [ContextNgramBlock(options.block_context_ngram), *self.processors]
 
     def check(self, options: DecodingOptions) -> None:
         """Refuse options that the model cannot satisfy for any request.
@@ -141,7 +143,7 @@ class Session:
         Raises:
             UserError: a length option exceeds the length of the replies in training.
         """
-        self._writer.check(options)
+        self.writer.check(options)
 
     def new_generator(self, seed: int | None = None) -> torch.Generator:
         """Return a random number generator on the model's device.
@@ -178,13 +180,13 @@ class Session:
             UserError: the model cannot generate a text for this request with these options.
         """
         self.check(options)
-        prefix = self._writer.prefix(request, options, self.device)
+        prefix = self.writer.prefix(request, options, self.device)
         processors = self._processors_for(options)
         if generator is None:
             generator = self.new_generator(options.seed)
         options = replace(options, max_len_b=min(options.max_len, self.limits.max_new_tokens))
         tokens = stream_tokens(self.model, prefix, options, processors, generator)
-        return self._writer.trim(text_as_it_grows(tokens, self.task.decode_ids))
+        return text_as_it_grows(tokens, self.task.decode_ids, self.writer.skips_space)
 
     def reply(
         self,
@@ -231,7 +233,7 @@ class Session:
         prefixes = []
         for number, request in enumerate(requests, start=1):
             try:
-                prefixes.append(self._writer.prefix(request, options, self.device))
+                prefixes.append(self.writer.prefix(request, options, self.device))
             except UserError as error:
                 raise UserError(f"prompt {number}: {error}") from None
         options = replace(options, max_len_b=min(options.max_len, self.limits.max_new_tokens))
@@ -255,7 +257,8 @@ class Session:
             draws = uniform_draws([seeds[i][number] for i, number in places], options.max_len)
             texts = sample_tokens(self.model, prefix, draws, options, processors)
             for (request, number), tokens in zip(places, texts):
-                text = "".join(self._writer.trim(iter([self.task.decode_ids(tokens)])))
+                text = self.task.decode_ids(tokens)
+                text = text.lstrip() if self.writer.skips_space else text
                 yield Sample(request, number, text, len(tokens))
 
     def continue_batch(self, prompts: Sequence[str], options: DecodingOptions) -> Continuations:

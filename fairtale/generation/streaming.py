@@ -1,8 +1,8 @@
-"""Sample one text token by token, and decode it incrementally."""
+"""Sample one text token by token."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
@@ -145,27 +145,3 @@ def stream_tokens(
             return
         yield token
         tokens = torch.cat([tokens, tokens.new_full((1, 1), token)], 1)
-
-
-def text_as_it_grows(tokens: Iterable[int], decode: Callable[[list[int]], str]) -> Iterator[str]:
-    """Yield the text that each token adds, in complete characters.
-
-    Bytes of an incomplete character are held back until it is complete, or until the last token.
-
-    Args:
-        tokens: token ids.
-        decode: function that decodes a list of token ids to text.
-    """
-    seen: list[int] = []
-    shown = ""
-    for token in tokens:
-        seen.append(token)
-        text = decode(seen)
-        if text.endswith("\ufffd") or not text.startswith(shown):
-            continue
-        if len(text) > len(shown):
-            yield text[len(shown) :]
-            shown = text
-    text = decode(seen) if seen else ""
-    if text.startswith(shown) and len(text) > len(shown):
-        yield text[len(shown) :]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import torch
@@ -113,6 +113,7 @@ class Writer(ABC):
     """The parts of a session that depend on the kind of task."""
 
     kind: Kind
+    skips_space = False  # white space before the first word is not part of a text
 
     @property
     @abstractmethod
@@ -131,24 +132,29 @@ class Writer(ABC):
         """
 
     @abstractmethod
+    def read(self, request: str | Sequence[str], device: torch.device) -> Prefix:
+        """Return the prefix that the model continues for a request, however long it is.
+
+        Raises:
+            UserError: the request is no prompt of the model.
+        """
+
     def prefix(
         self, request: str | Sequence[str], options: DecodingOptions, device: torch.device
     ) -> Prefix:
-        """Return the prefix that the model continues for a request.
+        """Return the prefix that the model continues for a request with the given options.
 
         Raises:
             UserError: the model cannot generate a text for the request.
         """
-
-    def trim(self, parts: Iterator[str]) -> Iterator[str]:
-        """Remove text that is not part of the answer; the default removes nothing."""
-        return parts
+        return self.read(request, device)
 
 
 class DialogWriter(Writer):
     """Reply to the turns of a dialog, the newest of which comes last."""
 
     kind = Kind.DIALOG
+    skips_space = True
 
     def __init__(self, task: DialogTask) -> None:
         self.task = task
@@ -170,20 +176,9 @@ class DialogWriter(Writer):
                     "tokens (--max-target-positions)"
                 )
 
-    def prefix(
-        self, request: str | Sequence[str], options: DecodingOptions, device: torch.device
-    ) -> Prefix:
+    def read(self, request: str | Sequence[str], device: torch.device) -> Prefix:
         turns = [request] if isinstance(request, str) else list(request)
         return Prefix(*self.task.reply_input(turns, device))
-
-    def trim(self, parts: Iterator[str]) -> Iterator[str]:
-        """Remove the space before the first word of a reply."""
-        begun = False
-        for part in parts:
-            part = part if begun else part.lstrip()
-            if part:
-                begun = True
-                yield part
 
 
 class StoryWriter(Writer):
@@ -203,13 +198,21 @@ class StoryWriter(Writer):
         positions = self.model.max_decoder_positions()  # the BOS token needs one of them
         return Limits(max_prompt_tokens=positions - 2, max_new_tokens=positions - 1)
 
-    def prefix(
-        self, request: str | Sequence[str], options: DecodingOptions, device: torch.device
-    ) -> Prefix:
+    def read(self, request: str | Sequence[str], device: torch.device) -> Prefix:
         if not isinstance(request, str):
             raise TypeError(f"a story continues a str, not a {type(request).__name__}")
         net_input = batch_of(self.task, [request])["net_input"]
-        length = int(net_input["src_lengths"][0]) - 1  # without the BOS token
+        dictionary = self.task.dictionary
+        moved = {name: value.to(device) for name, value in net_input.items()}
+        # in GPT-2's dictionaries, one token begins and ends a text
+        marks = {dictionary.bos(), dictionary.pad()} - {dictionary.eos()}
+        return Prefix(cast(PrefixInput, moved), dictionary.eos(), sorted(marks))
+
+    def prefix(
+        self, request: str | Sequence[str], options: DecodingOptions, device: torch.device
+    ) -> Prefix:
+        prefix = self.read(request, device)
+        length = prefix.net_input["src_tokens"].size(1) - 1  # without the BOS token
         room, least = self.limits.max_new_tokens - length, max(options.min_len, 1)
         if room < least:
             raise UserError(
@@ -217,11 +220,7 @@ class StoryWriter(Writer):
                 f"model's {self.model.max_decoder_positions()} positions, one of which the BOS "
                 f"token needs; --min-len requires {least}: shorten the prompt, or lower --min-len"
             )
-        dictionary = self.task.dictionary
-        moved = {name: value.to(device) for name, value in net_input.items()}
-        # in GPT-2's dictionaries, one token begins and ends a text
-        marks = {dictionary.bos(), dictionary.pad()} - {dictionary.eos()}
-        return Prefix(cast(PrefixInput, moved), dictionary.eos(), sorted(marks))
+        return prefix
 
 
 def writer_of(task: Any, model: Any) -> Writer:

@@ -91,6 +91,17 @@ class TransformerLayer(nn.Module):
         x = dropout_add(x, y, self.dropout, self.training)
         return x if self.normalize_before else norm(x)
 
+    def project(self, x: Tensor) -> Tensor:
+        """Return the queries, keys and values [..., 3C] of the inputs [..., C]."""
+        return self.self_attn.qkv_proj(self.self_attn_layer_norm(x) if self.normalize_before else x)
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Return the output for the inputs and what their attention found, all [..., C]."""
+        y = self.self_attn.out_proj(attended)
+        x = dropout_add(x, y, self.dropout, self.training)
+        x = x if self.normalize_before else self.self_attn_layer_norm(x)
+        return self._around(x, self.final_layer_norm, self._ffn)
+
     def forward(self, x: Tensor, packed: PackedRows | None = None) -> Tensor:
         """Read whole rows; see :meth:`SelfAttention.forward`."""
         x = self._around(x, self.self_attn_layer_norm, lambda h: self.self_attn(h, packed))
@@ -210,7 +221,8 @@ class PrefixTransformer(nn.Module):
                 "positions: shorten the text, or train with a larger --tokens-per-sample"
             )
 
-    def _norm(self, x: Tensor) -> Tensor:
+    def final(self, x: Tensor) -> Tensor:
+        """Apply the norm after the last layer, if there is one."""
         return x if self.layer_norm is None else self.layer_norm(x)
 
     def forward(
@@ -240,7 +252,7 @@ class PrefixTransformer(nn.Module):
                 x = checkpoint(layer, x, packed, use_reentrant=False)
             else:
                 x = layer(x, packed)
-        return self._norm(x)
+        return self.final(x)
 
     def read_prefix(
         self,
@@ -278,7 +290,7 @@ class PrefixTransformer(nn.Module):
             caches.append(cache)
         bias = torch.zeros_like(layout.real, dtype=x.dtype)
         bias = bias.masked_fill_(~layout.real, -torch.inf)
-        return PrefixState(self._norm(x.squeeze(1)), caches, bias)
+        return PrefixState(self.final(x.squeeze(1)), caches, bias)
 
     def continue_prefix(
         self,
@@ -302,7 +314,7 @@ class PrefixTransformer(nn.Module):
         x = self.embed(tokens, positions, segments)
         for layer, cache, own in zip(self.layers, prefix.caches, generated):
             x = layer.continue_prefix(x, cache, prefix.bias, own, num_generated)
-        return self._norm(x)
+        return self.final(x)
 
     def output_weight(self) -> Tensor:
         """Return the weight of the projection to the entries that can be predicted, [V', C]."""

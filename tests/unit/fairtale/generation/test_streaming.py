@@ -10,7 +10,6 @@ from fairtale.generation.streaming import (
     Prefix,
     choose_token,
     stream_tokens,
-    text_as_it_grows,
 )
 from tests.helpers import generate, tiny_dictionary, tiny_model, tiny_task
 
@@ -102,15 +101,3 @@ def test_a_token_remains_where_everything_is_blocked():
 def test_temperature_must_be_positive():
     with pytest.raises(UserError, match="--temperature 0"):
         stream(tiny_model(), [4], temperature=0)
-
-
-def test_half_characters_wait_for_their_other_half():
-    letters = {1: b"a", 2: b"\xd0", 3: b"\xb6", 4: b"!"}
-
-    def decode(tokens):
-        return b"".join(letters[t] for t in tokens).decode(errors="replace")
-
-    assert list(text_as_it_grows([1, 2, 3, 4], decode)) == ["a", "\u0436", "!"]
-    assert list(text_as_it_grows([], decode)) == []
-    # bytes of an incomplete character are shown at the end
-    assert "".join(text_as_it_grows([1, 2], decode)) == "a\ufffd"

@@ -14,9 +14,9 @@ from fairtale.data.corpus.byte_level_files import load_byte_level
 from fairtale.data.corpus.tokenizer_dictionary import TokenizerDictionary, read_dictionary
 from fairtale.data.corpus.vocabulary import TOKENIZER_FILE, find_tokenizer, token_bytes
 from fairtale.errors import UserError
+from fairtale.generation.growing_text import text_as_it_grows
 from fairtale.generation.options import DecodingOptions
 from fairtale.generation.session import Session
-from fairtale.generation.streaming import text_as_it_grows
 from tests.byte_level_helpers import TEXTS, train_byte_level, write_json
 from tests.dialog_helpers import dialog_task
 from tests.helpers import tiny_model, tiny_task, train_tokenizer

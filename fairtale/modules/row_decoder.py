@@ -1,0 +1,251 @@
+"""Read prompts and continue texts, each with its own length, in one batch that changes at any time.
+
+What is computed for a text does not depend on the other texts of the batch, bit for bit: products
+have batch sizes that round alike, prompts attend one by one, and what a masked position adds to a
+sum is exactly 0 (see :mod:`~fairtale.modules.same_rounding`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .prefix_transformer import PrefixTransformer
+from .row_cache import BLOCK, RowCache
+from .same_rounding import sizes_that_round_alike
+
+_STEP_SIZES = (8, 16, 24, 32, 48, 64, 96, 128)
+_READ_SIZES = (8, 16, 32, 64, 128, 256)
+
+
+class Piece(NamedTuple):
+    """Consecutive tokens of a prompt that are read in one pass."""
+
+    row: int  # of the cache
+    start: int  # number of tokens of the row that the cache already holds
+    tokens: Tensor  # int64 [t], as the following two
+    positions: Tensor
+    segments: Tensor | None
+    bidirectional: bool  # the tokens attend to each other in both directions
+    is_last: bool  # the prompt ends here
+
+
+def attend_fused(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """Attend with torch's fused kernel.
+
+    Args:
+        q: [R, H, 1, D].
+        keys, values: [R, H, P, D].
+        mask: bool [R, 1, 1, P], True where a row attends; not empty in any row.
+
+    Returns:
+        [R, H, 1, D].
+    """
+    return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+
+
+def attend_by_products(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """Attend with two matrix products; see :func:`attend_fused`.
+
+    It is slower, but rounds alike where several threads compute the fused kernel differently.
+    """
+    scores = (q * q.size(-1) ** -0.5) @ keys.transpose(2, 3)
+    weights = scores.masked_fill(~mask, -torch.inf).softmax(-1, dtype=torch.float32)
+    return weights.type_as(q) @ values
+
+
+_ATTENTIONS = (attend_fused, attend_by_products)
+
+
+class RowDecoder:
+    """Read prompts into the rows of a cache, and continue the first rows of it by one token.
+
+    Args:
+        transformer: the model, in evaluation mode.
+        cache: the cache, whose rows the caller gives to texts.
+
+    Attributes:
+        is_exact: whether rows were found to be independent of each other to the last bit.
+    """
+
+    def __init__(self, transformer: PrefixTransformer, cache: RowCache) -> None:
+        self.transformer, self.cache = transformer, cache
+        self._device = cache.data.device
+        attention = _attention_that_rounds_alike(cache)
+        self._attend = attention or attend_by_products
+        self.is_exact = attention is not None
+        with torch.no_grad():
+            self._choose_sizes()
+
+    def _choose_sizes(self) -> None:
+        width = self.transformer.embed_tokens.embedding_dim
+        layer = self.transformer.layers[0]
+        generator = torch.Generator("cpu").manual_seed(0)
+        largest = max(_READ_SIZES)
+        rows = torch.randn(largest, width, generator=generator, device="cpu")
+        rows = rows.to(self._device, self.cache.data.dtype)
+
+        def through_layer(x: Tensor) -> Tensor:
+            return torch.cat([layer.project(x), layer.finish(x, x.flip(1))], 1)
+
+        def to_logits(x: Tensor) -> Tensor:
+            return torch.cat([through_layer(x), self.transformer.logits(x)], 1)
+
+        most = next((s for s in _STEP_SIZES if s >= self.cache.rows), _STEP_SIZES[-1])
+        steps = [s for s in _STEP_SIZES if s <= most]
+        on_cpu = self._device.type == "cpu"  # a GPU is as fast with the largest size
+        self.step_sizes = sizes_that_round_alike(
+            to_logits, rows[: most // 8 * 8], steps, steps[0] if on_cpu else steps[-1]
+        )
+        self.read_sizes = sizes_that_round_alike(
+            through_layer, rows, _READ_SIZES, _READ_SIZES[0] if on_cpu else _READ_SIZES[-1]
+        )
+
+    # -------------------------------------------------------------------------- prompts
+
+    @torch.no_grad()
+    def read(self, pieces: Sequence[Piece]) -> Tensor:
+        """Read pieces of prompts together, and write their keys and values into the cache.
+
+        Args:
+            pieces: at most one of each row.
+
+        Returns:
+            The features [B, C] of the last token of each of the B prompts that end.
+        """
+        model, sizes = self.transformer, self.read_sizes
+        counts = [len(piece.tokens) for piece in pieces]
+        total = sum(counts)
+        positions = torch.cat([piece.positions for piece in pieces])
+        segments = [piece.segments for piece in pieces if piece.segments is not None]
+        x = model.embed(
+            torch.cat([piece.tokens for piece in pieces]),
+            positions,
+            torch.cat(segments) if segments else None,
+        )
+        rows = torch.tensor([p.row for p in pieces], device=self._device)
+        rows = rows.repeat_interleave(torch.tensor(counts, device=self._device))
+        inside = torch.cat([torch.arange(p.start, p.start + n) for p, n in zip(pieces, counts)])
+        places = self.cache.places(rows, inside.to(self._device))
+        ends = torch.tensor(counts).cumsum(0) - 1
+        last = ends[torch.tensor([piece.is_last for piece in pieces])].to(self._device)
+        x = sizes.fill(x)
+        masks = [_mask(piece, count, self._device) for piece, count in zip(pieces, counts)]
+        for number, layer in enumerate(model.layers):
+            qkv = self._heads(sizes.apply(layer.project, x)[:total])
+            self.cache.write(number, places, qkv[:, 1:])
+            found = []
+            for piece, part, mask in zip(pieces, torch.split(qkv[:, 0], counts), masks):
+                found.append(self._attend_piece(number, piece, part, mask))
+            y = torch.cat(found)
+            if number == len(model.layers) - 1:  # only the last tokens are needed
+                x, y = sizes.fill(x.index_select(0, last)), y.index_select(0, last)
+            x = sizes.apply(layer.finish, x, sizes.fill(y))
+        return model.final(x[: len(last)])
+
+    def _heads(self, qkv: Tensor) -> Tensor:
+        """Return queries, keys and values by heads, [n, 3C] -> [n, 3, H, D]."""
+        _, _, _, heads, _, dim = self.cache.data.shape
+        return qkv.view(-1, 3, heads, dim)
+
+    def _attend_piece(self, layer: int, piece: Piece, q: Tensor, mask: Tensor | None) -> Tensor:
+        """Attend from the queries [t, H, D] of a piece to its row; return [t, C]."""
+        keys, values = self.cache.layer(layer)
+        end = piece.start + q.size(0)
+        y = F.scaled_dot_product_attention(
+            q.transpose(0, 1).unsqueeze(0),
+            keys[piece.row, :, :end].unsqueeze(0),
+            values[piece.row, :, :end].unsqueeze(0),
+            attn_mask=mask,
+            is_causal=mask is None and not piece.bidirectional,
+        )
+        return y[0].transpose(0, 1).flatten(1)
+
+    # ---------------------------------------------------------------------------- steps
+
+    @torch.no_grad()
+    def step(
+        self,
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        segments: Sequence[int] | None,
+        lengths: Sequence[int],
+    ) -> Tensor:
+        """Read one more token of each of the first n rows of the cache.
+
+        Args:
+            tokens, positions, segments: the new token of each row, its position and its segment.
+            lengths: number of tokens of each row that the cache already holds.
+
+        Returns:
+            The features [n, C] of the new tokens.
+        """
+        model, count = self.transformer, len(tokens)
+        size = self.step_sizes.fitting(count)
+        table = [tokens, positions, lengths, *([] if segments is None else [segments])]
+        filled = [[*column, *[0] * (size - count)] for column in table]
+        columns = torch.tensor(filled, device=self._device)  # one transfer
+        x = model.embed(columns[0], columns[1], None if segments is None else columns[3])
+        length = columns[2, :count]
+        width = (max(lengths) // BLOCK + 1) * BLOCK
+        mask = torch.arange(width, device=self._device) <= length.unsqueeze(1)
+        mask = mask[:, None, None]
+        places = self.cache.places(torch.arange(count, device=self._device), length)
+        for number, layer in enumerate(model.layers):
+            qkv = self._heads(self.step_sizes.apply(layer.project, x)[:count])
+            self.cache.write(number, places, qkv[:, 1:])
+            keys, values = self.cache.layer(number)
+            y = self._attend(
+                qkv[:, 0].unsqueeze(2), keys[:count, :, :width], values[:count, :, :width], mask
+            )
+            y = y.flatten(1)
+            x = self.step_sizes.apply(layer.finish, x, self.step_sizes.fill(y))
+        return model.final(x)[:count]
+
+    @torch.no_grad()
+    def logits(self, features: Tensor) -> Tensor:
+        """Return the logits of the next tokens, fp32 [n, V], from features [n, C]."""
+        x = self.step_sizes.fill(features)
+        return self.step_sizes.apply(self.transformer.logits, x)[: features.size(0)].float()
+
+
+def _mask(piece: Piece, count: int, device: torch.device) -> Tensor | None:
+    """Return the mask [t, start + t] of a piece behind others; None for a first piece."""
+    if piece.start == 0:
+        return None
+    mask = torch.ones(count, piece.start + count, dtype=torch.bool, device=device)
+    return mask.tril_(piece.start)
+
+
+def _attention_that_rounds_alike(
+    cache: RowCache,
+) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None:
+    """Return the first attention whose rows are independent of the batch; None if none is."""
+    _, _, _, heads, _, dim = cache.data.shape
+    generator = torch.Generator("cpu").manual_seed(0)
+    count, width = 16, 2 * BLOCK
+    q, keys, values = (
+        torch.randn(count, heads, n, dim, generator=generator, device="cpu").to(
+            cache.data.device, cache.data.dtype
+        )
+        for n in (1, width, width)
+    )
+    lengths = torch.arange(1, count + 1, device=q.device) * 3 + BLOCK // 4
+    mask = (torch.arange(width, device=q.device) < lengths.unsqueeze(1))[:, None, None]
+    for attend in _ATTENTIONS:
+        whole = attend(q, keys, values, mask)
+        alike = True
+        for first, last in ((0, 1), (0, 2), (1, 4), (3, 11), (8, 16), (15, 16)):
+            part = slice(first, last)
+            for end in {width, BLOCK} if last * 3 + BLOCK // 4 <= BLOCK else {width}:
+                found = attend(
+                    q[part], keys[part, :, :end], values[part, :, :end], mask[part, ..., :end]
+                )
+                alike = alike and torch.equal(found, whole[part])
+        if alike:
+            return attend
+    return None

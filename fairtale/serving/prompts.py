@@ -1,0 +1,161 @@
+"""Turn the prompts of requests into what the model reads, within its limits."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import torch
+
+from ..data.corpus.tokenizer_dictionary import num_predicted
+from ..data.corpus.vocabulary import entry_texts
+from ..errors import UserError
+from ..generation.session import Session
+from ..generation.streaming import Prefix
+from ..generation.writers import Kind
+from ..modules.row_decoder import Piece
+from .interface import GenerationRequest, RequestError
+from .request_rules import check_text
+from .rows import Row
+
+
+class PromptReader:
+    """Encode and check prompts; may be used from several threads.
+
+    Args:
+        session: the model and its task.
+
+    Attributes:
+        max_new_tokens: maximum number of tokens of a text, after the shortest prompt.
+        max_positions: maximum number of tokens of a prompt and its text together.
+        cache_positions: tokens that the cache of one text holds.
+        num_predicted: number of tokens that the model can predict.
+        entry_texts: the bytes of each token.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._lock = threading.Lock()  # the task's encoding is not made for several threads
+        limits, positions = session.limits, session.model.max_decoder_positions()
+        self._is_story = session.kind is Kind.STORY
+        self._max_prompt = limits.max_prompt_tokens
+        self.max_new_tokens = min(limits.max_new_tokens, positions)
+        if self._is_story:
+            self.max_positions, self.cache_positions = positions - 1, positions
+        else:  # positions begin anew in every turn
+            self.max_positions = self._max_prompt + self.max_new_tokens
+            self.cache_positions = self.max_positions + 1  # with the BOS token
+        dictionary = session.task.dictionary
+        self.num_predicted = num_predicted(dictionary)
+        self.entry_texts = entry_texts(dictionary)
+        # a longer text surely has too many tokens, and is not worth encoding
+        self._max_bytes = (self._max_prompt + 1) * max(map(len, self.entry_texts))
+        session.task.encode_text("")  # load the tokenizer now
+        self._both_ways = bool(session.model.transformer.bidirectional_prefix)
+
+    def read(self, request: GenerationRequest) -> tuple[Prefix, int]:
+        """Return the prefix of a request on the CPU, and the maximum number of new tokens.
+
+        Raises:
+            RequestError: the prompt is no text, is too long, or leaves too little room.
+        """
+        prompt = request.prompt
+        if self._is_story and not isinstance(prompt, str):
+            raise RequestError("prompt: the model continues stories, one text, no turns", "prompt")
+        turns = [prompt] if isinstance(prompt, str) else list(prompt)
+        for turn in turns:
+            check_text(turn, "prompt")
+        turns = self._turns_that_fit(turns)
+        try:
+            with self._lock:
+                if not self._is_story:
+                    self._check_query(turns)
+                prefix = self._session.writer.read(
+                    turns[0] if self._is_story else turns, torch.device("cpu")
+                )
+        except RequestError:
+            raise
+        except UserError as error:
+            raise RequestError(f"prompt: {error}", "prompt") from None
+        return prefix, self._room(request, prefix)
+
+    def _turns_that_fit(self, turns: list[str]) -> list[str]:
+        """Return the newest turns, from the first on that is not by itself too long.
+
+        Raises:
+            RequestError: there is no turn, or the newest one is too long.
+        """
+        if not turns:
+            raise RequestError("prompt: there are no turns: send at least one", "prompt")
+        for number, turn in enumerate(reversed(turns)):
+            size = len(turn.encode())
+            if size <= self._max_bytes:
+                continue
+            if number:
+                return turns[len(turns) - number :]
+            raise RequestError(
+                f"prompt of {size} bytes: the model reads at most {self._max_prompt} tokens: "
+                "shorten it",
+                "prompt",
+            )
+        return turns
+
+    def _check_query(self, turns: list[str]) -> None:
+        """Refuse a newest turn that would be cut; older ones may be."""
+        task: Any = self._session.task
+        count = len(task.encode_turns(turns[-1:])) - 1
+        if count > self._max_prompt:
+            raise RequestError(
+                f"prompt: the newest turn has {count} tokens, and the model reads at most "
+                f"{self._max_prompt}: shorten it",
+                "prompt",
+            )
+
+    def _room(self, request: GenerationRequest, prefix: Prefix) -> int:
+        """Return the maximum number of tokens of a text."""
+        options, net_input = request.options, prefix.net_input
+        length = net_input["src_tokens"].size(1) - 1  # without the BOS token
+        room = self.max_new_tokens - (length if self._is_story else 0)
+        limit = (
+            f"the model has {self.max_positions} positions, and the prompt takes {length}"
+            if self._is_story
+            else "the model was trained on no longer replies"
+        )
+        if room < 1:
+            raise RequestError(f"prompt of {length} tokens: {limit}: shorten it", "prompt")
+        for name in ("max_tokens", "min_tokens"):
+            value = getattr(options, name)
+            if value is not None and value > room:
+                raise RequestError(
+                    f"{name} {value}: at most {room} new tokens are possible here; {limit}: lower "
+                    f"{name}{' or shorten the prompt' if self._is_story else ''}",
+                    name,
+                )
+        return room if options.max_tokens is None else options.max_tokens
+
+    def piece(self, row: Row, place: int, longest: int) -> Piece:
+        """Return the next tokens of a prompt to be read.
+
+        Args:
+            row: the request.
+            place: its row in the cache.
+            longest: maximum number of tokens, unless the prompt is read in both directions.
+        """
+        net_input = row.prefix.net_input
+        both_ways = net_input.get("bidirectional")
+        both_ways = self._both_ways if both_ways is None else both_ways
+        start, length = row.num_read, row.prefix_length
+        end = length if both_ways else min(start + longest, length)
+        device = self._session.device
+
+        def part(name: str) -> torch.Tensor | None:
+            values: Any = net_input.get(name)
+            return None if values is None else values[0, start:end].to(device)
+
+        tokens, positions = part("src_tokens"), part("positions")
+        assert tokens is not None
+        if positions is None:
+            positions = torch.arange(start, end, device=device)
+        return Piece(
+            place, start, tokens, positions, part("segments"), bool(both_ways), end == length
+        )

@@ -1,0 +1,76 @@
+"""The bounded queue of requests that wait for a place in the running batch."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from .interface import Overloaded
+from .rows import Row
+
+_LONGEST_RETRY = 120.0  # seconds
+
+
+class Waiting:
+    """Requests in the order of their arrival; the caller holds a lock.
+
+    Args:
+        max_requests: maximum number of requests.
+        max_tokens: maximum number of tokens of their prompts and longest texts; a request that
+            has more by itself is accepted when no other waits.
+    """
+
+    def __init__(self, max_requests: int, max_tokens: int) -> None:
+        self.max_requests, self.max_tokens = max_requests, max_tokens
+        self._rows: deque[Row] = deque()
+        self.num_tokens = 0
+
+    def __len__(self) -> int:
+        """Return the number of requests."""
+        return len(self._rows)
+
+    def check(self, cost: int, retry_after: float) -> None:
+        """Refuse a request if the queue is full.
+
+        Args:
+            cost: number of tokens of the request.
+            retry_after: seconds until a place is likely to be free.
+
+        Raises:
+            Overloaded: the queue is full.
+        """
+        retry_after = min(max(retry_after, 1.0), _LONGEST_RETRY)
+        if len(self._rows) >= self.max_requests:
+            raise Overloaded(
+                f"{len(self._rows)} requests are waiting, and no more than {self.max_requests} may "
+                f"wait: try again in {retry_after:.0f} s",
+                retry_after,
+            )
+        if self._rows and self.num_tokens + cost > self.max_tokens:
+            raise Overloaded(
+                f"requests of {self.num_tokens} tokens are waiting, and this one has {cost}; no "
+                f"more than {self.max_tokens} may wait: try again in {retry_after:.0f} s",
+                retry_after,
+            )
+
+    def append(self, row: Row) -> None:
+        """Add a request at the end."""
+        self._rows.append(row)
+        self.num_tokens += row.cost
+
+    def first(self) -> Row | None:
+        """Return the oldest request, which stays in the queue."""
+        return self._rows[0] if self._rows else None
+
+    def pop(self) -> Row:
+        """Remove the oldest request and return it."""
+        row = self._rows.popleft()
+        self.num_tokens -= row.cost
+        return row
+
+    def remove_cancelled(self) -> list[Row]:
+        """Remove the requests that were cancelled and return them."""
+        gone = [row for row in self._rows if row.is_cancelled]
+        if gone:
+            self._rows = deque(row for row in self._rows if not row.is_cancelled)
+            self.num_tokens = sum(row.cost for row in self._rows)
+        return gone
