@@ -18,7 +18,10 @@ from fairseq.data import Dictionary
 from fairseq.sequence_generator import EnsembleModel, SequenceGenerator
 from torch import Tensor
 
-from .batch_sampling import choose_tokens, uniform_draws
+from .batch_sampling import uniform_draws
+from .row_sampling import TokenLogprobs, choose_tokens
+
+_COLDEST = 1e-30  # least temperature: practically 0, but its inverse is finite in fp32
 
 
 class Sampling(NamedTuple):
@@ -127,22 +130,22 @@ class _RuledModel(EnsembleModel):
         return lprobs, None
 
     def _changed(self, logits: Tensor, written: Tensor) -> Tensor:
-        """Return the logits [R, V] with the biases and then the penalties of the sentences.
+        """Return the logits [R, V] with the penalties and then the biases of the sentences.
 
         Args:
             logits: fp32 [R, V].
             written: the tokens of the translations so far, int64 [R, t].
         """
-        if self._biases:
-            sentences, tokens, values = self._biases
-            hits = self.rows.unsqueeze(1) == sentences  # [R, N]
-            rows, numbers = hits.nonzero(as_tuple=True)
-            logits = logits.index_put((rows, tokens[numbers]), values[numbers], accumulate=True)
         if self._penalty is not None:
             penalty = self._penalty[self.rows]
             found = logits.gather(1, written)
             found = torch.where(found > 0, found / penalty, found * penalty)
             logits = logits.scatter(1, written, found)
+        if self._biases:
+            sentences, tokens, values = self._biases
+            hits = self.rows.unsqueeze(1) == sentences  # [R, N]
+            rows, numbers = hits.nonzero(as_tuple=True)
+            logits = logits.index_put((rows, tokens[numbers]), values[numbers], accumulate=True)
         return logits
 
 
@@ -176,20 +179,16 @@ class _RowSampling(search.Search):
         assert original_batch_idxs is not None
         sentences = original_batch_idxs.tolist()
         rows = lprobs.squeeze(1)
-        groups: dict[tuple[int, float], list[int]] = {}
-        for row, sentence in enumerate(sentences):
-            sampling = self.samplings[sentence]
-            groups.setdefault((sampling.topk, sampling.topp), []).append(row)
-        temperatures = rows.new_tensor([self.samplings[i].temperature for i in sentences])
-        draws = self.draws[sentences, step].to(rows.device)
-        chosen = torch.empty(len(sentences), dtype=torch.long, device=rows.device)
-        for (topk, topp), members in groups.items():
-            index = torch.tensor(members, device=rows.device)
-            part = rows[index]
-            # subtracting the maximum first keeps it finite at the lowest temperatures
-            part = (part - part.amax(1, keepdim=True)) / temperatures[index].unsqueeze(1)
-            chosen[index] = choose_tokens(part, topk, topp, draws[index])
-        chosen = chosen.unsqueeze(1)
+        samplings = [self.samplings[sentence] for sentence in sentences]
+        # subtracting the maximum first keeps it finite at the lowest temperatures
+        heat = rows.new_tensor([max(each.temperature, _COLDEST) for each in samplings])
+        scores_of_rows = (rows - rows.amax(1, keepdim=True)) / heat.unsqueeze(1)
+        chosen = choose_tokens(
+            scores_of_rows,
+            [each.topk for each in samplings],
+            [each.topp for each in samplings],
+            self.draws[sentences, step].tolist(),
+        ).unsqueeze(1)
         found = rows.gather(1, chosen)
         if step:
             found = found + scores[:, :, step - 1]
@@ -270,11 +269,10 @@ class SentenceGenerator(SequenceGenerator):
 
 
 class TokenScore(NamedTuple):
-    """A token of a translation with its log-probability, and those of the most probable ones."""
+    """A token of a translation, and log-probabilities at its place."""
 
     token: int
-    lprob: float
-    top: list[tuple[int, float]]
+    found: TokenLogprobs
 
 
 @torch.no_grad()
@@ -286,10 +284,12 @@ def score_tokens(
     Args:
         model: an encoder-decoder model in evaluation mode.
         net_input: ``src_tokens`` int64 [1, S] and ``src_lengths`` int64 [1].
-        tokens: the translation, with its EOS token if that is to be scored.
+        tokens: the translation without the EOS token.
         eos: the EOS token, which begins every translation.
         top: number of the most probable tokens to return for each place.
     """
+    if not tokens:
+        return []
     target = net_input["src_tokens"].new_tensor([tokens])
     previous = torch.cat([target.new_full((1, 1), eos), target[:, :-1]], 1)
     out = model(**net_input, prev_output_tokens=previous)
@@ -297,4 +297,4 @@ def score_tokens(
     found = lprobs.gather(1, target.t()).squeeze(1).tolist()
     values, entries = lprobs.topk(min(top, lprobs.size(1)))
     pairs = [list(zip(*row)) for row in zip(entries.tolist(), values.tolist())]
-    return [TokenScore(*each) for each in zip(tokens, found, pairs)]
+    return [TokenScore(t, TokenLogprobs(*each)) for t, *each in zip(tokens, found, pairs)]

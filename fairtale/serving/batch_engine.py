@@ -16,15 +16,14 @@ from .interface import (
     FinishReason,
     GenerationRequest,
     Limits,
-    Overloaded,
     ShuttingDown,
     TokenLogprob,
 )
+from .waiting import refuse_if_full
 
 logger = logging.getLogger(__name__)
 
 STALL_SECONDS = 120.0  # a step that takes longer hangs
-_LONGEST_RETRY = 60.0  # seconds
 
 
 class BatchJob:
@@ -144,26 +143,26 @@ class BatchEngine(ABC, Generic[Job]):
 
     def submit(self, request: GenerationRequest, deliver: Callable[[Delta], None]) -> Job:
         """Queue a request; see :meth:`fairtale.serving.interface.Engine.submit`."""
+        with self._condition:
+            self._refuse(0)  # before time is spent on tokenising
         job = self.read(request, deliver)
         with self._condition:
-            if self._deadline is not None:
-                raise ShuttingDown("the service is shutting down and accepts no more requests")
-            self._refuse_if_full(job.cost)
+            self._refuse(job.cost)
             self._queue.append(job)
             self._condition.notify()
         return job
 
-    def _refuse_if_full(self, cost: int) -> None:
+    def _refuse(self, cost: int) -> None:
+        """Refuse a request of so many tokens if the engine is closed or its queue is full."""
+        if self._deadline is not None:
+            raise ShuttingDown("the service is shutting down and accepts no more requests")
         waiting = [job.cost for job in self._queue if not job.is_begun]
-        tokens, most = sum(waiting), self.limits.max_waiting_tokens
-        if len(waiting) >= self.limits.max_waiting:
-            full = f"{len(waiting)} requests are waiting, and no more may wait"
-        elif tokens + cost > most:
-            full = f"requests of {tokens} tokens are waiting, this one has {cost}, {most} may wait"
-        else:
-            return
-        retry_after = min(max(tokens / self._rate, 1.0), _LONGEST_RETRY)
-        raise Overloaded(f"{full}: try again in {retry_after:.0f} s", retry_after)
+        refuse_if_full(
+            (len(waiting), self.limits.max_waiting),
+            (sum(waiting), self.limits.max_waiting_tokens),
+            cost,
+            sum(waiting) / self._rate,
+        )
 
     def stats(self) -> EngineStats:
         """Return how many requests run and wait; the engine has no preallocated cache."""

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 from ..data.corpus.byte_level import piece_bytes
 from ..data.corpus.byte_level_files import TOKENIZER_JSON, load_byte_level
 from ..errors import UserError
+from ..generation.row_sampling import TokenLogprobs
 from ..interop.ctranslate2_export import MAX_POSITIONS, NEVER_WRITTEN
 from .batch_engine import Batch, BatchEngine, BatchJob, GraceIsOver
 from .interface import (
@@ -21,7 +22,8 @@ from .interface import (
     SamplingOptions,
     TokenLogprob,
 )
-from .option_rules import check_options, refuse
+from .request_rules import check_options, check_text, refuse
+from .rows import TokenNames
 from .stop_strings import StopStrings
 
 CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.json", "model.bin"
@@ -67,23 +69,22 @@ class TextJob(BatchJob):
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = StopStrings(options.stop)
 
-    def take(self, token: int, piece: str, lprob: float) -> None:
+    def take(self, token: int, lprob: float, names: TokenNames) -> None:
         """Add a token to the text, and deliver the part that it completes.
 
         Args:
             token: the token.
-            piece: its entry in the vocabulary.
             lprob: its log-probability.
+            names: the texts of tokens.
         """
         self.num_tokens += 1
         logprobs: tuple[TokenLogprob, ...] = ()
         if token == self._eos:
             self._finish("", "stop", logprobs)
             return
-        data = piece_bytes(piece)
         if self.options.logprobs is not None:
-            logprobs = (TokenLogprob(data.decode(errors="replace"), data, lprob, ()),)
-        part = self._decoder.decode(data)
+            logprobs = (names.describe(token, TokenLogprobs(lprob, [])),)
+        part = self._decoder.decode(names(token)[1])
         if self.num_tokens == self.max_tokens:
             self._finish(part, "length", logprobs)
             return
@@ -160,7 +161,9 @@ class CTranslate2Engine(BatchEngine[TextJob]):
             raise UserError(f"{path}: CTranslate2 cannot load it: {error}") from None
         self._machine = f"{generator.device}, {generator.compute_type}"
         self._generator = generator
-        self._longest_piece = max(len(piece_bytes(piece)) for piece in self._vocabulary)
+        texts = [piece_bytes(piece) for piece in self._vocabulary]
+        self._names = TokenNames(texts, self._vocabulary)
+        self._longest_piece = max(map(len, texts))
         self.start()
 
     def describe(self) -> str:
@@ -207,11 +210,8 @@ class CTranslate2Engine(BatchEngine[TextJob]):
         Raises:
             RequestError: the prompt is no text, or so long that it need not be encoded.
         """
-        try:
-            size = len(prompt.encode())
-        except UnicodeEncodeError:
-            message = "prompt: has half of a surrogate pair; send valid Unicode"
-            raise RequestError(message, "prompt") from None
+        check_text(prompt, "prompt")
+        size = len(prompt.encode())
         if size > self.limits.max_prompt_tokens * self._longest_piece:
             raise RequestError(
                 f"prompt of {size} bytes: the model reads at most "
@@ -242,7 +242,7 @@ class CTranslate2Engine(BatchEngine[TextJob]):
                 is_over = True
             job = jobs[result.batch_id]
             if not (is_over or job.has_ended):
-                job.take(result.token_id, self._vocabulary[result.token_id], result.log_prob)
+                job.take(result.token_id, result.log_prob, self._names)
             return is_over or job.has_ended
 
         self._generator.generate_batch(

@@ -28,7 +28,7 @@ class TranslationEngine(BatchEngine["TranslationJob"]):
     - A translation has at most 1.5 S + 10 tokens for a sentence of S tokens, and not more than
       ``max_tokens`` in all lines together.
     - ``repetition_penalty`` looks at the tokens of the translation, as the prompt has those of
-      another language. ``min_tokens`` needs a prompt of one line.
+      another language. ``min_tokens`` needs a prompt of one line, without ``stop``.
     - ``logprobs`` are those of the model for the finished translation.
 
     A batch takes one sentence of each waiting request in turn, so a long text does not hold up
@@ -153,5 +153,4 @@ class TranslationEngine(BatchEngine["TranslationJob"]):
             return []
         net_input, _ = self._translator.batch([sentence.tokens])
         eos = self._translator.tgt_dict.eos()
-        tokens = [*translation.tokens, eos]
-        return score_tokens(self._translator.model, net_input, tokens, eos, top)
+        return score_tokens(self._translator.model, net_input, translation.tokens, eos, top)

@@ -19,9 +19,8 @@ from .interface import (
     GenerationRequest,
     RequestError,
     SamplingOptions,
-    TokenLogprob,
 )
-from .option_rules import check_options, refuse
+from .request_rules import check_options, check_text, refuse
 from .stop_strings import StopStrings
 from .translator import Translator
 
@@ -83,7 +82,7 @@ class TranslationJob(BatchJob):
         Args:
             line: number of the line.
             translation: its translation.
-            scores: log-probabilities of the tokens and of the EOS token; empty if not asked for.
+            scores: log-probabilities of its tokens; empty if not asked for.
         """
         self._found[line] = translation, scores
         while not self.has_ended and self._next < len(self._blank):
@@ -108,7 +107,7 @@ class TranslationJob(BatchJob):
         text = ""
         if count:
             text = "\n" * (self._next > 0) + self._translator.decode(tokens)
-        self._show(text, count, scores[:count], is_last=is_cut)
+        self._show(text, count, scores[: len(tokens)], is_last=is_cut)
 
     def _show(
         self, text: str, count: int, scores: Sequence[TokenScore], is_last: bool = False
@@ -123,15 +122,8 @@ class TranslationJob(BatchJob):
             reason = "length" if self._is_full else "stop"
             text += self._stops.end()
         if text or count or reason:
-            self.send(text, count, tuple(map(self._logprob, scores)), reason)
-
-    def _logprob(self, score: TokenScore) -> TokenLogprob:
-        def entry(token: int, lprob: float) -> tuple[str, bytes, float]:
-            data = self._translator.text_of(token)
-            return data.decode(errors="replace"), data, lprob
-
-        top = tuple(entry(*pair) for pair in score.top)
-        return TokenLogprob(*entry(score.token, score.lprob), top)
+            names = self._translator.token_names
+            self.send(text, count, tuple(names.describe(*score) for score in scores), reason)
 
 
 def read_request(
@@ -185,8 +177,7 @@ def _lines_of(prompt: str | tuple[str, ...]) -> list[str]:
         if not prompt:
             raise RequestError("prompt: has no turns; give a sentence to translate", "prompt")
         prompt = prompt[-1]
-    if not prompt.isascii() and any("\ud800" <= c <= "\udfff" for c in prompt):
-        raise RequestError("prompt: has half of a surrogate pair; send valid Unicode", "prompt")
+    check_text(prompt, "prompt")
     return prompt.replace("\r", " ").split("\n")
 
 
@@ -213,6 +204,8 @@ def _check_lengths(options: SamplingOptions, num_lines: int, longest: int) -> No
         refuse("max_tokens", most, f"the model writes at most {longest} tokens for each line")
     if least > longest:
         refuse("min_tokens", least, f"the model writes at most {longest} tokens for each line")
+    if least and options.stop:
+        refuse("min_tokens", least, "cannot be had with stop in a translation; leave one out")
     if least and num_lines > 1:
         rule = f"needs a single line, and the prompt has {num_lines}; leave it out"
         refuse("min_tokens", least, rule)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..plugin import register
+from .rows import TokenNames
 
 OURS, FAIRSEQS = "wmt16_translation", "translation"  # names of tasks
 # settings of fairseq's own task that its checkpoints hand over to ours
@@ -57,7 +58,7 @@ class Translator:
         ]
         self.device: torch.device = next(model.parameters()).device
         self.tgt_dict = task.target_dictionary
-        self._token_bytes = entry_texts(self.tgt_dict)
+        self.token_names = TokenNames(entry_texts(self.tgt_dict), self.tgt_dict.symbols)
         longest = resolve_max_positions(task.max_positions(), model.max_positions())
         self.max_source = int(longest[0]) - 1  # without the EOS token
         self.max_target = int(model.max_decoder_positions()) - 1
@@ -117,10 +118,6 @@ class Translator:
         """Return the detokenised text of a translation."""
         text: str = self.task.plain_text(torch.tensor(tokens, dtype=torch.int64))
         return text
-
-    def text_of(self, token: int) -> bytes:
-        """Return the bytes of text that a target token stands for."""
-        return self._token_bytes[token]
 
     def batch(self, sentences: Sequence[Tensor]) -> SourceBatch:
         """Return sentences as input of the encoder, on the device of the model.

@@ -3,7 +3,6 @@
 tests/cli/test_translation_engine.py compares them with fairseq-interactive.
 """
 
-import math
 import shutil
 
 import pytest
@@ -154,17 +153,22 @@ def test_bias_and_penalty(engine):
     assert set(forced.text.split()) == {"кот"} and forced.reason == "length"
     both = {"logit_bias": {token: 8.0}, "max_tokens": 6}
     assert ask(engine, ENGLISH[0], **both).text.count("кот") > 1
-    assert ask(engine, ENGLISH[0], repetition_penalty=50.0, **both).text.count("кот") == 1
+    entries = [
+        ask(engine, "no", min_tokens=20, logprobs=0, repetition_penalty=penalty).logprobs
+        for penalty in (1.0, 30.0)
+    ]
+    repeating, other = (len({entry.data for entry in found}) for found in entries)
+    assert repeating < other
 
 
 def test_logprobs(engine):
     answer = ask(engine, f"{ENGLISH[0]}\nno", logprobs=2)
     entries = answer.logprobs
-    assert len(entries) == answer.num_tokens
+    assert len(entries) == answer.num_tokens - 2  # without the end marks
     assert b"".join(entry.data for entry in entries).decode().split()[:2] == ["кот", "убежал"]
     for entry in entries:
         assert entry.token == entry.data.decode(errors="replace") and len(entry.top) == 2
-        assert math.exp(entry.logprob) <= math.exp(entry.top[0][2]) + 1e-6 <= 1 + 1e-5
+        assert entry.logprob <= entry.top[0][2] <= 0
     assert any(entry[:3] == entry.top[0] for entry in entries)
     wild = {"temperature": 1e6, "top_k": 2, "seed": 1, "logit_bias": {30: 50.0}}
     raw = ask(engine, "no", logprobs=1, **wild).logprobs
@@ -179,24 +183,14 @@ REFUSED = [
     (f"no\n{'no ' * 1100}", {}, "prompt", r"line 2 has \d+ tokens; the model reads at most 1023"),
     ("n" * 10**7, {}, "prompt", "line 1 has 10000000 characters"),
     ("\n" * 10**6, {}, "prompt", "needs more than 262144 tokens with its translation"),
-    ("no", {"max_tokens": 0}, "max_tokens", "max_tokens 0: must be at least 1"),
+    ("no \x00", {}, "prompt", "control character"),
     ("no", {"max_tokens": 5000}, "max_tokens", "5000: the model writes at most 1023"),
-    ("no", {"min_tokens": -1}, "min_tokens", "must not be negative"),
     ("no", {"min_tokens": 1024}, "min_tokens", "at most 1023"),
-    ("no", {"min_tokens": 5, "max_tokens": 4}, "min_tokens", "above max_tokens, which is 4"),
+    ("no", {"min_tokens": 5, "stop": ("x",)}, "min_tokens", "cannot be had with stop"),
     ("no\nno", {"min_tokens": 5}, "min_tokens", "needs a single line, and the prompt has 2"),
-    ("no", {"temperature": -1.0}, "temperature", "-1.0: must be 0"),
-    ("no", {"temperature": math.nan}, "temperature", "must be 0"),
-    ("no", {"top_p": 0.0}, "top_p", "above 0"),
-    ("no", {"top_k": -2}, "top_k", "-2: must"),
-    ("no", {"seed": 1 << 64}, "seed", "64-bit"),
-    ("no", {"stop": ("",)}, "stop", "1 to 256 characters"),
-    ("no", {"stop": ("x",) * 1000}, "stop", "1000 strings: give at most 16"),
-    ("no", {"logprobs": 21}, "logprobs", "21: must be from 0 to 20"),
-    ("no", {"repetition_penalty": 0.0}, "repetition_penalty", "above 0"),
-    ("no", {"logit_bias": {10**6: 1.0}}, "logit_bias", "1000000: must be a token"),
-    ("no", {"logit_bias": {5: math.inf}}, "logit_bias", "from -100 to 100"),
     ("no", {"logit_bias": {1: 1.0}}, "logit_bias", "never written"),
+    ("no", {"logit_bias": {10**6: 1.0}}, "logit_bias", "the model has the tokens 0 to"),
+    ("no", {"top_p": 0.0}, "top_p", "must be above 0"),
 ]
 
 
@@ -235,7 +229,8 @@ def test_a_full_queue_refuses(own):
     assert held.held.wait(60)
     submit(own, "no no", min_tokens=160)
     with pytest.raises(
-        Overloaded, match=r"requests of \d+ tokens are waiting, this one has \d+, 200 may"
+        Overloaded,
+        match=r"requests of \d+ tokens are waiting, and this one has \d+; no more than 200",
     ):
         submit(own, "no no", min_tokens=40)
     held.release()
