@@ -4,7 +4,13 @@ from setuptools import find_packages, setup
 
 EXTRAS = {
     "hf": ["transformers>=5,<6", "tokenizers>=0.22,<0.24", "safetensors>=0.6,<1"],
-    "serve": ["starlette>=1,<2", "uvicorn>=0.30,<1"],
+    "serve": [
+        "fastapi>=0.150,<1",
+        "starlette>=1,<2",
+        "pydantic>=2.11,<3",
+        "uvicorn>=0.50,<1",
+        "prometheus-client>=0.20,<1",
+    ],
     "mongo": ["pymongo>=4.6,<5"],
     "ctranslate2": ["ctranslate2>=4.5,<5"],
     "plots": ["matplotlib>=3.8,<4"],
@@ -20,7 +26,12 @@ EXTRAS["dev"] = [
     "tensorboard>=2.16,<3",
     "peft>=0.18,<1",  # reads and checks the adapters that fairtale writes
     "nx-27017>=0.8,<1",  # a server for the tests that speaks MongoDB's protocol
+    "openai>=3,<4",  # the client that programs call the service with
+    "httpx>=0.28,<1",
+    "schemathesis>=4.20,<5",  # calls the service with what its OpenAPI document allows and forbids
+    "playwright>=1.55,<2",  # drives a browser on the service's page
     *EXTRAS["hf"],
+    *EXTRAS["serve"],
     *EXTRAS["mongo"],
     *EXTRAS["ctranslate2"],
     *EXTRAS["plots"],
@@ -29,13 +40,13 @@ EXTRAS["dev"] = [
 setup(
     name="fairtale",
     version="0.1.0",
-    description="A fairseq plug-in that trains, prunes and decodes text generators",
+    description="A fairseq plug-in that trains, prunes, decodes and serves text generators",
     author="The fairtale authors",
     license="MIT",
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["fairtale", "fairtale.*", "user_dir", "user_dir.*"]),
-    package_data={"fairtale": ["py.typed"]},
+    package_data={"fairtale": ["py.typed", "serving/web/*"]},
     install_requires=[
         "torch>=2.11,<2.14",
         # The maintained build of fairseq; it imports as `fairseq`. 0.12.2, the last official

@@ -45,6 +45,7 @@ VERBS = {
     "log progress": (".log_progress", "summarise the log of a running training"),
     "perplexity": (".perplexity", "measure texts' perplexity under a local Hugging Face model"),
     "chat": (".chat", "chat with a dialog model at the terminal"),
+    "serve": (".serve", "serve checkpoints over HTTP, with a page to talk"),
     "sample": (".sample", "sample continuations of the prompts in a file"),
     "gpt2 adapter": (".gpt2_adapter", "save the adapter of a checkpoint in PEFT's format"),
     "gpt2 merge": (".gpt2_merge", "merge an adapter into the weights of its base"),

@@ -4,7 +4,7 @@ import pytest
 
 from fairtale.serving.translation_engine import TranslationEngine
 from tests.cli.fairtale_command import fairtale
-from tests.serving_helpers import submit
+from tests.engine_answers import submit
 from tests.translation_helpers import ENGLISH, write_checkpoint, write_data
 
 LINES = [

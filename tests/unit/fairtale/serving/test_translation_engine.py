@@ -11,7 +11,7 @@ from fairtale.errors import UserError
 from fairtale.serving import batch_engine
 from fairtale.serving.interface import Overloaded, RequestError, ShuttingDown
 from fairtale.serving.translation_engine import TranslationEngine
-from tests.serving_helpers import ask, submit
+from tests.engine_answers import ask, submit
 from tests.translation_helpers import ENGLISH, RUSSIAN, write_checkpoint, write_data
 
 WILD = {"temperature": 1.5}
