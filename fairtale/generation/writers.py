@@ -51,7 +51,7 @@ class WritesText(Protocol):
         """Return the tokens of a prompt with the EOS token, int64 [n + 1]."""
         ...
 
-    def decode_ids(self, ids: list[int]) -> str:
+    def decode_ids(self, ids: Sequence[int]) -> str:
         """Decode a list of token ids to text."""
         ...
 

@@ -15,6 +15,10 @@ from ..plugin import register
 from .gpt2_checkpoint import GPT2Checkpoint, read_gpt2_checkpoint
 from .gpt2_import import TOKENIZER
 
+# settings of the folder's config.json that CTranslate2 itself does not have
+MAX_POSITIONS = "max_positions"  # number of positions, one of which the BOS token needs
+NEVER_WRITTEN = "never_written"  # tokens that a text must not contain
+
 _ACTIVATIONS = {
     "gelu_accurate": "GELUTanh",
     "gelu": "GELU",
@@ -90,6 +94,9 @@ def _spec(checkpoint: GPT2Checkpoint, specs: Any) -> Any:
     spec.config.eos_token = checkpoint.symbols[ids["eos"]]
     spec.config.unk_token = checkpoint.symbols[ids.get("unk", ids["eos"])]  # as in GPT-2
     spec.config.layer_norm_epsilon = shape.layer_norm_eps
+    spec.config.add_attribute(MAX_POSITIONS, shape.num_positions)
+    never = sorted({ids["bos"], ids.get("pad", ids["eos"])} - {ids["eos"]})
+    spec.config.add_attribute(NEVER_WRITTEN, [checkpoint.symbols[i] for i in never])
     return spec
 
 

@@ -51,7 +51,7 @@ def attend_fused(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tenso
 def attend_by_products(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
     """Attend with two matrix products; see :func:`attend_fused`.
 
-    It is slower, but rounds alike where several threads compute the fused kernel differently.
+    It is slower, but rounds alike where the fused kernel divides its work by the size of the batch.
     """
     scores = (q * q.size(-1) ** -0.5) @ keys.transpose(2, 3)
     weights = scores.masked_fill(~mask, -torch.inf).softmax(-1, dtype=torch.float32)
@@ -75,9 +75,11 @@ class RowDecoder:
     def __init__(self, transformer: PrefixTransformer, cache: RowCache) -> None:
         self.transformer, self.cache = transformer, cache
         self._device = cache.data.device
-        attention = _attention_that_rounds_alike(cache)
-        self._attend = attention or attend_by_products
-        self.is_exact = attention is not None
+        self._attend: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None
+        self.is_exact = True
+        if self._device.type != "cpu":  # each row of the batch by itself would take too many calls
+            attention = _attention_that_rounds_alike(cache)
+            self._attend, self.is_exact = attention or attend_by_products, attention is not None
         with torch.no_grad():
             self._choose_sizes()
 
@@ -191,20 +193,53 @@ class RowDecoder:
         columns = torch.tensor(filled, device=self._device)  # one transfer
         x = model.embed(columns[0], columns[1], None if segments is None else columns[3])
         length = columns[2, :count]
-        width = (max(lengths) // BLOCK + 1) * BLOCK
+        places = self.cache.places(torch.arange(count, device=self._device), length)
+        attend = self._alone(lengths) if self._attend is None else self._together(lengths, length)
+        for number, layer in enumerate(model.layers):
+            qkv = self._heads(self.step_sizes.apply(layer.project, x))
+            self.cache.write(number, places, qkv[:count, 1:])
+            y = attend(number, qkv[:, 0].unsqueeze(2)).view(size, -1)
+            x = self.step_sizes.apply(layer.finish, x, y)
+        return model.final(x)[:count]
+
+    def _alone(self, lengths: Sequence[int]) -> Callable[[int, Tensor], Tensor]:
+        """Return a function that attends row by row, for a CPU.
+
+        Each row then reads no more than its own keys, and has no neighbours to depend on.
+        """
+        data = self.cache.data
+        views = [  # of each row, the keys and values [1, H, t, D] of all layers
+            data.narrow(2, row, 1).narrow(4, 0, length + 1).flatten(0, 1).unbind(0)
+            for row, length in enumerate(lengths)
+        ]
+
+        def attend(layer: int, q: Tensor) -> Tensor:
+            found = [
+                F.scaled_dot_product_attention(one, view[2 * layer], view[2 * layer + 1])
+                for one, view in zip(torch.split(q, 1), views)
+            ]
+            if missing := q.size(0) - len(views):
+                found.append(q.new_zeros(missing, *q.shape[1:]))
+            return torch.cat(found)
+
+        return attend
+
+    def _together(
+        self, lengths: Sequence[int], length: Tensor
+    ) -> Callable[[int, Tensor], Tensor]:
+        """Return a function that attends in all rows at once, for a GPU; ``length`` is on it."""
+        count, width = len(lengths), (max(lengths) // BLOCK + 1) * BLOCK
         mask = torch.arange(width, device=self._device) <= length.unsqueeze(1)
         mask = mask[:, None, None]
-        places = self.cache.places(torch.arange(count, device=self._device), length)
-        for number, layer in enumerate(model.layers):
-            qkv = self._heads(self.step_sizes.apply(layer.project, x)[:count])
-            self.cache.write(number, places, qkv[:, 1:])
-            keys, values = self.cache.layer(number)
-            y = self._attend(
-                qkv[:, 0].unsqueeze(2), keys[:count, :, :width], values[:count, :, :width], mask
-            )
-            y = y.flatten(1)
-            x = self.step_sizes.apply(layer.finish, x, self.step_sizes.fill(y))
-        return model.final(x)[:count]
+        function = self._attend
+        assert function is not None
+
+        def attend(layer: int, q: Tensor) -> Tensor:
+            keys, values = self.cache.layer(layer)
+            y = function(q[:count], keys[:count, :, :width], values[:count, :, :width], mask)
+            return F.pad(y, (0, 0, 0, 0, 0, 0, 0, q.size(0) - count))
+
+        return attend
 
     @torch.no_grad()
     def logits(self, features: Tensor) -> Tensor:

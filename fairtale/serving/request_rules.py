@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from ..generation.row_sampling import MAX_LOGPROBS
 from .interface import RequestError, SamplingOptions
@@ -139,6 +139,20 @@ def check_text(text: str, param: str) -> None:
             f"U+{ord(found[0]):04X}; only tabs and line ends are possible: remove it",
             param,
         )
+
+
+def refuse(param: str, value: object, rule: str) -> NoReturn:
+    """Refuse a request for the value of one of its options.
+
+    Args:
+        param: name of the option.
+        value: its value.
+        rule: the rule and the remedy.
+
+    Raises:
+        RequestError: always.
+    """
+    raise RequestError(f"{param} {shortened(value)}: {rule}", param)
 
 
 def shortened(value: object) -> str:

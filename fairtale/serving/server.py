@@ -20,6 +20,9 @@ from .protocol import GuardedProtocol
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _SEND_BUFFER = 2**17  # bytes, of which Linux makes the double
+# Longer than clients keep idle connections: the client must close first, or its next request may
+# meet a connection that is being closed.
+_KEEP_ALIVE_SECONDS = 75
 _LAST_WRITES_SECONDS = 5  # what clients may still read after the last text has been made
 
 
@@ -114,6 +117,7 @@ def serve(
         log_level="warning",
         access_log=False,
         server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_LAST_WRITES_SECONDS,
     )
     _Server(config, app, options.grace, started).run(sockets=[bound])

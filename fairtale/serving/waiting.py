@@ -10,6 +10,33 @@ from .rows import Row
 _LONGEST_RETRY = 120.0  # seconds
 
 
+def refuse_if_full(
+    requests: tuple[int, int], tokens: tuple[int, int], cost: int, retry_after: float
+) -> None:
+    """Refuse a request if a queue is full.
+
+    Args:
+        requests: number of requests that wait, and its maximum.
+        tokens: number of their tokens, and its maximum; it does not apply if no request waits.
+        cost: number of tokens of the request.
+        retry_after: seconds until a place is likely to be free.
+
+    Raises:
+        Overloaded: the queue is full.
+    """
+    retry_after = min(max(retry_after, 1.0), _LONGEST_RETRY)
+    if requests[0] >= requests[1]:
+        full = f"{requests[0]} requests are waiting, and no more than {requests[1]} may wait"
+    elif requests[0] and tokens[0] + cost > tokens[1]:
+        full = (
+            f"requests of {tokens[0]} tokens are waiting, and this one has {cost}; no more than "
+            f"{tokens[1]} may wait"
+        )
+    else:
+        return
+    raise Overloaded(f"{full}: try again in {retry_after:.0f} s", retry_after)
+
+
 class Waiting:
     """Requests in the order of their arrival; the caller holds a lock.
 
@@ -38,19 +65,12 @@ class Waiting:
         Raises:
             Overloaded: the queue is full.
         """
-        retry_after = min(max(retry_after, 1.0), _LONGEST_RETRY)
-        if len(self._rows) >= self.max_requests:
-            raise Overloaded(
-                f"{len(self._rows)} requests are waiting, and no more than {self.max_requests} may "
-                f"wait: try again in {retry_after:.0f} s",
-                retry_after,
-            )
-        if self._rows and self.num_tokens + cost > self.max_tokens:
-            raise Overloaded(
-                f"requests of {self.num_tokens} tokens are waiting, and this one has {cost}; no "
-                f"more than {self.max_tokens} may wait: try again in {retry_after:.0f} s",
-                retry_after,
-            )
+        refuse_if_full(
+            (len(self._rows), self.max_requests),
+            (self.num_tokens, self.max_tokens),
+            cost,
+            retry_after,
+        )
 
     def append(self, row: Row) -> None:
         """Add a request at the end."""

@@ -7,6 +7,13 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+WORDS = "hello how are you fine thanks red green blue good bye".split()  # of the dialogs
+DIALOG_TRAINING = (
+    "--task dialog_lm --arch gpt_tiny --decoder-layers 1 --decoder-embed-dim 16 "
+    "--decoder-ffn-embed-dim 16 --decoder-attention-heads 2 --criterion cross_entropy "
+    "--optimizer adam --lr 0.01 --max-tokens 400 --max-update 3 --no-epoch-checkpoints "
+    "--max-target-positions 24 --disable-validation --data-buffer-size 0 --num-workers 0 --cpu"
+).split()
 TIMEOUT = 240  # seconds; a guard against hanging, nothing is timed
 
 
@@ -60,3 +67,18 @@ def reversed_sentences(fairseq, folder, **counts):
     words = "--source-lang x --target-lang y --joined-dictionary --workers 1 --destdir".split()
     fairseq.run("preprocess", *names, *words, folder / "bin")
     return folder / "bin"
+
+
+def dialogs_of_words(fairseq, folder):
+    """Train a dialog model of ``WORDS`` for three updates; return its checkpoint."""
+    from fairseq.data import Dictionary
+
+    dictionary = Dictionary()
+    for word in [*WORDS, "<CTX>", "<SEP>"]:
+        dictionary.add_symbol(word)
+    dictionary.save(str(folder / "dict.txt"))
+    (folder / "train").write_text("hello <SEP> how are you\nhow are you <SEP> fine thanks\n" * 20)
+    words = ["--trainpref", folder / "train", "--srcdict", folder / "dict.txt", "--workers", 1]
+    fairseq.run("preprocess", "--only-source", *words, "--destdir", folder / "bin")
+    fairseq.run("train", folder / "bin", *DIALOG_TRAINING, "--save-dir", folder)
+    return folder / "checkpoint_last.pt"

@@ -1,32 +1,19 @@
 """``fairtale chat`` as people type it: a tiny model, and what comes through a pipe."""
 
 import pytest
-from fairseq.data import Dictionary
 
-from tests.cli.fairtale_command import assert_user_error, fairtale
-
-WORDS = "hello how are you fine thanks red green blue good bye".split()
-TRAINING = (
-    "--task dialog_lm --arch gpt_tiny --decoder-layers 1 --decoder-embed-dim 16 "
-    "--decoder-ffn-embed-dim 16 --decoder-attention-heads 2 --criterion cross_entropy "
-    "--optimizer adam --lr 0.01 --max-tokens 400 --max-update 3 --no-epoch-checkpoints "
-    "--max-target-positions 24 --disable-validation --data-buffer-size 0 --num-workers 0 --cpu"
-).split()
+from tests.cli.fairtale_command import (
+    WORDS,
+    assert_user_error,
+    dialogs_of_words,
+    fairtale,
+)
 
 
 @pytest.fixture(scope="module")
 def model(fairseq, tmp_path_factory):
     """A checkpoint that has learned next to nothing, of words without a tokenizer."""
-    folder = tmp_path_factory.mktemp("chat")
-    dictionary = Dictionary()
-    for word in [*WORDS, "<CTX>", "<SEP>"]:
-        dictionary.add_symbol(word)
-    dictionary.save(str(folder / "dict.txt"))
-    (folder / "train").write_text("hello <SEP> how are you\nhow are you <SEP> fine thanks\n" * 20)
-    words = ["--trainpref", folder / "train", "--srcdict", folder / "dict.txt", "--workers", 1]
-    fairseq.run("preprocess", "--only-source", *words, "--destdir", folder / "bin")
-    fairseq.run("train", folder / "bin", *TRAINING, "--save-dir", folder)
-    return folder / "checkpoint_last.pt"
+    return dialogs_of_words(fairseq, tmp_path_factory.mktemp("chat"))
 
 
 def chat(model, *options, stdin="hello\nhow are you\n"):

@@ -1,7 +1,11 @@
 """The page of the service in a real browser: people write, read, stop and come back."""
 
 import shutil
+import struct
+import subprocess
+import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +20,7 @@ from playwright.sync_api import expect, sync_playwright  # noqa: E402
 
 from tests.page_helpers import PageService  # noqa: E402
 
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "page_screenshot.py"
 PHONE = {"width": 360, "height": 640}
 INJECTION = "<img src=x onerror=\"document.title='hacked'\">"
 
@@ -353,3 +358,18 @@ def test_a_stream_may_be_cut_anywhere(visit):
     }"""
     found = visit.evaluate(read, list(text.encode()))
     assert found == ['{"a": "мир 🙂"}', "1\n2", "안녕"]
+
+
+@pytest.mark.slow
+def test_the_picture_of_the_page_is_taken_by_a_command(service, tmp_path):
+    picture = tmp_path / "page.png"
+    words = ["--say", "talk", "hello", "--set", "Seed", "7", "--width", "400", "--dark"]
+    command = [sys.executable, TOOL, service.url, *words, "--output", picture]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        ticket = service.engines["talk"].next()
+        assert ticket.request.options.seed == 7
+        ticket.end("Hello.")
+        assert process.wait(60) == 0, process.stderr.read()
+    content = picture.read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    assert struct.unpack(">II", content[16:24]) == (400, 720)

@@ -89,9 +89,9 @@ def test_it_understands_refusals(client, options, error):
 
 
 def test_it_needs_the_key(service):
-    with openai.OpenAI(base_url=f"{service.url}/v1", api_key="wrong", max_retries=0) as client:
-        with pytest.raises(openai.AuthenticationError):
-            client.models.list()
+    wrong = openai.OpenAI(base_url=f"{service.url}/v1", api_key="wrong", max_retries=0)
+    with wrong, pytest.raises(openai.AuthenticationError):
+        wrong.models.list()
 
 
 def test_it_is_told_when_the_queue_is_full(client):
