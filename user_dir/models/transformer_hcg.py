@@ -74,8 +74,8 @@ class TransformerHCGModel(TransformerModel):
         for side, part in (("encoder", cfg.encoder), ("decoder", cfg.decoder)):
             if isinstance(part.layers_to_keep, list):  # from the command line
                 raise UserError(
-                    f"--{side}-layers-to-keep: not supported by transformer_hcg; remove layers with "
-                    "fairtale prune --drop-layers"
+                    f"--{side}-layers-to-keep: not supported by transformer_hcg; remove layers "
+                    "with fairtale prune --drop-layers"
                 )
             if part.layers_to_keep:
                 part.layers = len(part.layers_to_keep.split(","))
