@@ -99,16 +99,20 @@ def average(files: Sequence[str]) -> dict[str, Any]:
         a checkpoint without optimizer state.
 
     Raises:
-        UserError: a file is not a checkpoint, or it is a checkpoint of another model.
+        UserError: a file is not a checkpoint, it is a checkpoint of another model, or its weights
+            are not numbers.
     """
     import torch
 
     from ..compat import read_checkpoint
+    from ..compat.weights import refuse_broken_weights, without_averages
 
     first = read_checkpoint(files[0])
+    refuse_broken_weights(files[0], first["model"])
     sums = {name: _wide(value) for name, value in first["model"].items()}
     for path in files[1:]:
         weights = read_checkpoint(path)["model"]
+        refuse_broken_weights(path, weights)
         odd = sorted(weights.keys() ^ sums.keys())
         odd = odd or [name for name in sums if weights[name].shape != sums[name].shape]
         if odd:
@@ -124,8 +128,10 @@ def average(files: Sequence[str]) -> dict[str, Any]:
         if value.is_floating_point():
             sums[name] = (sums[name] / len(files)).to(value.dtype)
     _share_again(first["model"], sums)
-    keep = ("args", "cfg", "task_state", "optimizer_history", "extra_state")
+    keep = ("args", "cfg", "task_state", "optimizer_history")
     state = {key: first[key] for key in keep if key in first}
+    if "extra_state" in first:
+        state["extra_state"] = without_averages(files[0], first, "averaged")
     return {**state, "model": sums, "criterion": None, "last_optimizer_state": None}
 
 

@@ -44,6 +44,8 @@ def whole_file(path: str | os.PathLike[str], mode: str = "w", **options: Any) ->
     except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = os.fspath(path)
         reason = reason_of_disk(error) if isinstance(error, RuntimeError) else None
         if reason is not None:  # torch hides the system's error behind its own
             raise UserError(f"{path} cannot be written: {reason}") from error

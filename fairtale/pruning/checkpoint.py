@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from ..compat import read_checkpoint
+from ..compat.weights import refuse_broken_weights, without_averages
 from ..errors import UserError
 from .parts import SIDES
 from .removal import ARCHITECTURE, Plan, pruned_settings, unit_counts
@@ -83,9 +84,11 @@ def open_checkpoint(path: str) -> Checkpoint:
 
     Raises:
         UserError: the model is not a transformer that can be pruned; the message lists all reasons.
+            Or its weights are not numbers.
     """
     checkpoint = read_settings(path)
     _check(checkpoint)
+    refuse_broken_weights(path, checkpoint.state["model"])
     checkpoint.model = build_model(checkpoint.settings, checkpoint.state["model"])
     return checkpoint
 
@@ -234,7 +237,7 @@ def pruned_checkpoint(
 
     cfg = cast(dict[str, Any], OmegaConf.to_container(checkpoint.cfg))
     cfg["criterion"] = _without_gates(cfg.get("criterion"))
-    extra = {k: v for k, v in checkpoint.state["extra_state"].items() if not k.startswith("ema")}
+    extra = without_averages(checkpoint.path, checkpoint.state, "pruned")
     return {
         **{k: v for k, v in checkpoint.state.items() if k in ("task_state", "criterion")},
         "args": None,

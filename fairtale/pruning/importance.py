@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from ..modules.narrow_attention import NarrowAttention
 from .parts import attentions, feed_forwards, place_of
@@ -219,6 +221,18 @@ def _words(tokens: Tensor, pad: int, eos: int) -> Tensor:
 def _negative_log_likelihood(model: Any, sample: dict[str, Any], pad: int) -> Tensor:
     """Return the sum over all sentences; each sentence's gates affect only its own part."""
     output = model(**sample["net_input"])
+    adaptive = getattr(model.decoder, "adaptive_softmax", None)
+    if adaptive is not None:
+        # get_normalized_probs has no gradient there, because it adds in place
+        parts = zip(*adaptive(output[0], sample["target"]), strict=True)
+        # only the first part, the most frequent tokens, contains padding
+        ignored = itertools.chain([pad], itertools.repeat(-1))
+        losses = [
+            cross_entropy(logits.float(), target, ignore_index=none, reduction="sum")
+            for (logits, target), none in zip(parts, ignored)
+            if target is not None
+        ]
+        return torch.stack(losses).sum()
     lprobs: Tensor = model.get_normalized_probs(output, log_probs=True, sample=sample)
     target = sample["target"]
     nll = -lprobs.gather(-1, target.unsqueeze(-1)).squeeze(-1)

@@ -54,6 +54,14 @@ def test_steered_and_kept_from_repeating_the_history(model):
     assert blocked[1] and not history & set(blocked[1].split())
 
 
+def test_commands_that_there_are_not(model):
+    replies, _ = chat(model)
+    again, errors = chat(model, stdin="hello\n/reset\nhow are you\n")
+    assert again == replies and errors[-1:] == [
+        "error: /reset: no such command; there are /new and /quit"
+    ]
+
+
 def test_mistakes_are_one_line(model):
     done = fairtale("chat", model, "--max-len-b", "24", "--cpu", stdin="hello\n")
     assert_user_error(done, "--max-len-b 24: the model was trained on replies of at most 23 tokens")

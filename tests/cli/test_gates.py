@@ -222,7 +222,8 @@ def test_pictures_of_one_run_and_of_two(pruned, tmp_path):
     done = fairtale("plot-gates", pruned, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "5 frames" in done.stdout and "translation loss" in done.stdout
-    with Image.open(tmp_path / "gates.gif") as animation:
+    assert not list(tmp_path.iterdir())  # the pictures lie beside the history
+    with Image.open(pruned / "gates.gif") as animation:
         assert animation.n_frames == 5 and animation.info["duration"] == 400
         frames = []
         for i in range(5):

@@ -1,12 +1,15 @@
 """The story experiment's shell scripts: complete outputs, and the size of an update."""
 
+import os
 import re
+import signal
+import subprocess
 import sys
 
 import pytest
 
-from tests.cli.fairtale_command import assert_user_error, script
-from tests.cli.script_stubs import run_with, stub
+from tests.cli.fairtale_command import ROOT, assert_user_error, script
+from tests.cli.script_stubs import run_with, stub, with_stubs
 
 PREPARE = "story_tinystories/prepare.sh"
 
@@ -115,6 +118,28 @@ def test_training_without_data_or_without_result(tmp_path):
     assert log == "== devices x max-tokens x update-freq: 1 x 2048 x 4 = 8192 tokens\nbroken\n"
     done = run_with(stubs, "story_tinystories/train.sh", *words, cwd=tmp_path, N_GPUS="two")
     assert done.returncode == 2 and "error: N_GPUS=two: must be a whole number" in done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_the_training_too(number, tmp_path):
+    (tmp_path / "db").mkdir()
+    (tmp_path / "db" / "train.idx").touch()
+    stubs = stub(tmp_path / "stubs", "fairseq-train", "echo begun $$; exec sleep 100")
+    stub(stubs, "python", f'exec {sys.executable} "$@"')
+    words = ("--data-bin", "db", "--save-dir", "run", "--precision", "fp32")
+    process = subprocess.Popen(
+        ["bash", str(ROOT / "scripts" / "story_tinystories" / "train.sh"), *words],
+        cwd=tmp_path,
+        env={**os.environ, **with_stubs(stubs), "N_GPUS": "0"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    training = next(int(line.split()[1]) for line in process.stdout if line.startswith("begun"))
+    os.kill(process.pid, number)  # the script alone, as `kill` does
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(training, 0)
+    assert "begun" in (tmp_path / "run" / "train.log").read_text()
 
 
 # ------------------------------------------------------------------- from nothing to stories

@@ -71,7 +71,12 @@ class TransformerHCGModel(TransformerModel):
         """
         transformer_hcg(args)  # set the defaults of options that older checkpoints lack
         cfg = TransformerHCGConfig.from_namespace(args)
-        for part in (cfg.encoder, cfg.decoder):
+        for side, part in (("encoder", cfg.encoder), ("decoder", cfg.decoder)):
+            if isinstance(part.layers_to_keep, list):  # from the command line
+                raise UserError(
+                    f"--{side}-layers-to-keep: not supported by transformer_hcg; remove layers "
+                    "with fairtale prune --drop-layers"
+                )
             if part.layers_to_keep:
                 part.layers = len(part.layers_to_keep.split(","))
         check_config(cfg)

@@ -89,3 +89,24 @@ def test_what_cannot_be_averaged(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             find_checkpoints(names, 5)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, wrong):
+    broken = torch.tensor([1.0, wrong])
+    files = [
+        save(tmp_path / "a.pt", 1, bias=torch.zeros(2)),
+        save(tmp_path / "b.pt", 2, bias=broken),
+    ]
+    for order in (files, files[::-1]):
+        with pytest.raises(UserError, match="b.pt: bias holds NaN or infinite numbers"):
+            average(order)
+
+
+def test_averages_of_training_are_left_out_with_a_word(tmp_path, caplog):
+    files = [save(tmp_path / f"{n}.pt", n) for n in range(2)]
+    for file in files:
+        state = torch.load(file)
+        torch.save({**state, "extra_state": {"ema": {}, "ema_fp32_params": {}, "epoch": 3}}, file)
+    assert average(files)["extra_state"] == {"epoch": 3}
+    assert "0.pt also holds averaged weights (--store-ema): they are left out" in caplog.text

@@ -1,13 +1,17 @@
 """Options of ``fairtale chat``: what is refused, and what follows from them."""
 
 import argparse
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 
-from fairtale.cli.chat import RENAMED_OPTIONS, add_arguments, decoding_options
+from fairtale.cli.chat import RENAMED_OPTIONS, add_arguments, decoding_options, run
 from fairtale.cli.main import refuse_old_names
 from fairtale.errors import UserError
 from fairtale.generation.options import DecodingOptions
+from fairtale.generation.session import Session
 
 
 def parsed(options):
@@ -84,3 +88,20 @@ def test_old_names_are_refused_with_the_new_one():
     ):
         with pytest.raises(UserError, match=f"^{old} is now called {new}$"):
             refuse_old_names(["model.pt", old, "5"], RENAMED_OPTIONS)
+
+
+def test_a_model_of_queries_does_not_chat(monkeypatch, capsys):
+    """Its replies would be questions to which the user's line is an answer."""
+    session = SimpleNamespace(task=SimpleNamespace(is_reverse=True))
+    monkeypatch.setattr(Session, "load", lambda *_, **__: session)
+    with pytest.raises(UserError, match="model.pt: trained with --reverse, so it predicts queries"):
+        run(parsed(""))
+
+
+def test_lines_are_edited_at_a_terminal():
+    """``input`` uses readline as soon as it is imported."""
+    code = (
+        "import sys; from fairtale.cli import chat; chat._edit_lines(); print(sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "readline" in done.stdout.split(), done.stderr

@@ -156,3 +156,18 @@ def test_the_model_is_put_together_again_after_an_error():
         importance.measure(model, [{"net_input": {}}], PAD, EOS)
     assert type(model.decoder.layers[0].encoder_attn).__name__ == "MultiheadAttention"
     assert all(p.requires_grad for p in model.parameters())
+
+
+def test_an_adaptive_softmax_can_be_measured():
+    options = {"adaptive_softmax_cutoff": "8,16", "decoder_output_dim": 16}
+    model, batch = tiny(**options), sample(3)
+    with torch.no_grad():
+        output = model(**batch["net_input"])
+        lprobs = model.get_normalized_probs(output, log_probs=True, sample=batch)
+        nll = -lprobs.gather(-1, batch["target"].unsqueeze(-1)).squeeze(-1)
+        expected = nll.masked_fill(batch["target"] == PAD, 0.0).sum()
+        found = importance._negative_log_likelihood(model, batch, PAD)
+    assert torch.allclose(found, expected, rtol=1e-5)
+    assert all(
+        (x > 0).any() for x in importance.measure(model, [batch], PAD, EOS).gradient.values()
+    )

@@ -175,6 +175,11 @@ def test_a_checkpoint_of_other_heads_is_refused():
     [
         ({"gated_attention": "encoder,middle"}, "--gated-attention encoder,middle: middle is none"),
         ({"freeze": "embeddings"}, "--freeze embeddings: embeddings is none of encoder, decoder"),
+        ({"freeze": "encoder,decoder", "gated_attention": ""}, "leaves nothing to train"),
+        (
+            {"encoder_layers_to_keep": [0]},
+            "--encoder-layers-to-keep: not supported .* --drop-layers",
+        ),
         ({"encoder_attention_heads": 3}, "--encoder-attention-heads 3: must divide .* 16"),
         ({"decoder_attention_heads": 5}, "--decoder-attention-heads 5: must divide"),
         ({"encoder_layer_heads": "4"}, "--encoder-layer-heads 4: must be 2 whole numbers"),
