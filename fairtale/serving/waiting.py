@@ -28,11 +28,11 @@ class Waiting:
         """Return the number of requests."""
         return len(self._rows)
 
-    def check(self, cost: int, retry_after: float) -> None:
+    def check(self, cost: int | None, retry_after: float) -> None:
         """Refuse a request if the queue is full.
 
         Args:
-            cost: number of tokens of the request.
+            cost: number of tokens of the request; None if they are not counted yet.
             retry_after: seconds until a place is likely to be free.
 
         Raises:
@@ -45,7 +45,7 @@ class Waiting:
                 f"wait: try again in {retry_after:.0f} s",
                 retry_after,
             )
-        if self._rows and self.num_tokens + cost > self.max_tokens:
+        if cost is not None and self._rows and self.num_tokens + cost > self.max_tokens:
             raise Overloaded(
                 f"requests of {self.num_tokens} tokens are waiting, and this one has {cost}; no "
                 f"more than {self.max_tokens} may wait: try again in {retry_after:.0f} s",

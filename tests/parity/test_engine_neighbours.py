@@ -196,3 +196,10 @@ def test_several_threads(tmp_path):
         check(trained_session(tmp_path), story_prompts(20, words=60), (GREEDY,), threads=2)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu(tmp_path):
+    session = trained_session(tmp_path)
+    session.model.cuda()
+    check(session, story_prompts(24, words=60), (GREEDY, SEEDED))
