@@ -119,6 +119,17 @@ def test_a_site_that_is_named_is_allowed(engines):
     assert "access-control-allow-origin" not in answer.headers
 
 
+def test_a_name_that_points_here_is_not_answered(engines):
+    """A web page whose own name points to this machine would be let in by browsers."""
+    app = create_app(engines, AppOptions(allow_hosts=("localhost", "127.0.0.1", "::1")))
+    for host in ("localhost", "LOCALHOST:8000", "127.0.0.1:8000", "[::1]:8000"):
+        assert call(app, "GET", "/health", headers={"host": host}).status_code == 200, host
+    for host in ("evil.example", "evil.example:8000", "localhost.evil.example", "", "[", "x@y:z"):
+        answer = call(app, "GET", "/v1/models", headers={"host": host})
+        assert answer.status_code == 421, host
+        assert "--allow-host" in error_of(answer)["message"]
+
+
 def test_nothing_of_a_request_is_logged(engines, caplog):
     caplog.set_level(logging.DEBUG, logger="fairtale")
     app = create_app(engines, AppOptions(api_key="right-key-123"))
