@@ -343,7 +343,7 @@ def give_key(page, service):
 @pytest.mark.slow
 def test_a_stream_may_be_cut_anywhere(visit):
     """Bytes come one by one; line ends are of every kind, and comments are skipped."""
-    text = ': ping\r\ndata: {"a": "мир 🙂"}\r\n\r\ndata:1\rdata: 2\r\r'
+    text = ': ping\r\ndata: {"a": "мир 🙂"}\r\n\r\ndata:1\rdata: 2\r\rdata: 3\r\ndata: 4\r\n\r\n'
     text += "event: x\n\ndata: 안녕\n\ndata: not whole"
     read = """async (bytes) => {
       const body = new ReadableStream({
@@ -357,7 +357,7 @@ def test_a_stream_may_be_cut_anywhere(visit):
       return found;
     }"""
     found = visit.evaluate(read, list(text.encode()))
-    assert found == ['{"a": "мир 🙂"}', "1\n2", "안녕"]
+    assert found == ['{"a": "мир 🙂"}', "1\n2", "3\n4", "안녕"]
 
 
 @pytest.mark.slow
