@@ -91,6 +91,7 @@ class PrefixLMTask(TextTask):
         Raises:
             UserError: ``--lora-adapter`` is no adapter, or does not belong to ``--path``.
         """
+        super().check_command(args)
         folder, paths = getattr(args, "lora_adapter", None), getattr(args, "path", None)
         if not folder or not paths:
             return
