@@ -22,6 +22,7 @@ import torch
 
 from .compat import read_checkpoint
 from .compat.bf16 import switch_off_tpu
+from .compat.pieces import refuse_joining_twice
 from .compat.shards import divide_generation
 from .compat.torchrun import join_torchrun
 from .errors import UserError
@@ -71,6 +72,7 @@ def _reading(original: Callable[..., Any]) -> Callable[..., Any]:
         join_torchrun(parsed, words)
         divide_generation(parsed, words)
         check_numbers(parsed)
+        refuse_joining_twice(parsed)
         check_options(parsed, torch.cuda.is_available())
         task = _task_class(getattr(parsed, "task", None))
         if isinstance(task, ChecksCommand):

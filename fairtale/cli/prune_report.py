@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser, Namespace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..data.corpus.text_lines import read_text_lines
@@ -105,11 +106,14 @@ def run(args: Namespace) -> None:
     plain_text = comparison.plain_text_of(task, args.remove_bpe, args.tokenizer)
     references = _references(args, task, dataset, plain_text)
     _score(task, entrants, dataset, batches, references, plain_text, device)
+    length = comparison.even_length(dataset, entrants)
+    comparison.prepare_even_rounds(task, entrants, search, length)
     _time_rounds(task, entrants, dataset, timed, args.rounds, device)
 
     num_timed = sum(map(len, timed))
     lines = [f"# {os.path.basename(args.base)} and its pruned models", ""]
-    lines += [*_table(entrants, num_timed), "", *_notes(args, device, len(references), num_timed)]
+    lines += [*_table(entrants, num_timed, length), ""]
+    lines += _notes(args, device, len(references), num_timed, length)
     link = os.path.relpath(figure_path, os.path.dirname(os.path.abspath(args.output)))
     figure = ["", f"![heads, BLEU and speed]({link})", ""]
     with whole_file(figure_path, "wb") as stream:
@@ -202,11 +206,13 @@ def _score(
     from ..pruning.comparison import UNKNOWN_TRANSLATION, score, translate
 
     for entrant in entrants:
-        found = {}
+        found, entrant.written = {}, 0
         with progress_bar(len(references), "sent", entrant.name) as bar:
             for batch in batches:
                 for number, hypotheses in translate(task, entrant, dataset, batch, device):
-                    found[number] = plain_text(hypotheses[0]["tokens"], UNKNOWN_TRANSLATION)
+                    tokens = hypotheses[0]["tokens"]
+                    found[number] = plain_text(tokens, UNKNOWN_TRANSLATION)
+                    entrant.written += len(tokens)
                 bar.update(len(batch))
         score(entrant, found, references)
 
@@ -222,26 +228,34 @@ def _time_rounds(
     """Time the models in alternating rounds; scoring has warmed them up."""
     from ..pruning.comparison import time_round, translate
 
-    def translate_all(entrant: Entrant) -> None:
+    def translate_all(entrant: Entrant, even: bool) -> None:
         for batch in timed:
-            translate(task, entrant, dataset, batch, device)
+            translate(task, entrant, dataset, batch, device, even)
 
     with progress_bar(num_rounds, "round", "speed") as bar:
         for number in range(num_rounds):
-            time_round(number, entrants, translate_all, device)
+            for even in (False, True):
+                time_round(number, entrants, partial(translate_all, even=even), device, even)
             bar.update(1)
 
 
 # ------------------------------------------------------------------------------- report
 
 
-def _table(entrants: list[Entrant], num_sentences: int) -> list[str]:
-    """Return the lines of the Markdown table with one row for each model."""
+def _table(entrants: list[Entrant], num_sentences: int, length: int) -> list[str]:
+    """Return the lines of the Markdown table with one row for each model.
+
+    Args:
+        entrants: the models, the unpruned one first.
+        num_sentences: number of sentences in a timed round.
+        length: number of tokens of each translation in the even rounds.
+    """
     from tabulate import tabulate
 
     base = entrants[0]
     header = ["model", *(f"{kind} heads" for kind in HEAD_TYPES), "FFN units", "parameters", "MB"]
-    header += ["BLEU", "chrF2", "sentences/s", "faster by"]
+    header += ["BLEU", "chrF2", "tokens written", "sentences/s", "faster by"]
+    header += [f"sentences/s at {length} tokens", f"faster at {length} tokens by"]
     rows = [
         [
             entrant.name,
@@ -251,8 +265,15 @@ def _table(entrants: list[Entrant], num_sentences: int) -> list[str]:
             f"{entrant.megabytes:.1f}",
             f"{entrant.bleu:.2f}",
             f"{entrant.chrf:.2f}",
-            f"{entrant.speed(num_sentences):.1f}",
-            f"{entrant.faster_than(base):.2f}" if entrant is not base else "",
+            f"{entrant.written:,}",
+            *(
+                cell
+                for even in (False, True)
+                for cell in (
+                    f"{entrant.speed(num_sentences, even):.1f}",
+                    f"{entrant.faster_than(base, even):.2f}" if entrant is not base else "",
+                )
+            ),
         ]
         for entrant in entrants
     ]
@@ -262,7 +283,9 @@ def _table(entrants: list[Entrant], num_sentences: int) -> list[str]:
     return table.splitlines()
 
 
-def _notes(args: Namespace, device: torch.device, num_sentences: int, num_timed: int) -> list[str]:
+def _notes(
+    args: Namespace, device: torch.device, num_sentences: int, num_timed: int, length: int
+) -> list[str]:
     """Return the settings that the numbers depend on, as a Markdown list."""
     import platform
 
@@ -285,6 +308,9 @@ def _notes(args: Namespace, device: torch.device, num_sentences: int, num_timed:
         f"+ {args.max_len_b} tokens, batches of {args.batch_size} sentences",
         f"- speed: fp32, {where}; {num_timed} sentences a round, medians of {args.rounds} "
         "alternating rounds",
+        "- a model that writes more is slower, whatever its size: compare the tokens written, or "
+        f"the speed of rounds in which each translation has exactly {length} tokens, which is the "
+        f"median of {args.subset}",
         "- heads of gated models: those whose gate is open; MB: size of the file, including the "
         "optimizer state if there is one",
     ]

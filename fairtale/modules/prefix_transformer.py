@@ -41,6 +41,7 @@ class TransformerShape:
     normalize_before: bool = True  # LayerNorm before each sub-layer and at the end; else after each
     layer_norm_eps: float = 1e-5  # added to the variance in LayerNorm
     untied_output: bool = False  # a matrix of its own projects to the vocabulary
+    initializer_range: float = 0.02  # standard deviation of the initial weights
 
 
 @dataclass(frozen=True)
@@ -190,21 +191,21 @@ class PrefixTransformer(nn.Module):
         self.output_projection = (
             nn.Linear(width, self.num_predicted, bias=False) if shape.untied_output else None
         )
-        self.reset_parameters()
+        self.reset_parameters(shape.initializer_range)
 
-    def reset_parameters(self) -> None:
-        """Initialise the weights as in GPT-2."""
+    def reset_parameters(self, std: float = 0.02) -> None:
+        """Initialise the weights as in GPT-2, with the given standard deviation."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
+                nn.init.normal_(module.weight, std=std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
             elif isinstance(module, nn.Embedding):
-                nn.init.normal_(module.weight, std=0.02)
+                nn.init.normal_(module.weight, std=std)
         nn.init.zeros_(self.embed_tokens.weight[self.padding_idx])
         for layer in self.layers:
             for projection in (layer.self_attn.out_proj, layer.fc2):
-                nn.init.normal_(projection.weight, std=0.02 / math.sqrt(2 * len(self.layers)))
+                nn.init.normal_(projection.weight, std=std / math.sqrt(2 * len(self.layers)))
 
     def embed(self, tokens: Tensor, positions: Tensor, segments: Tensor | None) -> Tensor:
         """Return the sum [B, T, C] of token, position (broadcast) and segment embeddings."""

@@ -55,20 +55,29 @@ class Entrant:
     megabytes: float  # size of the file
     bleu: float = 0.0
     chrf: float = 0.0
+    written: int = 0  # number of tokens of the scored translations, with their end marks
     seconds: list[float] = field(default_factory=list)  # duration of each round
+    # the same of rounds in which each model writes translations of the same length
+    even_seconds: list[float] = field(default_factory=list)
+    even_generator: Any = None
 
-    def speed(self, num_sentences: int) -> float:
+    def speed(self, num_sentences: int, even: bool = False) -> float:
         """Return the speed in sentences per second, the median over the rounds.
 
         Args:
             num_sentences: number of sentences in a round.
+            even: of the rounds with translations of the same length.
         """
-        return num_sentences / statistics.median(self.seconds)
+        return num_sentences / statistics.median(self.times(even))
 
-    def faster_than(self, other: Entrant) -> float:
+    def faster_than(self, other: Entrant, even: bool = False) -> float:
         """Return the speed-up over another model, the median over the rounds."""
-        pairs = zip(self.seconds, other.seconds, strict=True)
+        pairs = zip(self.times(even), other.times(even), strict=True)
         return statistics.median(theirs / own for own, theirs in pairs)
+
+    def times(self, even: bool) -> list[float]:
+        """Return the list of the durations of one kind of rounds."""
+        return self.even_seconds if even else self.seconds
 
 
 # ---------------------------------------------------------------------- models and sentences
@@ -116,15 +125,38 @@ def _entrant(
     units = sum(unit_counts(model).values())
     parameters = sum(p.numel() for p in model.parameters())
     model.prepare_for_inference_(cfg)
-    options = GenerationConfig(
-        beam=search.beam,
-        lenpen=search.lenpen,
-        max_len_a=search.max_len_a,
-        max_len_b=search.max_len_b,
-    )
-    generator = task.build_generator([model], options)
+    generator = task.build_generator([model], _options(search))
     megabytes = os.path.getsize(path) / 1e6
     return Entrant(name, path, model, generator, heads, units, parameters, megabytes)
+
+
+def _options(search: SearchOptions, length: int | None = None) -> GenerationConfig:
+    """Return options of a search, in which all translations have the given number of tokens."""
+    options = GenerationConfig(beam=search.beam, lenpen=search.lenpen)
+    options.max_len_a, options.max_len_b = search.max_len_a, search.max_len_b
+    if length is not None:
+        options.min_len, options.max_len_a, options.max_len_b = length, 0.0, length
+    return options
+
+
+def even_length(dataset: Any, entrants: Sequence[Entrant]) -> int:
+    """Return a length that all models can write: the median of the references, or sources."""
+    sizes = dataset.src_sizes if dataset.tgt_sizes is None else dataset.tgt_sizes
+    most = min(entrant.model.max_decoder_positions() for entrant in entrants)
+    return max(1, min(int(np.median(sizes)) - 1, most - 2))  # without the end mark
+
+
+def prepare_even_rounds(
+    task: Any, entrants: Sequence[Entrant], search: SearchOptions, length: int
+) -> None:
+    """Give each model a search in which all translations have the same number of tokens.
+
+    A model is fast if it writes little, whatever its size; with this search the models do the same
+    work.
+    """
+    for entrant in entrants:
+        options = _options(search, length)
+        entrant.even_generator = task.build_generator([entrant.model], options)
 
 
 def check_lengths(dataset: Any, subset: str, task: Any, entrants: Sequence[Entrant]) -> None:
@@ -208,14 +240,15 @@ def references_of(dataset: Any, padding_idx: int, plain_text: PlainText) -> dict
 
 
 def translate(
-    task: Any, entrant: Entrant, dataset: Any, batch: Any, device: torch.device
+    task: Any, entrant: Entrant, dataset: Any, batch: Any, device: torch.device, even: bool = False
 ) -> Iterator[tuple[int, Any]]:
     """Translate a batch; return pairs of sentence number and hypotheses, the best first."""
+    generator = entrant.even_generator if even else entrant.generator
     sample = dataset.collater([dataset[int(i)] for i in batch])
     if device.type == "cuda":
         sample = utils.move_to_cuda(sample, device)
     with torch.no_grad():
-        hypotheses = task.inference_step(entrant.generator, [entrant.model], sample)
+        hypotheses = task.inference_step(generator, [entrant.model], sample)
     return zip(sample["id"].tolist(), hypotheses, strict=True)
 
 
@@ -236,7 +269,11 @@ def score(entrant: Entrant, translations: Mapping[int, str], references: Mapping
 
 
 def time_round(
-    number: int, entrants: Sequence[Entrant], run: Callable[[Entrant], None], device: torch.device
+    number: int,
+    entrants: Sequence[Entrant],
+    run: Callable[[Entrant], None],
+    device: torch.device,
+    even: bool = False,
 ) -> None:
     """Time one round, in which each model runs once, and store the durations in the entrants.
 
@@ -248,6 +285,7 @@ def time_round(
         entrants: models of the comparison.
         run: function to time.
         device: device of the models.
+        even: whether all translations have the same length.
     """
 
     def wait() -> None:
@@ -260,4 +298,4 @@ def time_round(
         start = time.perf_counter()
         run(entrant)
         wait()
-        entrant.seconds.append(time.perf_counter() - start)
+        entrant.times(even).append(time.perf_counter() - start)

@@ -93,6 +93,7 @@ class PrefixLMTask(TextTask):
                 not belong to ``--path``.
         """
         _refuse_context_window(getattr(args, "context_window", 0))
+        super().check_command(args)
         folder, paths = getattr(args, "lora_adapter", None), getattr(args, "path", None)
         if not folder or not paths:
             return

@@ -11,6 +11,7 @@ from fairseq.data import ConcatDataset, Dictionary
 from fairseq.tasks import FairseqTask
 from torch import Tensor
 
+from ..compat.pieces import refuse_joining_twice
 from ..data.corpus.binarized import load_binarized
 from ..data.corpus.text_lines import check_utf8
 from ..data.corpus.tokenizer import (
@@ -163,6 +164,16 @@ class TextTask(FairseqTask):
         return parts[0] if len(parts) == 1 else ConcatDataset(parts)
 
     # ---------------------------------------------------------------------- prompts, text
+
+    @classmethod
+    def check_command(cls, args: Namespace) -> None:
+        """Refuse to join the pieces of a text twice.
+
+        Raises:
+            UserError: ``--remove-bpe`` is given, and the tokenizer beside the data joins pieces.
+        """
+        tokenizer = find_tokenizer(utils.split_paths(getattr(args, "data", None) or ""))
+        refuse_joining_twice(args, tokenizer is not None)
 
     def build_bpe(self, args: Any) -> Any:
         """Build the tokenizer that ``--bpe`` selects, or else the one beside the data."""

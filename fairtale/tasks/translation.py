@@ -11,6 +11,7 @@ from fairseq.data import Dictionary
 from fairseq.tasks.translation import TranslationTask
 from torch import Tensor
 
+from ..compat.pieces import refuse_joining_twice
 from ..data.corpus.text_lines import check_utf8
 from ..data.corpus.tokenizer import build_pieces
 from ..data.corpus.vocabulary import fingerprint
@@ -157,6 +158,17 @@ class PlainTextTranslationTask(TranslationTask):
         if self._settings is None:
             return None
         return ParallelText(*self.languages, self._settings)
+
+    @classmethod
+    def check_command(cls, args: Namespace) -> None:
+        """Refuse to join the pieces of a text twice.
+
+        Raises:
+            UserError: ``--remove-bpe`` is given, and the tokenizer beside the data joins pieces.
+        """
+        paths = utils.split_paths(getattr(args, "data", None) or "")
+        pieces = find_pieces(paths, getattr(args, "source_lang", None) or "")
+        refuse_joining_twice(args, pieces is not None)
 
     def build_bpe(self, args: Any) -> Any:
         """Build the sub-word model that ``--bpe`` selects, or else the one beside the data."""

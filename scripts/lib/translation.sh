@@ -38,6 +38,17 @@ sentences() {
     echo "${found[0]}"
 }
 
+# Print the options in $extra that change a training, each with its values on a line.
+training_options() {
+    local word line='' same=' cpu log-interval log-format tensorboard-logdir wandb-project num-workers
+data-buffer-size max-update no-progress-bar save-interval-updates keep-interval-updates validate-interval-updates '
+    for word in ${extra[@]+"${extra[@]}"} --; do
+        if [[ $word != --* ]]; then line="$line $word" && continue; fi
+        [ -z "$line" ] || [[ ${same//[$'\n']/ } = *" ${line%% *} "* ]] || printf 'option --%s\n' "$line"
+        line=${word#--} line=${line/=/ }
+    done | LC_ALL=C sort
+}
+
 # For prune.sh: fail if $save_dir holds a training with other settings, which must not be resumed; else
 # record the settings.
 check_resumed() {
@@ -46,7 +57,10 @@ check_resumed() {
     settings="checkpoint $checkpoint_path $(cksum <"$checkpoint" | tr ' ' '-')
 goal ${goal[0]} ${goal[1]}
 gated $gated
-freeze $freeze"
+freeze $freeze
+fixed after $fix
+$(training_options)
+batch ${max_tokens:-default} ${update_tokens:-default}"
     if [ -f "$save_dir/checkpoint_last.pt" ]; then
         [ -f "$stamp" ] ||
             die "$save_dir holds a training, but no prune.txt with its settings;" \

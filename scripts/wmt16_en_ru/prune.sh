@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prune attention heads of a trained model: fine-tune it with gates, fix the gates, let the model
 # recover, and remove the closed heads. The model may be fairseq's transformer; options of it that are
-# not supported are reported. A further run resumes.
+# not supported are reported. A further run resumes, unless options that change the training differ.
 #
 #   --checkpoint FILE    checkpoint of the trained model (runs/wmt16_en_ru/base/checkpoint_average.pt)
 #   --heads N            number of heads to keep, over all gated attentions together; or

@@ -1,14 +1,16 @@
 """``gpt``: a decoder-only language model that continues a prompt."""
 
 import logging
+import math
 from argparse import Namespace
 from dataclasses import dataclass, field, fields
-from typing import Any, Optional, Self
+from typing import Any, Optional, Self, cast
 
 import torch
 from fairseq.data import Dictionary
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from fairtale.data.corpus.tokenizer_dictionary import num_predicted
@@ -54,6 +56,9 @@ class GPTConfig(FairseqDataclass):
     )
     layer_norm_eps: float = field(
         default=1e-5, metadata={"help": "number added to the variance in LayerNorm"}
+    )
+    initializer_range: float = field(
+        default=0.02, metadata={"help": "standard deviation of the initial weights, as in GPT-2"}
     )
     untied_output: bool = field(
         default=False,
@@ -144,8 +149,15 @@ class GPTModel(BaseFairseqModel):
             UserError: the number of heads does not divide the width, the eps is not positive, or an
                 option of the adapters is out of range.
         """
+        if isinstance(cfg, DictConfig):  # of a checkpoint, which may lack options that are newer
+            defaults = {f.name: f.default for f in fields(GPTConfig)}
+            cfg = cast(GPTConfig, OmegaConf.merge(DictConfig(defaults), cfg))
         if not cfg.layer_norm_eps > 0:
             raise UserError(f"--layer-norm-eps {cfg.layer_norm_eps}: must be greater than 0")
+        if not 0 < cfg.initializer_range < math.inf:
+            raise UserError(
+                f"--initializer-range {cfg.initializer_range}: must be greater than 0 and finite"
+            )
         adapters = adapter_shape(cfg.lora_rank, cfg.lora_alpha, cfg.lora_dropout, cfg.lora_target)
         if cfg.decoder_embed_dim % cfg.decoder_attention_heads:
             raise UserError(
@@ -165,6 +177,7 @@ class GPTModel(BaseFairseqModel):
                 normalize_before=not cfg.decoder_normalize_after,
                 layer_norm_eps=cfg.layer_norm_eps,
                 untied_output=cfg.untied_output,
+                initializer_range=cfg.initializer_range,
             ),
             DropoutRates(
                 sublayer=cfg.dropout,

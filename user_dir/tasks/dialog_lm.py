@@ -104,6 +104,25 @@ class DialogLMTask(ReplyTask):
             )
         for name in ("reverse", "response_only"):
             self._options[name] = getattr(cfg, name) or None
+        # of the last checkpoint: whether its prefix is read in both directions, and it is reversed
+        self._reads: tuple[bool, bool] | None = None
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the options that are not given from the task state of a checkpoint.
+
+        Raises:
+            UserError: the checkpoint was trained with another dictionary, or is part of an ensemble
+                whose models do not read the same.
+        """
+        reads = (bool(state_dict.get("seq2seq_prob")), bool(state_dict.get("reverse")))
+        first, self._reads = self._reads or reads, reads
+        if first != reads and self.cfg.seq2seq_prob is None:
+            raise UserError(
+                "--path: the models of an ensemble must read dialogs in the same way, but some "
+                "are causal and others read the prefix in both directions (--seq2seq-prob), or "
+                "only some are trained with --reverse: leave the others out"
+            )
+        super().load_state_dict(state_dict)
 
     # ----------------------------------------------------------------------- model, data
 

@@ -321,3 +321,21 @@ def test_a_misspelt_key_of_a_batch_is_an_error():
         model(rows, segmets=torch.zeros_like(rows))
     with pytest.raises(TypeError, match="bidirectionel"):
         model.encoder(rows, torch.tensor([3]), bidirectionel=True)
+
+
+def test_the_range_of_the_initial_weights():
+    shape = "--arch gpt_tiny --decoder-layers 2 --decoder-embed-dim 64 --initializer-range".split()
+    model = GPTModel.build_model(parse(*shape, "0.1"), Bare(24, 8))
+    layer = model.transformer.layers[1]
+    assert layer.fc1.weight.std().item() == pytest.approx(0.1, rel=0.05)
+    assert layer.fc2.weight.std().item() == pytest.approx(0.05, rel=0.05)
+    assert GPTConfig().initializer_range == 0.02
+    with pytest.raises(UserError, match="--initializer-range 0.0: must be greater than 0"):
+        GPTModel.build_model(parse(*shape, "0"), Bare(24, 8))
+
+
+def test_a_checkpoint_may_lack_newer_options():
+    cfg = OmegaConf.create({"_name": "gpt_tiny", "decoder_embed_dim": 16, "decoder_layers": 1})
+    cfg |= {"decoder_attention_heads": 2, "decoder_ffn_embed_dim": 8}
+    model = GPTModel.build_model(OmegaConf.create(cfg), Bare(24, 8))
+    assert model.transformer.layers[0].fc1.weight.shape == (8, 16)

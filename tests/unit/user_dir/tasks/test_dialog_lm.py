@@ -140,3 +140,18 @@ def test_training_goes_on_as_it_began():
             dialog_task().check_resumed({name: value})
     # asked for by name, it may be otherwise
     dialog_task(seq2seq_prob=0.5, reverse=True, max_context_turns=0).check_resumed(began)
+
+
+def test_the_models_of_an_ensemble_read_in_the_same_way():
+    """In either order; fairseq loads their states one after another."""
+    both, causal = ({"seq2seq_prob": p, "reverse": False} for p in (0.25, 0.0))
+    reverse = {**both, "reverse": True}
+    for first, second in ((both, causal), (causal, both), (both, reverse)):
+        task = dialog_task()
+        task.load_state_dict(first)
+        task.load_state_dict(first)
+        with pytest.raises(UserError, match="--path: the models of an ensemble"):
+            task.load_state_dict(second)
+    task = dialog_task(seq2seq_prob=0.0)  # asked for
+    task.load_state_dict(both)
+    task.load_state_dict(causal)
