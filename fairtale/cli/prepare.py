@@ -8,6 +8,7 @@ all, and it records the settings it was made with.
 import argparse
 import contextlib
 import functools
+import importlib
 import logging
 import os
 import re
@@ -20,12 +21,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..data.corpus.download import download
-from ..data.corpus.split import SUBSETS
+from ..data.corpus.split import SUBSETS, Splitter
 from ..data.corpus.whole_folder import whole_folder
 from ..errors import UserError
 from .argument_types import fraction, positive_int
 from .devices import usable_cpus
-from .main import run_verb
+from .main import VERBS, run_verb
 from .progress import progress_bar
 from .usage import short_errors
 
@@ -177,6 +178,27 @@ def check_sources(sources: Sequence[str]) -> None:
     for source in sources:
         if not os.path.exists(source):
             raise UserError(f"--source {source}: no such file or folder")
+
+
+def check_passed_on(
+    verb: str, words: Sequence[str], valid: str | None = None, test: str | None = None
+) -> None:
+    """Check the options of a verb that is called later, before anything is downloaded.
+
+    Args:
+        verb: the verb.
+        words: a command line that it accepts, with the options that are passed on.
+        valid, test: shares of the held-out sets; None if the verb has none.
+
+    Raises:
+        SystemExit: argparse has reported an option.
+        UserError: the shares leave nothing for training.
+    """
+    Splitter(0, float(valid or 0), float(test or 0))
+    parser = argparse.ArgumentParser(prog=f"fairtale {verb}")
+    short_errors(parser)
+    importlib.import_module(VERBS[verb][0], __package__).add_arguments(parser)
+    parser.parse_args(list(words))
 
 
 # ---------------------------------------------------------------------------------- steps

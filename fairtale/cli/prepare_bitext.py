@@ -97,6 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the verb."""
+    prepare.check_passed_on("bitext", [*_words_of_bitext(args, "-"), "--source", "-"])
     if not args.source:
         _fetch_wmt16(args)
     pair = (args.source_lang, args.target_lang)

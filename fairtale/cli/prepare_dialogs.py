@@ -130,10 +130,11 @@ def run(args: argparse.Namespace) -> None:
     if args.tokenizer and args.vocab_size:
         raise UserError("--vocab-size: the tokenizer of --tokenizer has its size; give one of them")
     model = _find_dialog_model(args.tokenizer) if args.tokenizer else None
-    sources = args.source or _fetched(args)
-    prepare.check_sources(sources)
     valid, test = args.valid or corpus.share, args.test or corpus.share
     options = [*corpus.options, *args.options]
+    prepare.check_passed_on("dialogs", ["-", "--output", "-", *options], valid, test)
+    sources = args.source or _fetched(args)
+    prepare.check_sources(sources)
     learned = [f"vocab-size {args.vocab_size or _DEFAULT_VOCAB_SIZE}"]
     learned += prepare.bpe_settings(args.bpe)
     settings = [

@@ -49,10 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the verb."""
-    sources = args.source or [_fetched(args.download_dir)]
-    prepare.check_sources(sources)
     valid = args.valid or _DEFAULT_SHARE
     test = args.test or valid
+    prepare.check_passed_on("stories", ["-", "--output", "-", *args.options], valid, test)
+    sources = args.source or [_fetched(args.download_dir)]
+    prepare.check_sources(sources)
     settings = [
         f"vocab-size {args.vocab_size}",
         *prepare.bpe_settings(args.bpe),

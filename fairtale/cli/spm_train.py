@@ -272,7 +272,8 @@ def _reworded(message: str, args: argparse.Namespace) -> str:
     if lowest:
         return (
             f"--vocab-size {args.vocab_size}: special symbols, bytes and characters alone need "
-            f"{int(lowest.group(1)) + num_marks(args)}; raise it, or lower --character-coverage"
+            f"{int(lowest.group(1)) + num_marks(args)}; raise it, or learn the pieces with "
+            "fairtale spm train and a lower --character-coverage"
         )
     return "SentencePiece: " + " ".join(message.split())
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
+from ..plugin import register
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the options of this verb."""
@@ -17,6 +19,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Run the verb."""
+    register()  # must precede the first import of fairseq, which logs and warns without it
+
     from ..pruning.transformer_options import transformer_options
 
     print("\n".join(transformer_options(args.checkpoint)))

@@ -121,8 +121,13 @@ def options_in_use(settings: Namespace, names: Iterable[str]) -> list[str]:
     return [option_of(name) for name in names if getattr(settings, name, None)]
 
 
-def _check(checkpoint: Checkpoint) -> None:
-    settings, state = checkpoint.settings, checkpoint.state["model"]
+def check_architecture(checkpoint: Checkpoint) -> None:
+    """Refuse variants of fairseq's transformer, such as ``transformer_align``.
+
+    Raises:
+        UserError: the model is of another class than ``transformer`` and ``transformer_hcg``.
+    """
+    settings = checkpoint.settings
     name = getattr(settings, "_name", None) or getattr(settings, "arch", None)
     kind = models.ARCH_MODEL_REGISTRY.get(name) or models.MODEL_REGISTRY.get(name)
     ours = models.MODEL_REGISTRY.get(ARCHITECTURE)
@@ -131,6 +136,11 @@ def _check(checkpoint: Checkpoint) -> None:
             f"{checkpoint.path}: its architecture {name} is neither fairseq's transformer nor "
             f"{ARCHITECTURE}; only these can be pruned"
         )
+
+
+def _check(checkpoint: Checkpoint) -> None:
+    check_architecture(checkpoint)
+    settings, state = checkpoint.settings, checkpoint.state["model"]
     problems = options_in_use(settings, NOT_PRUNED)
     if "encoder.embed_tokens.weight" not in state or "decoder.embed_tokens.weight" not in state:
         problems.append("an adaptive input")

@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..errors import UserError
-from .checkpoint import NOT_GATED, NOT_PRUNED, option_of, options_in_use, read_settings
+from .checkpoint import (
+    NOT_GATED,
+    NOT_PRUNED,
+    check_architecture,
+    option_of,
+    options_in_use,
+    read_settings,
+)
 from .parts import HEAD_TYPES, SIDES
 
 # Settings that every transformer with an encoder and a decoder has.
@@ -50,6 +57,7 @@ def transformer_options(path: str) -> list[str]:
             rebuilt; the message lists all reasons.
     """
     checkpoint = read_settings(path)
+    check_architecture(checkpoint)
     model = vars(checkpoint.settings)
     missing = [name for name in _SHAPE if name not in model]
     if missing:

@@ -13,6 +13,7 @@ from .records import DialogReport, RawDialog, read_text
 
 NOT_A_LITERAL = "not a Python literal"
 CODE = "code instead of a literal (it was not run)"
+JSON_NAMES = "true, false or null, as in JSON, where Python literals have True, False and None"
 NO_ANSWER = "no question or no answer in it"
 
 
@@ -61,9 +62,19 @@ def parse_literal(text: str) -> tuple[Any, str | None]:
     except ValueError as error:
         # For code, the message names a syntax node; other causes are a null byte or a number
         # with too many digits.
-        return None, CODE if "node" in str(error) else NOT_A_LITERAL
+        if "node" not in str(error):
+            return None, NOT_A_LITERAL
+        return None, JSON_NAMES if _has_json_names(text) else CODE
     except (MemoryError, RecursionError, TypeError):  # nested too deeply, or an unhashable key
         return None, NOT_A_LITERAL
+
+
+def _has_json_names(text: str) -> bool:
+    """Return whether a text is no literal only because of JSON's names of constants."""
+    nodes = list(ast.walk(ast.parse(text, mode="eval")))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    runs = any(isinstance(node, ast.Call | ast.Attribute) for node in nodes)
+    return bool(names) and names <= {"true", "false", "null"} and not runs
 
 
 def _pairs(value: Any) -> Iterator[tuple[str, str]]:

@@ -100,8 +100,6 @@ def test_a_model_of_queries_does_not_chat(monkeypatch, capsys):
 
 def test_lines_are_edited_at_a_terminal():
     """``input`` uses readline as soon as it is imported."""
-    code = (
-        "import sys; from fairtale.cli import chat; chat._edit_lines(); print(sys.modules.keys())"
-    )
+    code = "import sys; from fairtale.cli import chat; chat._edit_lines(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "readline" in done.stdout.split(), done.stderr

@@ -312,3 +312,23 @@ def test_an_archive_without_the_files(folder, monkeypatch):
         fetch("http://there/bad.tgz", "kept", ["y.en"])
     with pytest.raises(UserError, match="-s en -t de: only English-Russian corpora"):
         run_verb(["prepare", "bitext", "-t", "de"])
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("stories --max-words 0", "--max-words: '0' is not a whole number of at least 1"),
+        ("stories --format nothing", "--format: invalid choice: 'nothing'"),
+        ("stories --valid 0.6", "--valid 0.6"),
+        ("dialogs --max-chars x", "--max-chars"),
+        ("bitext --max-ratio x", "--max-ratio"),
+    ],
+)
+def test_numbers_are_checked_before_a_download(words, told, monkeypatch, capsys):
+    def download(*_):
+        raise AssertionError("the download has begun")
+
+    monkeypatch.setattr(prepare, "fetch", download)
+    with pytest.raises((SystemExit, UserError)) as caught:
+        run_verb(["prepare", *words.split()])
+    assert told in capsys.readouterr().err + str(caught.value)

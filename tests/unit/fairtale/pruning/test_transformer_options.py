@@ -55,6 +55,11 @@ def save(tmp_path):
     return write
 
 
+def test_what_cannot_be_pruned_later_is_refused_now(save):
+    with pytest.raises(UserError, match="architecture transformer_align is neither fairseq's"):
+        transformer_options(save(arch="transformer_align"))
+
+
 def test_options_that_rebuild_a_transformer(save):
     def options(**changes):
         return " ".join(transformer_options(save(**changes)))
