@@ -13,7 +13,6 @@ from fairtale.data.parallel.cleaning import (
     PairIndex,
     choose,
     digest,
-    unescape_numeric,
 )
 from fairtale.data.parallel.text import LanguageText, TextSettings
 from fairtale.errors import UserError
@@ -56,11 +55,20 @@ def test_the_bounds_themselves_are_kept(clean):
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [("a&#232;b&#xE8;", "aèbè"), ("&amp; &#12345678; &#xD800; &#1;", None), ("&#1114112;", None)],
+    ("markup", "source", "target"),
+    [
+        ("entities", 'A <i>"b"</i> | c & d', 'А <i>"б"</i> | в & д'),
+        ("clean", 'A "b" | c & d', 'А "б" | в & д'),
+        ("keep", "A <i>&quot;b&quot;</i> &bar; c &amp; d", "А <i>&quot;б&quot;</i> &bar; в &amp; д"),
+    ],
 )
-def test_numeric_entities(text, expected):
-    assert unescape_numeric(text) == (expected or text)
+def test_entities_and_tags(markup, source, target):
+    sides = (LanguageText(lang, TextSettings()) for lang in ("en", "ru"))
+    cleaner = PairCleaner(*sides, max_words=80, max_ratio=2.0, markup=markup)
+    pair = cleaner(
+        "A <i>&quot;b&quot;</i> &bar; c &amp; d", "А <i>&quot;б&quot;</i> &bar; в &amp; д"
+    )
+    assert (pair.source, pair.target) == (source, target)
 
 
 def index_of(pairs):

@@ -40,7 +40,7 @@ def test_a_prefix_names_two_files(tmp_path):
 
 def test_two_files_and_sgml(tmp_path):
     a, b = write(tmp_path / "a", ["x"]), write(tmp_path / "b", ["y"])
-    assert find_parallel(f"{a},{b}", "en", "ru", "--test") == ParallelFiles(a, b)
+    assert find_parallel(f"{a},{b}", "en", "ru", "--test") == ParallelFiles(a, b, ("en", "ru"))
     text = '<srcset><doc docid="d"><seg id="1">{}</seg></doc></srcset>'
     for name, word in (("n-src.en.sgm", "x"), ("n-ref.ru.sgm", "y")):
         write(tmp_path / name, [text.format(word)])
