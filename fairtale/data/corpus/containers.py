@@ -41,6 +41,14 @@ _DAMAGE = (
 _TAR_MAGIC = slice(257, 262)
 
 
+def without_packing(path: str) -> str:
+    """Return a path without the extension of a compression, such as ``.gz``."""
+    for extension in PACKED:
+        if path.lower().endswith(extension):
+            return path[: -len(extension)]
+    return path
+
+
 class Member(NamedTuple):
     """A file inside an archive."""
 

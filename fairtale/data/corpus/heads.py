@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ...errors import UserError
-from .containers import PACKED
+from .containers import without_packing
 from .records import ByteStream
 
 HEAD_BYTES = 1 << 20
@@ -14,7 +14,6 @@ _SHOWN = 60  # characters of a line that a message shows
 
 # What a file begins with that is no text of a corpus: (first bytes, what it is and the remedy).
 _FOREIGN: tuple[tuple[bytes, str], ...] = (
-    (b"version https://git-lfs", "a Git LFS pointer without the text itself; run `git lfs pull`"),
     (b"\xff\xfe\0\0", "UTF-32 text; convert it to UTF-8 (iconv -f UTF-32)"),
     (b"\xff\xfe", "UTF-16 text; convert it to UTF-8 (iconv -f UTF-16)"),
     (b"\xfe\xff", "UTF-16 text; convert it to UTF-8 (iconv -f UTF-16)"),
@@ -87,9 +86,7 @@ def look(stream: ByteStream, place: str) -> tuple[Head, ByteStream]:
     while len(read) < HEAD_BYTES and (block := stream.read(HEAD_BYTES - len(read))):
         read += block
     whole = len(read) < HEAD_BYTES
-    name = place.lower()
-    for extension in PACKED:
-        name = name.removesuffix(extension)
+    name = without_packing(place.lower())
     data = read.removeprefix(codecs.BOM_UTF8)
     lines = data.decode("utf-8", "replace").split("\n")
     if not whole and len(lines) > 1:
@@ -98,19 +95,32 @@ def look(stream: ByteStream, place: str) -> tuple[Head, ByteStream]:
     return head, Rewound(read, stream)
 
 
+def refuse_pointer(head: Head) -> None:
+    """Refuse a pointer of Git LFS or git-annex, which stands for a file that was not fetched.
+
+    Raises:
+        UserError: it is one.
+    """
+    if head.data.startswith(b"version https://git-lfs"):
+        raise UserError(
+            f"{head.place}: a Git LFS pointer without the text itself; run `git lfs pull`"
+        )
+    if head.whole and len(head.data) < 500 and _ANNEX.match(head.data):
+        raise UserError(
+            f"{head.place}: a git-annex pointer without the text itself; run `git annex get`"
+        )
+
+
 def refuse_foreign(head: Head) -> None:
     """Refuse a file that is no UTF-8 text: a pointer, another encoding, a binary file, a web page.
 
     Raises:
         UserError: it is one; the message says what it is and what to do.
     """
+    refuse_pointer(head)
     for magic, what in _FOREIGN:
         if head.data.startswith(magic):
             raise UserError(f"{head.place}: {what}")
-    if head.whole and len(head.data) < 500 and _ANNEX.match(head.data):
-        raise UserError(
-            f"{head.place}: a git-annex pointer without the text itself; run `git annex get`"
-        )
     if _PAGE.match(head.data):
         raise UserError(
             f"{head.place}: an HTML page, perhaps an error page instead of the file; fetch the "

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from .heads import Head, neighbours
 from .lengths import count_words
+from .tables import is_header_row
 from .wrapped import read_lines, wrapping_width
 
 # With fewer lines, shares say little.
@@ -15,13 +16,15 @@ _FEW, _MOST = 0.1, 0.5
 _NUMBERS = re.compile(r"[\s\d.,:;/|<>=\[\](){}+*_#-]*\d[\s\d.,:;/|<>=\[\](){}+*_#-]*")
 _TIMING = re.compile(r"\s*\d{1,2}:\d{2}(?::\d{2})?[.,]\d{2,3}\s*-->")
 MARKUP = re.compile(r"\s*</?[A-Za-z!?][^<>]*>|\s*<\w+(?:\s+\w+\s*=|\s*$)")
-JSON = re.compile(r"\s*(?:[{}\]]|\[\s*[\"{\[\d]|\"[^\"]{1,40}\"\s*:)")
+JSON = re.compile(r"\s*(?:[{}\]]|\[\s*(?:[\"{\[]|-?\d[\d.eE+-]*\s*[,\]])|\"[^\"]{1,40}\"\s*:)")
 _CLOCK = re.compile(
     r"\s*[\[(]?(?:\d{4}-\d\d-\d\d[T ,]+|\d{1,2}[./]\d{1,2}[./]\d{2,4},?\s+)?\d{1,2}:\d{2}"
 )
 _INDEX = re.compile(r"\s*[\[(#]?[A-Za-z]{0,6}[-_]?\d{1,9}[\])]?\s*[\t.,;:|)]\s*\S")
+_ID = re.compile(r"\s*(?:\d{1,9}|\S*\d\S*\d\S*)\s+\S")
+_MARK = re.compile(r"<[A-Za-z_|/][\w|/]*>")
 _FRAMES = re.compile(r"\s*\{\d+\}\{\d+\}")
-_LABEL = re.compile(r"\s*[<\[(]?([\w.'’-]+(?: [\w.'’-]+){0,2}?)[>\])]?\s*[:：|]\s*(?=\S)")
+_LABEL = re.compile(r"\s*[<\[(]?([^\W\d][\w.'’-]*(?: [\w.'’-]+){0,2}?)[>\])]?\s*[:：|]\s*(?=\S)")
 _HEADING = re.compile(r"\s*(=+) [^=]+ \1\s*$")
 _CUT_WORDS = re.compile(r"\S@@(?: |$)|(?:^| )▁|(?:^| )##\w|Ġ")
 _SEPARATORS = (
@@ -29,12 +32,19 @@ _SEPARATORS = (
     "¦", "||", ";;", "$$", "###", "@@@",
 )  # fmt: skip
 _SENTENCE_END = re.compile(r"[.!?…。！？।؟:;\"'”’»)\]*_—–-]\s*$")
+# The end of a sentence inside a line, before another one.
+_INNER_END = re.compile(r"[.!?…][\"'”’»)]*\s+\S|[。！？।؟۔။።]\s*\S")
 _HEADER_WORDS = frozenset(
     "id index idx no number key text story stories content title prompt response question answer "
     "query reply message messages label score source target src tgt sentence speaker turn "
     "dialog dialogue utterance input output instruction completion date time url user author body "
     "split language lang context file_id topic emotion en ru de fr es zh".split()
 )
+
+
+def has_cut_words(lines: Sequence[str]) -> bool:
+    """Return whether a text was cut into pieces of words already, as with ``@@``."""
+    return share(lines, _CUT_WORDS.search) >= _MOST
 
 
 def share(lines: Sequence[str], test: Callable[[str], object]) -> float:
@@ -76,8 +86,10 @@ def doubts(head: Head) -> str | None:
     labels, separators of columns, headings of a wiki, and tokens.
     """
     lines = head.spoken
-    if lines and is_header(lines[0]) and len(lines) > 1:
-        return "the first line looks like the names of columns"
+    for separator in ("\t", ";", ",", "|") if len(lines) > 1 else ():
+        rows = [line.split(separator) for line in lines[:200]]
+        if is_header(lines[0]) or is_header_row(rows[0], rows[1:]):
+            return "the first line looks like the names of columns"
     marks = (
         (MARKUP, "begin with markup"),
         (JSON, "look like JSON"),
@@ -106,6 +118,12 @@ def doubts(head: Head) -> str | None:
         found = share(lines, lambda line: separator in line)  # noqa: B023
         if found >= _MOST:
             return _said(found, f"have {separator!r} inside, as columns or turns do")
+    if share(lines, _ID.match) >= 0.9:
+        return _said(share(lines, _ID.match), "begin with a number or an id")
+    marks_inside = Counter(mark for line in lines for mark in set(_MARK.findall(line)))
+    for mark, count in marks_inside.most_common(1):
+        if count >= _MOST * len(lines):
+            return _said(count / len(lines), f"have the mark {mark} inside")
     found = share_labelled(lines)
     if found >= _MOST:
         names = ", ".join(f"{name}:" for name, _ in labels(lines).most_common(2))
@@ -135,8 +153,12 @@ def doubts_of_texts(head: Head) -> str | None:
         return "it has blocks of several lines with blank lines between them"
     if blank >= 0.3 * len(lines) and len(pairs) < 0.1 * len(lines):
         return "its paragraphs have blank lines between them"
-    if share(lines, lambda line: count_words(line) < 4) >= _MOST:
+    words = sorted(map(count_words, lines))
+    if words[len(words) // 2] < 4:
         return "half of its lines have fewer than four words"
+    several = share(lines, lambda line: len(_INNER_END.findall(line)) > 0)
+    if several < _FEW and words[int(0.9 * (len(words) - 1))] < 60:
+        return f"{100 * (1 - several):.0f} % of its lines are a single sentence"
     return None
 
 

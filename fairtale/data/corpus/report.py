@@ -66,7 +66,10 @@ class CorpusReport(ABC):
             raise UserError(
                 f"{place}: {kind}; --strict allows none (without it they are {self.lost})"
             )
-        self.lose(kind, place, num_bytes, num_lines)
+        if kind == DUPLICATE:
+            self.leave_out(kind, place)
+        else:
+            self.lose(kind, place, num_bytes, num_lines)
 
     def lose(self, kind: str, place: str, num_bytes: int = 0, num_lines: int = 1) -> None:
         """Count a record that cannot be used and is left out, also if the report is strict."""

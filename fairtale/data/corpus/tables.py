@@ -1,8 +1,11 @@
 """Read tables as text: comma, semicolon, tab or bar between columns, with or without a header."""
 
 import csv
-from collections.abc import Iterator
-from typing import NamedTuple
+import io
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from .heads import Head
 from .records import ByteStream, read_text_records
@@ -13,8 +16,10 @@ NO_COLUMN = "a row without that column"
 
 DELIMITERS = (",", ";", "\t", "|")
 _MAX_ROW_BYTES = 4 << 20
+_MAX_ROW_LINES = 2000  # a row with more has an open quotation mark
 _MAX_CELL_OF_HEADER = 48
 _ROWS_LOOKED_AT = 200
+_NAME = re.compile(r"[^\W\d][\w-]*(?:\.[\w-]+)*")
 csv.field_size_limit(_MAX_ROW_BYTES)
 
 
@@ -33,6 +38,18 @@ class Row(NamedTuple):
     cells: list[str]
     num_bytes: int
     num_lines: int
+
+
+class _Damage(CorpusReport):
+    """Counts the rows of a head that are not CSV; nobody sees it."""
+
+    def lines(self) -> Iterator[str]:
+        """Yield nothing."""
+        yield from ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
 
 
 class Table(NamedTuple):
@@ -86,28 +103,34 @@ def read_rows(
     waiting: list[tuple[int, str]] = []  # lines that are read again after an open quote
     source = _lines(stream, name, report)
     held: list[tuple[int, str]] = []  # lines of the row that is being read
+    size = 0  # their bytes
     while True:
         following = waiting.pop() if waiting else next(source, None)
         if following is not None:
             if not held and not following[1].strip():
                 continue
             held.append(following)
+            size += _size(following[1])
         elif not held:
             return
         number, first = held[0]
-        size = sum(len(text) + 1 for _, text in held)
         cells, is_open = _row([text for _, text in held], dialect)
-        if is_open and following is not None and size <= _MAX_ROW_BYTES:
+        fits = size <= _MAX_ROW_BYTES and len(held) < _MAX_ROW_LINES
+        if is_open and following is not None and fits:
             continue  # a quotation mark is open: the row goes on in the next line
         place = f"{name}:{number}"
         if cells is None:
-            report.skip(BAD_ROW, place, len(first.encode("utf-8", "surrogateescape")) + 1)
+            report.skip(BAD_ROW, place, _size(first))
             waiting += held[:0:-1]
         elif any("\udc80" <= c <= "\udcff" for cell in cells for c in cell if c > "\ud7ff"):
             report.skip(INVALID_UTF8, place, size, len(held))
         else:
             yield Row(place, cells, size, len(held))
-        held = []
+        held, size = [], 0
+
+
+def _size(line: str) -> int:
+    return len(line.encode("utf-8", "surrogateescape")) + 1
 
 
 def _row(lines: list[str], dialect: Dialect) -> tuple[list[str] | None, bool]:
@@ -164,32 +187,21 @@ def one_column(head: Head) -> Table | None:
 
 
 def _table(head: Head, dialect: Dialect) -> Table | None:
-    rows, held = list[list[str]](), list[str]()
-    num_bad, width = 0, 0
-    for line in head.lines:
-        if not held and not line.strip():
-            continue
-        held.append(line)
-        cells, is_open = _row(held, dialect)
-        if is_open and len(held) < 500:
-            continue
-        held = []
-        if cells is None:
-            num_bad += 1
-            if not rows:
-                return None
-        else:
-            rows.append(cells)
-        if len(rows) > _ROWS_LOOKED_AT:
-            break
+    damage = _Damage()
+    stream = io.BytesIO("\n".join(head.lines).encode("utf-8", "replace"))
+    rows = [
+        row.cells
+        for row in itertools.islice(
+            read_rows(stream, head.place, damage, dialect), _ROWS_LOOKED_AT + 1
+        )
+    ]
     if not rows:
         return None
     columns = [cell.strip().lstrip("\ufeff") for cell in rows[0]]
-    width = len(columns)
-    if not _are_names(columns):
+    if not _are_names(columns) or f"{head.place}:1" in damage.places.get(BAD_ROW, ()):
         return None
-    alike = sum(len(row) == width for row in rows[1:])
-    num_rows = len(rows) - 1 + num_bad
+    alike = sum(len(row) == len(columns) for row in rows[1:])
+    num_rows = len(rows) - 1 + damage.skipped[BAD_ROW]
     share = alike / num_rows if num_rows else 1.0
     return Table(dialect, columns, share, rows[1:], num_rows - alike)
 
@@ -202,3 +214,14 @@ def _are_names(cells: list[str]) -> bool:
     return all(
         len(name) <= _MAX_CELL_OF_HEADER and not name.replace(".", "").isdigit() for name in names
     )
+
+
+def is_header_row(cells: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Return whether a first row looks like names, since the rows below look like sentences.
+
+    Names have no spaces and no punctuation; most rows below have a cell with a space.
+    """
+    if len(cells) < 2 or not rows or not all(map(_NAME.fullmatch, map(str.strip, cells))):
+        return False
+    sentences = sum(any(" " in cell.strip() for cell in row) for row in rows)
+    return sentences >= 0.8 * len(rows)

@@ -9,7 +9,7 @@ from ..corpus.heads import Format, Head, refuse_foreign, unknown_layout
 from ..corpus.parquet import MAGIC
 from ..corpus.plausible import doubts, is_header, labels, share, share_labelled
 from ..corpus.record_files import JSON_LINES, TABLE, RecordFile, recognise
-from ..corpus.tables import DELIMITERS, Dialect
+from ..corpus.tables import DELIMITERS, Dialect, is_header_row
 from ..corpus.tfrecord import is_tfrecord
 from .shapes import Shape, find_shape
 from .subtitles import TIMING
@@ -176,7 +176,7 @@ def _of_lines(head: Head, asked: str | None) -> Layout:
     if _is_labelled(lines):
         return Layout("labelled", "lines begin with a speaker")
     if head.name.endswith((".csv", ".parquet")):
-        raise unknown_layout(head, "no header with the names of columns", FORMATS, PAGE)
+        raise unknown_layout(head, "no header, or rows with other numbers of cells", FORMATS, PAGE)
     tabs = share(lines, lambda line: "\t" in line)
     if head.name.endswith(".tsv") or tabs > 0.5:
         seen = _doubts_of_columns(lines)
@@ -198,16 +198,22 @@ def _is_labelled(lines: Sequence[str]) -> bool:
     known = sum(n for name, n in found.items() if re.sub(r"[\s\d_-]+$", "", name) in _SPEAKERS)
     if known >= 0.6 * len(lines) and len(found) >= 2 and SPEAKER.match(lines[0]):
         return True
-    return len(lines) >= 12 and len(found) >= 2 and share_labelled(lines) >= 0.9
+    several = sum(n >= 0.1 * len(lines) for n in found.values()) >= 2
+    return len(lines) >= 12 and several and share_labelled(lines) >= 0.9
 
 
 def _doubts_of_columns(lines: Sequence[str]) -> str | None:
     """Return why columns are no turns, or None: a header, numbers, an id, or a label."""
-    if is_header(lines[0]) if lines else False:
-        return "the first line looks like the names of columns, and they name no query and response"
     rows = [line.split("\t") for line in lines]
+    if lines and (is_header(lines[0]) or is_header_row(rows[0], rows[1:])):
+        names = " and ".join(rows[0][:2])
+        return f"the first line looks like names of columns: if they are, give --fields, as {names}"
     widths = {len(row) for row in rows}
-    if len(widths) != 1 or len(rows) < 5:
+    if len(rows) < 5:
+        return None
+    if share(lines, re.compile(r"\s*\d{1,4} +\S").match) >= 0.9:
+        return "its lines begin with numbers"
+    if len(widths) != 1:
         return None
     for column in range(widths.pop()):
         cells = [row[column] for row in rows]

@@ -22,8 +22,9 @@ _LISTS = (
 _ROLES = ("role", "from", "speaker", "sender", "author", "user", "name", "agent", "participant")
 _TEXTS = ("content", "value", "text", "utterance", "message", "body")
 _ASSISTANTS = frozenset(
-    "assistant gpt bot chatbot model system_response agent chatgpt ai response bard claude".split()
+    "assistant gpt bot chatbot model agent chatgpt ai response bard claude wizard".split()
 )
+_SYSTEM = "assistant"  # the role of a system that answers
 _INSTRUCTIONS = frozenset(
     ("system", "developer", "tool", "function", "tool_calls", "observation", "function_call")
 )
@@ -182,8 +183,12 @@ def _messages(messages: list[dict[str, Any]], group: Any, place: str) -> Iterato
     if keys is None:
         return
     roles, turns = list[str](), list[str]()
+    names = {str(message[keys[0]]).casefold() for message in messages}
+    # In MultiWOZ and its like, the system is who answers.
+    is_partner = "system" in names and not names & _ASSISTANTS
     for message in messages:
         role, text = str(message[keys[0]]).casefold(), _text_of(message[keys[1]])
+        role = _SYSTEM if is_partner and role == "system" else role
         if role in _INSTRUCTIONS or not text.strip():
             continue
         if roles and roles[-1] == role:

@@ -22,7 +22,7 @@ _GROUP_LINES = 5
 
 END_OF_UTTERANCE = "__eou__"
 _END_OF_TURN = re.compile(r"__eot__")
-SPEAKER = re.compile(r"\s*[<\[(]?([\w.'’-]+(?: [\w.'’-]+){0,2}?)[>\])]?\s*[:：]\s*")
+SPEAKER = re.compile(r"\s*[<\[(]?([^\W\d][\w.'’-]*(?: [\w.'’-]+){0,2}?)[>\])]?\s*[:：]\s*")
 _RULE = re.compile(
     r"\s*(?:[-=*_#~]\s*){3,}$|\s*#?\s*(?:dialog(?:ue)?|conversation|chat)\s*#?\d+\s*:?\s*$",
     re.IGNORECASE,

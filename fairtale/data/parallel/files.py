@@ -12,13 +12,15 @@ from ..corpus.containers import PACKED, named_damage, open_stream
 from ..corpus.heads import Format, Head, refuse_foreign, unknown_layout
 from ..corpus.opening import look_at, open_files
 from ..corpus.parquet import MAGIC
-from ..corpus.plausible import JSON, MARKUP, share
-from ..corpus.record_files import recognise
+from ..corpus.plausible import JSON, MARKUP, has_cut_words, share
+from ..corpus.record_files import RecordFile, recognise
 from ..corpus.report import CorpusReport
+from ..corpus.tables import is_header_row
 from ..corpus.text_lines import read_text_lines
 from .records import PairReport
 from .sgm import read_sgm_pair
 from .single_file import (
+    SIDES,
     find_columns,
     find_sides,
     read_columns,
@@ -145,7 +147,7 @@ def _layout(head: Head, num_files: int) -> str:
     lines = head.spoken
     if num_files == 1:
         file = recognise(head)
-        if file is not None and not (file.dialect and _is_a_pair(file.fields)):
+        if file is not None and not (file.dialect and _is_a_pair(file)):
             return "records"
         if not head.begins(r"<\?xml"):
             return "tsv"
@@ -154,15 +156,22 @@ def _layout(head: Head, num_files: int) -> str:
         if lines and found >= 0.5 or len(lines) >= 3 and found >= 0.1:
             seen = f"{100 * found:.0f} % of its lines {what}"
             raise unknown_layout(head, seen, FORMATS, PAGE)
+    if len(lines) >= 3 and has_cut_words(lines):
+        raise unknown_layout(head, "its words are cut into pieces (@@, ▁): give the text before",
+                             FORMATS, PAGE)  # fmt: skip
     if len(lines) >= 3 and share(lines, lambda line: "\t" in line) >= 0.5:
         raise unknown_layout(head, "half of its lines have tabs, as one file with both languages "
                              "has: give it alone", FORMATS, PAGE)  # fmt: skip
     return "lines"
 
 
-def _is_a_pair(names: Sequence[str]) -> bool:
+def _is_a_pair(file: RecordFile) -> bool:
     """Return whether the first row of a table is rather a pair of sentences than a header."""
-    return len(names) == 2 and any(" " in name for name in names)
+    known = {name for pair in SIDES for name in pair}
+    if known & {name.casefold() for name in file.fields}:
+        return False
+    rows = [list(map(str, sample.values())) for sample in file.samples]
+    return not is_header_row(file.fields, rows)
 
 
 def _lines(path: str) -> Iterator[str]:

@@ -11,7 +11,7 @@ _ENTITY = re.compile(r"&([A-Za-z][A-Za-z0-9]{1,31});")
 _XML_ENTITIES = frozenset(("amp", "lt", "gt", "quot", "apos"))
 _BARE_AMPERSAND = re.compile(r"&(?!(?:amp|lt|gt|quot|apos|#\d+|#x[0-9A-Fa-f]+);)")
 # SGML allows an attribute without quotes, as in <seg id=1>; XML does not.
-_BARE_VALUE = re.compile(r"""(?<=[\s])(\w+)\s*=\s*([^\s"'<>]+)(?=[\s>])""")
+_BARE_VALUE = re.compile(r"""(?<=[\s])(\w+)\s*=\s*([^\s"'<>]+)(?=[\s>]|$)""")
 _SPACED_VALUE = re.compile(r"""(\w+)\s*=\s*(["'])\s*([^"'<>]*?)\s*\2""")
 _TAG = re.compile(r"<(\s*/?\s*)(\w+)((?:\s[^<>]*)?)>")
 

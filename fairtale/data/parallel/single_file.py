@@ -15,7 +15,7 @@ Pair = tuple[str, str]
 
 # Elements of TMX that hold codes of a program and no text.
 _CODES = ("bpt", "ept", "ph", "it", "ut", "sub")
-_SIDES = (("source", "target"), ("src", "tgt"), ("src", "trg"), ("source_text", "target_text"))
+SIDES = (("source", "target"), ("src", "tgt"), ("src", "trg"), ("source_text", "target_text"))
 
 
 def _is_language(given: str, wanted: str) -> bool:
@@ -131,7 +131,7 @@ def find_sides(
         if set(fields) <= names:
             return fields[0], fields[1]
         raise UserError(f"{head.place}: --fields {','.join(fields)}: {file.named()}")
-    for source, target in (languages, *_SIDES):
+    for source, target in (languages, *SIDES):
         if {source, target} <= names:
             return source, target
     raise UserError(
