@@ -32,7 +32,7 @@ def _character(match: re.Match[str]) -> str:
         code = int(entity[3:-1], 16) if entity[2] in "xX" else int(entity[2:-1])
         if code < 32 and code not in (9, 10, 13) or code > 0x10FFFF or 0xD800 <= code <= 0xDFFF:
             return entity
-        if not 0x80 <= code <= 0x9F:  # html.unescape reads these as Windows-1252
+        if not 0x80 <= code <= 0x9F:  # these numbers mean Windows-1252
             return chr(code)
     return _MOSES.get(entity) or html.unescape(entity)
 
