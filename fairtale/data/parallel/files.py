@@ -140,6 +140,8 @@ def _layout(head: Head, num_files: int) -> str:
     refuse_foreign(head)
     if head.begins(_SGM):
         return "sgm"
+    if head.name.endswith((".sgm", ".sgml")):
+        raise unknown_layout(head, "no SGML of a WMT set in it", FORMATS, PAGE)
     text = "\n".join(head.lines[:50])
     root = re.search(r"<([A-Za-z][\w:.-]*)", text) if head.begins(r"<") else None
     if root and root[1].lower() in ("dataset", "tmx"):

@@ -21,6 +21,8 @@ _INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")
 _STRESS = re.compile("(?<=[\u0400-\u04ff])\u0301")
 # Zero-width joiner and non-joiner, and letters of no language in use that stand for them.
 _LETTERS = {"\u200c": "\u0195\u01bf", "\u200d": "\u0195\u0223"}
+# A variation selector or a colour of skin belongs to the emoji before it.
+_BEFORE_MARK = re.compile("(?<=\\S) (?=[\ufe0e\ufe0f\U0001f3fb-\U0001f3ff])")
 _JOINERS = re.compile(r"(?<=\S)[\u200c\u200d](?=\S)")
 
 
@@ -146,7 +148,9 @@ class LanguageText:
             text = _JOINERS.sub(lambda joiner: _LETTERS[joiner[0]], text)
             text = self._tokenizer.tokenize(text, return_str=True, escape=self.settings.escape)
             for joiner, letter in _LETTERS.items():
-                text = text.replace(letter, joiner)
+                if letter in text:
+                    text = re.sub(f" *{letter} *", joiner, text)
+            text = _BEFORE_MARK.sub("", text)
         return text
 
     def detokenize(self, tokens: str) -> str:

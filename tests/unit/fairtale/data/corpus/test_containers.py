@@ -75,10 +75,13 @@ def test_damage_is_named(tmp_path, pack):
     broken[len(whole) // 2] ^= 255
     for data in (whole[:-30], bytes(broken)):
         path.write_bytes(data)
-        with pytest.raises(UserError, match="x.txt: damaged or incomplete compressed file"):
-            with named_damage(str(path)), open_stream(str(path)) as stream:
-                while stream.read(1 << 16):
-                    pass
+        with (
+            pytest.raises(UserError, match="x.txt: damaged or incomplete compressed file"),
+            named_damage(str(path)),
+            open_stream(str(path)) as stream,
+        ):
+            while stream.read(1 << 16):
+                pass
 
 
 def test_zip_files_that_are_refused(tmp_path):

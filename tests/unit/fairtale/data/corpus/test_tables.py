@@ -77,8 +77,8 @@ def test_sentences_are_no_header(text):
 
 def test_one_column_and_names_above_sentences():
     assert one_column(head_of('text\n"One, two\n\nthree."\n"Four."\n')).columns == ["text"]
-    assert one_column(head_of("A whole sentence that is much too long to be a name of anything.\n")) \
-        is None  # fmt: skip
+    sentence = "A whole sentence that is much too long to be a name of anything.\n"
+    assert one_column(head_of(sentence)) is None
     sentences = [["How are you?", "Fine, I am."]] * 5
     assert is_header_row(["utterance1", "utterance2"], sentences)
     assert not is_header_row(["Go.", "Va !"], sentences)
