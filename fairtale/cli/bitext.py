@@ -2,8 +2,10 @@
 
 A corpus is given as PREFIX and consists of two files, PREFIX.en and PREFIX.ru, that are aligned
 line by line. A WMT set in SGML is given as the PREFIX of PREFIX-src.en.sgm and PREFIX-ref.ru.sgm,
-and other names are given as SOURCE,TARGET. Lines are normalised and tokenised as Moses does it
-(with sacremoses).
+other names are given as SOURCE,TARGET, and one file may hold both languages: TMX, WMT's XML, JSON
+lines, CSV, parquet, or two columns separated by a tab. All may be compressed. What is not
+recognised is refused; docs/translation.md has an example of each format. Lines are normalised and
+tokenised as Moses does it (with sacremoses), but for languages without spaces between words.
 
 A training pair is left out and counted if a side is empty or too long, if the lengths of its
 sides differ too much, if both sides are equal, if it is a duplicate, or if it also occurs in a
@@ -21,9 +23,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from ..data.corpus.arrays import Bools
-from ..data.corpus.report import DUPLICATE
+from ..data.corpus.report import DUPLICATE, HELD_OUT
 from ..data.parallel.cleaning import (
-    HELD_OUT,
+    SAME,
     Choice,
     CleanPair,
     HeldOut,
@@ -32,95 +34,33 @@ from ..data.parallel.cleaning import (
     choose,
 )
 from ..data.parallel.files import ParallelFiles, find_parallel
-from ..data.parallel.text import TOKENIZERS, LanguageText, TextSettings, write_settings
+from ..data.parallel.records import PairReport
+from ..data.parallel.text import (
+    LanguageText,
+    TextSettings,
+    default_tokenizer,
+    write_settings,
+)
 from ..errors import UserError
-from .argument_types import positive_int
+from .bitext_options import DEFAULT_VALID_SIZE, add_arguments
 from .corpus_output import summary, write_json
-from .devices import usable_cpus
 from .files import whole_file
 from .progress import progress_bar
 from .workers import worker_pool
 
-DEFAULT_VALID_SIZE = 2000
 # Pairs sent to a worker at once: enough to amortise the transfer, few enough to share the work.
 _TASK_PAIRS = 1000
 
+__all__ = ["add_arguments", "run"]
+
 Lines = tuple[str, str]  # a line of the source and a line of the target
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of this verb."""
-    parser.add_argument(
-        "--source",
-        action="append",
-        required=True,
-        metavar="PREFIX",
-        help="training corpus; may be repeated",
-    )
-    parser.add_argument("--valid", metavar="PREFIX", help="validation set")
-    parser.add_argument(
-        "--valid-size",
-        type=positive_int,
-        metavar="N",
-        help="without --valid, hold out N training pairs whose sides occur only once "
-        f"(default: {DEFAULT_VALID_SIZE})",
-    )
-    parser.add_argument(
-        "--test", action="append", default=[], metavar="PREFIX", help="test set; may be repeated"
-    )
-    parser.add_argument(
-        "-s", "--source-lang", default="en", help="source language (default: %(default)s)"
-    )
-    parser.add_argument(
-        "-t", "--target-lang", default="ru", help="target language (default: %(default)s)"
-    )
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
-    parser.add_argument(
-        "--max-words",
-        type=positive_int,
-        default=150,
-        help="maximum number of tokens of a side (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--max-ratio",
-        type=float,
-        default=3.0,
-        help="maximum ratio of the lengths of the two sides, in tokens (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--tokenizer",
-        choices=TOKENIZERS,
-        default="moses",
-        help="tokenizer of both languages (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--no-normalize", action="store_true", help="do not unify quotes, dashes and spaces"
-    )
-    parser.add_argument(
-        "--escape",
-        action="store_true",
-        help="escape special characters as XML entities, as Moses does by default; SentencePiece "
-        "needs about four pieces for an entity",
-    )
-    parser.add_argument(
-        "--keep-duplicates", action="store_true", help="keep repeated training pairs"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=1, help="random seed for choosing --valid-size (default: 1)"
-    )
-    parser.add_argument(
-        "--workers",
-        type=positive_int,
-        default=usable_cpus(),
-        help="number of processes (default: all CPUs)",
-    )
-    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
 
 
 def run(args: argparse.Namespace) -> None:
     """Run the verb."""
     corpora, held = _find_files(args)
-    settings = TextSettings(args.tokenizer, normalize=not args.no_normalize, escape=args.escape)
+    tokenizer = args.tokenizer or default_tokenizer(_languages(args))
+    settings = TextSettings(tokenizer, normalize=not args.no_normalize, escape=args.escape)
     source, target = (LanguageText(name, settings) for name in _languages(args))
     raw = os.path.join(args.output, "raw")
     os.makedirs(raw, exist_ok=True)
@@ -129,14 +69,15 @@ def run(args: argparse.Namespace) -> None:
     held_out, held_sizes = HeldOut(), {}
     for subset, files in held.items():
         held_sizes[subset] = _write_held_out(subset, files, (source, target), held_out, args)
-    cleaner = PairCleaner(source, target, args.max_words, args.max_ratio)
-    counts, taken = _write_training(corpora, cleaner, held_out, args)
+    cleaner = PairCleaner(source, target, args.max_words, args.max_ratio, args.markup)
+    losses = dict[str, Counter[str]]()
+    counts, taken = _write_training(corpora, cleaner, held_out, losses, args)
     sizes = {"train": taken.pop("train"), **taken, **held_sizes}
     write_settings(args.output, settings)
     names = {subset: os.path.basename(name) for subset, (name, _) in _held_names(args).items()}
     with whole_file(os.path.join(raw, "names.txt")) as stream:
         stream.writelines(f"{subset}\t{name}\n" for subset, name in names.items())
-    _report(args, counts, sizes, settings, names)
+    _report(args, counts, losses, sizes, settings, names)
 
 
 def _languages(args: argparse.Namespace) -> tuple[str, str]:
@@ -170,10 +111,14 @@ def _find_files(
     if args.max_ratio < 1:
         raise UserError(f"--max-ratio {args.max_ratio}: must be at least 1")
     pair = _languages(args)
-    corpora = {name: find_parallel(name, *pair, "--source") for name in args.source}
+    how = (args.format, args.fields)
+    corpora = {name: find_parallel(name, *pair, "--source", *how) for name in args.source}
     if len(corpora) != len(args.source):
         raise UserError("--source: the same corpus is given twice")
-    held = {key: find_parallel(name, *pair, opt) for key, (name, opt) in _held_names(args).items()}
+    held = {
+        key: find_parallel(name, *pair, option, *how)
+        for key, (name, option) in _held_names(args).items()
+    }
     return corpora, held
 
 
@@ -230,14 +175,20 @@ def _write_training(
     corpora: dict[str, ParallelFiles],
     cleaner: PairCleaner,
     held_out: HeldOut,
+    losses: dict[str, Counter[str]],
     args: argparse.Namespace,
 ) -> tuple[dict[str, Counter[str]], dict[str, int]]:
-    """Write train and, without --valid, valid; return counts by corpus and sizes by subset."""
+    """Write train and, without --valid, valid; return counts by corpus and sizes by subset.
+
+    ``losses`` gets the bytes that each corpus has, and those that each reason has cost.
+    """
     temporary = os.path.join(args.output, ".cleaned.partial")
     try:
-        index, counts = _clean_corpora(corpora, cleaner, temporary, args)
+        index, counts = _clean_corpora(corpora, cleaner, temporary, losses, args)
         if not index:
             raise UserError(_nothing_left(args, counts))
+        for name, count in counts.items():
+            _check_losses(name, count, losses[name], args.max_loss)
         num_valid = 0 if args.valid else args.valid_size or DEFAULT_VALID_SIZE
         choice = choose(index, held_out, num_valid, args.seed)
         if args.keep_duplicates:
@@ -253,7 +204,11 @@ def _write_training(
 
 
 def _clean_corpora(
-    corpora: dict[str, ParallelFiles], cleaner: PairCleaner, path: str, args: argparse.Namespace
+    corpora: dict[str, ParallelFiles],
+    cleaner: PairCleaner,
+    path: str,
+    losses: dict[str, Counter[str]],
+    args: argparse.Namespace,
 ) -> tuple[PairIndex, dict[str, Counter[str]]]:
     """Write the clean pairs of all corpora to ``path``; return their index and the counts."""
     index, counts = PairIndex(), dict[str, Counter[str]]()
@@ -263,17 +218,44 @@ def _clean_corpora(
         open(path, "w", encoding="utf-8", newline="\n") as stream,
     ):
         for name, files in corpora.items():
-            counts[name] = Counter()
-            for task, results in pool.map(_clean_task, _tasks(files.read())):
-                for result in results:
+            counts[name], losses[name] = Counter(), Counter()
+            damage = PairReport()
+            for task, results in pool.map(_clean_task, _tasks(files.read(damage))):
+                for pair, result in zip(task, results, strict=True):
+                    size = sum(len(line.encode("utf-8", "replace")) + 1 for line in pair)
                     counts[name]["pairs"] += 1
+                    losses[name]["bytes"] += size
                     if isinstance(result, str):
                         counts[name][result] += 1
+                        losses[name][result] += size
                     else:
                         index.add(result.source_tokens, result.target_tokens)
                         stream.write("\t".join(result) + "\n")
                 bar.update(len(task))
+            for kind, count in damage.damaged.items():
+                counts[name]["pairs"] += count
+                counts[name][kind] += count
+                losses[name][kind] += damage.lost_bytes[kind]
     return index, counts
+
+
+def _check_losses(name: str, count: Counter[str], lost: Counter[str], max_loss: float) -> None:
+    """Refuse a corpus that the filters take apart, as when lines or columns do not match.
+
+    Raises:
+        UserError: more than ``max_loss`` of its pairs or bytes are lost.
+    """
+    harmless = ("pairs", SAME, HELD_OUT, DUPLICATE)
+    reasons = {kind: n for kind, n in count.items() if kind not in harmless}
+    share = sum(reasons.values()) / max(1, count["pairs"])
+    share = max(share, sum(lost[kind] for kind in reasons) / max(1, lost["bytes"]))
+    if share > max_loss:
+        shown = ", ".join(f"{kind} {n}" for kind, n in reasons.items())
+        raise UserError(
+            f"--source {name}: {100 * share:.0f} % of {count['pairs']} pairs are left out "
+            f"({shown}): correct the files, the languages or the limits, or allow it with "
+            f"--max-loss (now {max_loss:g})"
+        )
 
 
 def _nothing_left(args: argparse.Namespace, counts: dict[str, Counter[str]]) -> str:
@@ -318,18 +300,24 @@ def _count_later_losses(counts: dict[str, Counter[str]], choice: Choice) -> None
 def _report(
     args: argparse.Namespace,
     counts: dict[str, Counter[str]],
+    losses: dict[str, Counter[str]],
     sizes: dict[str, int],
     settings: TextSettings,
     names: dict[str, str],
 ) -> None:
     for name, count in counts.items():
         lost = ", ".join(f"{key} {n}" for key, n in count.items() if n and key != "pairs")
+        total = losses[name]["bytes"]
+        total = losses[name]["bytes"]
+        size = sum(losses[name].values()) - total
+        lost += f" ({size:,} of {total:,} bytes)" if size else ""
         print(f"{name}: {count['pairs']} pairs" + (f"; left out: {lost}" if lost else ""))
     print(summary(sizes, args.output))
-    options = ("max_words", "max_ratio", "seed", "keep_duplicates")
+    options = ("max_words", "max_ratio", "seed", "keep_duplicates", "markup", "format", "fields")
     report = {
         "languages": list(_languages(args)),
         "corpora": counts,
+        "bytes": losses,
         "sets": names,
         "pairs": sizes,
         "tokenizer": json.loads(str(settings)),

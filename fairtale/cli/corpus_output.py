@@ -16,9 +16,12 @@ from typing import Any, Protocol
 from ..data.corpus.report import CorpusReport
 from ..data.corpus.split import SUBSETS
 from ..errors import UserError
-from .argument_types import fraction
+from .argument_types import fraction, share
 from .files import whole_file
 from .progress import progress_bar
+
+DEFAULT_SHARE = 0.005  # of the validation and of the test set
+DEFAULT_MAX_LOSS = 0.1
 
 
 class AddsArguments(Protocol):
@@ -36,8 +39,48 @@ def add_source_arguments(parser: AddsArguments, formats: Iterable[str]) -> None:
     parser.add_argument(
         "--format",
         choices=tuple(formats),
-        help="format of all files (default: detected for each file)",
+        help="format of all files (default: recognised for each file)",
     )
+
+
+def add_loss_argument(parser: AddsArguments) -> None:
+    """Add ``--max-loss``, the limit of :func:`check_losses`."""
+    parser.add_argument(
+        "--max-loss",
+        type=share,
+        default=DEFAULT_MAX_LOSS,
+        metavar="SHARE",
+        help="share of the corpus, in records or bytes, that may be damaged; a larger loss is an "
+        "error (default: %(default)s; 1 allows any)",
+    )
+
+
+def add_markup_argument(parser: AddsArguments, default: str) -> None:
+    """Add ``--markup``.
+
+    Args:
+        parser: the parser of the verb.
+        default: what happens without the option, for the help.
+    """
+    parser.add_argument(
+        "--markup",
+        choices=("clean", "keep"),
+        help="remove tags such as <i> and replace entities such as &amp; by their characters, or "
+        f"keep both (default: {default})",
+    )
+
+
+def add_held_out_arguments(parser: AddsArguments, many: str) -> None:
+    """Add the options that name files of a published validation or test set."""
+    for name in ("valid", "test"):
+        parser.add_argument(
+            f"--{name}-source",
+            action="append",
+            default=[],
+            metavar="PATH",
+            help=f"file or folder whose {many} are the {name} set, whole; may be repeated; what is "
+            "equal to one of them is left out of the training set",
+        )
 
 
 def add_split_arguments(parser: AddsArguments, extension: str) -> None:
@@ -46,13 +89,32 @@ def add_split_arguments(parser: AddsArguments, extension: str) -> None:
         parser.add_argument(
             f"--{name}",
             type=fraction,
-            default=0.005,
             metavar="SHARE",
-            help=f"share of the corpus for {name}.{extension} (default: %(default)s)",
+            help=f"share of the corpus for {name}.{extension} (default: {DEFAULT_SHARE}, or 0 "
+            "where the set has files of its own)",
         )
     parser.add_argument(
         "--seed", type=int, default=1, help="random seed of the split (default: %(default)s)"
     )
+
+
+def resolve_shares(args: argparse.Namespace, named: Collection[str]) -> dict[str, float]:
+    """Set ``args.valid`` and ``args.test`` if they are not given, and return the shares.
+
+    Args:
+        args: the options of a verb.
+        named: subsets that have files of their own, which get no share of the others.
+
+    Raises:
+        UserError: a share is given for such a subset.
+    """
+    for name in ("valid", "test"):
+        given = getattr(args, name)
+        if given and getattr(args, f"{name}_source"):
+            raise UserError(f"--{name} {given} and --{name}-source: give one of them")
+        if given is None:
+            setattr(args, name, 0.0 if name in named else DEFAULT_SHARE)
+    return {"valid": args.valid, "test": args.test}
 
 
 @dataclass(frozen=True)
@@ -67,6 +129,7 @@ class CorpusOutput:
             not written.
         named: subsets with source files of their own, which are written whatever their share.
         quiet: show no progress bar.
+        max_loss: largest share that may be lost, in [0, 1].
     """
 
     folder: str
@@ -76,6 +139,7 @@ class CorpusOutput:
     shares: Mapping[str, float]
     named: Collection[str] = ()
     quiet: bool = False
+    max_loss: float = 1.0
 
     @property
     def wanted(self) -> list[str]:
@@ -121,6 +185,7 @@ def write_corpus(
             files[subset].write(line + "\n")
             counts[subset] += 1
         check_counts(output, report, counts, settings["sources"])
+        check_losses(report, output.max_loss)
         write_json({**report.as_dict(), "subsets": counts, **settings}, report_file)
     for name in set(SUBSETS) - set(counts):  # remove further subsets of an earlier run
         with contextlib.suppress(FileNotFoundError):
@@ -150,15 +215,35 @@ def check_counts(
         if count:
             continue
         if name in output.named:
-            raise UserError(
-                f"--split-by-name: no {output.one} of the {name} files is left after cleaning"
-            )
+            raise UserError(f"no {output.one} of the {name} files is left after cleaning")
         share = output.shares.get(name)
         asked = f"--{name} {share} of " if share is not None else "the rest of "
         raise UserError(
             f"{asked}{report.num_kept} {output.many} came to 0 {name} {output.many}; "
             f"raise the share, give more {output.many}, or set the share to 0"
         )
+
+
+def check_losses(report: CorpusReport, max_loss: float) -> None:
+    """Refuse a corpus of which much was lost, as when it is read in a wrong format or encoding.
+
+    Args:
+        report: counts what was kept and lost.
+        max_loss: largest share that may be lost, in [0, 1].
+
+    Raises:
+        UserError: more was lost.
+    """
+    if report.lost_share <= max_loss:
+        return
+    kinds = "; ".join(
+        f"{kind}: {count} (first: {', '.join(report.places[kind][:1])})"
+        for kind, count in report.damaged.most_common(3)
+    )
+    raise UserError(
+        f"{100 * report.lost_share:.0f} % of the corpus is lost ({kinds}): correct the files or "
+        f"--format, or allow it with --max-loss (now {max_loss:g})"
+    )
 
 
 def write_json(values: Mapping[str, Any], stream: Any) -> None:

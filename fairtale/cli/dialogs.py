@@ -1,10 +1,12 @@
 """Clean dialog corpora and split them into train.tsv, valid.tsv and test.tsv.
 
-The sources are files or folders, plain or gzip, whose formats are detected: Amazon's questions
-and answers (one Python dict a line; nothing is executed), PolyAI's conversational-datasets (JSON
-lines or TFRecord), JSON lines with "turns" or with "q" and "a", CSV with the columns Q and A, turns
-separated by tabs, and subtitles with one turn a line. Each output line holds one response after the
-turns that precede it, separated by tabs. report.json counts what was left out.
+The sources are files, folders or archives, plain or compressed, whose formats are recognised:
+Amazon's questions and answers (one Python dict a line; nothing is executed), PolyAI's
+conversational-datasets (JSON lines or TFRecord), records (JSON, CSV, parquet) with lists of turns
+or messages or with a query and its response, turns separated by tabs or __eou__, lines that name
+their speaker, subtitles (.srt, .vtt, OPUS XML), and plain lines. What is not recognised is refused;
+docs/dialogs.md has an example of each format. Each output line holds one response after the turns
+that precede it, separated by tabs. report.json counts what was left out.
 
 All dialogs of a document, conversation, product or question go to the same subset, which is
 chosen by a hash of the seed and that group.
@@ -13,18 +15,31 @@ chosen by a hash of the seed and that group.
 import argparse
 from collections.abc import Callable, Iterator
 
-from ..data.corpus.split import Splitter
+from ..data.corpus.report import HELD_OUT
+from ..data.corpus.source_files import without
+from ..data.corpus.split import Splitter, text_hash
 from ..data.dialog.cleaning import DEFAULT_MAX_CHARS, DEFAULT_MAX_CONTEXT_TURNS, Cleaning
-from ..data.dialog.formats import FORMATS, find_sources, read_dialogs, subset_by_name
+from ..data.dialog.formats import Dialog, find_sources, read_dialogs, subset_by_name
+from ..data.dialog.layouts import NAMES
 from ..data.dialog.records import DialogReport
 from ..errors import UserError
-from .argument_types import positive_int
-from .corpus_output import CorpusOutput, add_source_arguments, add_split_arguments, write_corpus
+from .argument_types import fields, positive_int
+from .corpus_output import (
+    CorpusOutput,
+    add_held_out_arguments,
+    add_loss_argument,
+    add_markup_argument,
+    add_source_arguments,
+    add_split_arguments,
+    resolve_shares,
+    write_corpus,
+)
 
 # Options whose values are written to report.json.
 _SETTINGS = (
     *("valid", "test", "seed", "split_by_name", "format", "max_context_turns", "dedupe"),
-    *("keep_asides", "keep_punctuation", "min_chars", "max_chars", "allow_equal"),
+    *("keep_asides", "keep_punctuation", "min_chars", "max_chars", "allow_equal", "fields"),
+    *("markup", "max_loss", "valid_source", "test_source"),
 )
 
 
@@ -35,7 +50,15 @@ def _whole_number(text: str) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this verb."""
-    add_source_arguments(parser, FORMATS)
+    add_source_arguments(parser, NAMES)
+    parser.add_argument(
+        "--fields",
+        type=fields,
+        default=(),
+        metavar="QUERY,RESPONSE",
+        help="fields of records with the query and the response, or numbers of columns, as 2,3 "
+        "(default: known names, such as prompt and response)",
+    )
     parser.add_argument(
         "--max-context-turns",
         type=_whole_number,
@@ -74,6 +97,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cleaning.add_argument(
         "--dedupe", action="store_true", help="keep only one of several dialogs with equal turns"
     )
+    add_markup_argument(cleaning, "clean subtitles and shops, keep and count others")
+    add_loss_argument(cleaning)
     cleaning.add_argument(
         "--strict",
         action="store_true",
@@ -82,6 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     split = parser.add_argument_group("split")
     add_split_arguments(split, "tsv")
+    add_held_out_arguments(split, "dialogs")
     split.add_argument(
         "--split-by-name",
         action="store_true",
@@ -105,42 +131,60 @@ def run(args: argparse.Namespace) -> None:
         max_chars=args.max_chars,
         allow_equal=args.allow_equal,
         max_context_turns=args.max_context_turns,
+        clean_markup=None if args.markup is None else args.markup == "clean",
     )
-    paths = find_sources(args.source, report)
-    shares, named = _shares(args, paths)
+    given = {"valid": args.valid_source, "test": args.test_source}
+    held = {name: find_sources(paths, report) for name, paths in given.items() if paths}
+    paths = without(find_sources(args.source, report), held.values())
+    shares, named = _shares(args, paths, held)
     splitter = Splitter(args.seed, shares["valid"], shares["test"])
 
-    def read(on_bytes: Callable[[int], object]) -> Iterator[tuple[str, str]]:
-        dialogs = read_dialogs(
-            paths,
+    def dialogs(files: list[str], on_bytes: Callable[[int], object]) -> Iterator[Dialog]:
+        return read_dialogs(
+            files,
             report,
             cleaning,
             source_format=args.format,
+            fields=args.fields,
             dedupe=args.dedupe,
             on_bytes=on_bytes,
         )
-        for dialog in dialogs:
-            subset = dialog.subset
-            if subset is None or subset not in named:
-                subset = splitter.subset(dialog)
-            yield subset, dialog.text
 
-    output = CorpusOutput(args.output, "dialog", "dialogs", "tsv", shares, named, args.quiet)
+    def read(on_bytes: Callable[[int], object]) -> Iterator[tuple[str, str]]:
+        held_out = set[int]()
+        for subset, files in held.items():
+            for dialog in dialogs(files, on_bytes):
+                held_out.add(text_hash(dialog.text))
+                yield subset, dialog.text
+        for dialog in dialogs(paths, on_bytes):
+            if held_out and text_hash(dialog.text) in held_out:
+                report.drop(HELD_OUT, dialog.place)
+                continue
+            by_name = dialog.subset if dialog.subset in named else None
+            yield by_name or splitter.subset(dialog), dialog.text
+
+    every = {*named, *held}
+    output = CorpusOutput(
+        args.output, "dialog", "dialogs", "tsv", shares, every, args.quiet, args.max_loss
+    )
     settings = {"settings": {name: getattr(args, name) for name in _SETTINGS}}
-    write_corpus(output, read, report, paths, {"sources": args.source, **settings})
+    everything = [path for files in (*held.values(), paths) for path in files]
+    write_corpus(output, read, report, everything, {"sources": args.source, **settings})
 
 
-def _shares(args: argparse.Namespace, paths: list[str]) -> tuple[dict[str, float], set[str]]:
-    """Return the shares of valid and test, and the subsets that have files of their own.
+def _shares(
+    args: argparse.Namespace, paths: list[str], held: dict[str, list[str]]
+) -> tuple[dict[str, float], set[str]]:
+    """Return the shares of valid and test, and the subsets that ``--split-by-name`` finds.
 
     Raises:
         UserError: with ``--split-by-name``, no file is named after valid or test.
     """
-    shares = {"valid": args.valid, "test": args.test}
-    if not args.split_by_name:
-        return shares, set()
-    subsets = map(subset_by_name, paths)
-    named = {subset for subset in subsets if subset is not None and subset in shares}
-    if not named:
-        raise UserError("--split-by-name: no file is named valid*, dev* or test*")
+    named = set[str]()
+    if args.split_by_name:
+        found = map(subset_by_name, paths)
+        named = {subset for subset in found if subset in ("valid", "test")}
+        if not named:
+            raise UserError("--split-by-name: no file is named valid*, dev* or test*")
+    shares = resolve_shares(args, {*named, *held})
     return {name: 0.0 if name in named else share for name, share in shares.items()}, named

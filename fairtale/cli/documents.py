@@ -1,8 +1,9 @@
 """Clean works and split them into train.jsonl, valid.jsonl and test.jsonl.
 
-A source is a file or a folder: texts with one work a file (.txt, .md, .html, .fb2), JSON lines
-(.jsonl), or a SQLite database (.sqlite, .db, or any file that is one), also while another program
-writes to it. mongo:CONFIG.json names collections of a MongoDB database. Each line of the output is
+A source is a file or a folder: texts with one work a file (.txt, .md, .html, .fb2), JSON lines or
+lists (.jsonl, .json), tables (.csv, .tsv, .parquet), or a SQLite database (.sqlite, .db, or any
+file that is one), also while another program writes to it. Texts and JSON may be compressed.
+mongo:CONFIG.json names collections of a MongoDB database. Each line of the output is
 {"id": ..., "text": ...}, in which a paragraph is a line, or {"id": ..., "q": ..., "a": ...} for a
 source of questions and answers. report.json counts the works that were left out, and everything
 that was removed.
@@ -28,7 +29,7 @@ from ..data.documents.records import TURN_SEPARATOR, Document, DocumentReport, D
 from ..data.documents.sources import SourceOptions, find_sources, source_files
 from ..errors import UserError
 from .argument_types import fraction, positive_int
-from .corpus_output import CorpusOutput, write_corpus
+from .corpus_output import CorpusOutput, add_loss_argument, write_corpus
 
 DEFAULT_VALID = 0.05
 DEFAULT_MAX_CHARS = 5_000_000
@@ -48,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
     _add_split(parser.add_argument_group("subsets"))
+    add_loss_argument(parser)
     add_reading_arguments(parser)
     _add_shards(parser.add_argument_group("shards of tokens"))
     parser.add_argument("--quiet", action="store_true", help="show no progress bar")
@@ -194,6 +196,7 @@ def run(args: argparse.Namespace) -> None:
         shares,
         named=[name for name, patterns in named.items() if patterns],
         quiet=args.quiet,
+        max_loss=args.max_loss,
     )
     settings = {"settings": {name: getattr(args, name) for name in _SETTINGS}}
     if args.tokenizer:

@@ -27,7 +27,7 @@ from ..data.documents.mongo_config import PREFIX
 from ..data.documents.mongo_source import MongoCollection
 from ..data.documents.records import DocumentReport, DocumentSource
 from ..errors import UserError
-from .corpus_output import CorpusOutput, check_counts, summary, write_json
+from .corpus_output import CorpusOutput, check_counts, check_losses, summary, write_json
 from .model_tokenizer import DICTIONARY
 from .progress import progress_bar
 from .shard_workers import Collection, Encoded, Place, Plan, Task, encode_task, start_worker
@@ -277,6 +277,7 @@ class Export:
     def _finish(self, stamp: list[str]) -> None:
         try:
             check_counts(self._output, self._report, self._counts(), self._settings["sources"])
+            check_losses(self._report, self._output.max_loss)
             self._plan.splitter.check_all_found()
         except UserError:
             shutil.rmtree(self._work, ignore_errors=True)  # other options are needed

@@ -22,16 +22,18 @@ from typing import NamedTuple
 
 from ..data.corpus.download import download
 from ..data.corpus.split import SUBSETS, Splitter
-from ..data.corpus.whole_folder import whole_folder
+from ..data.corpus.whole_folder import describe_source, whole_folder
 from ..errors import UserError
 from .argument_types import fraction, positive_int
 from .devices import usable_cpus
 from .main import VERBS, run_verb
 from .progress import progress_bar
+from .spm_train import NORMALIZATIONS
 from .usage import short_errors
 
 logger = logging.getLogger(__name__)
 
+IDENTITY = "identity"  # the default of --normalization
 SENTENCEPIECE, BYTE_LEVEL = "sentencepiece", "byte_level"  # values of --bpe
 DOWNLOAD_DIR = os.path.join("data-bin", "download")
 # `.../train.txt: 1234 sents, 5678 tokens, 0.0% replaced (by <unk>)`
@@ -153,11 +155,33 @@ def add_bpe_argument(parser: argparse.ArgumentParser) -> None:
         help="kind of the pieces: SentencePiece, or byte-level BPE as of GPT-2 (default: "
         "%(default)s)",
     )
+    add_normalization_argument(parser)
 
 
-def bpe_settings(bpe: str) -> list[str]:
-    """Return the lines of the settings; folders that were made before ``--bpe`` have none."""
-    return [] if bpe == SENTENCEPIECE else [f"bpe {bpe}"]
+def add_normalization_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--normalization``."""
+    parser.add_argument(
+        "--normalization",
+        choices=NORMALIZATIONS,
+        help="Unicode normalization before SentencePiece (default: identity, which changes no "
+        "character; bits per byte are those of the text before it)",
+    )
+
+
+def bpe_settings(bpe: str, normalization: str | None) -> list[str]:
+    """Return the lines of the settings.
+
+    Raises:
+        UserError: a normalization is asked for that byte-level BPE does not have.
+    """
+    if bpe == SENTENCEPIECE:
+        return [f"normalization {normalization or IDENTITY}"]
+    if normalization not in (None, IDENTITY):
+        raise UserError(
+            f"--normalization {normalization}: byte-level BPE encodes every byte as it is; leave "
+            "the option out, or give --bpe sentencepiece"
+        )
+    return [f"bpe {bpe}"]
 
 
 # -------------------------------------------------------------------------------- sources
@@ -169,7 +193,7 @@ def fetch(url: str, path: str, sha256: str = "") -> None:
     download(url, path, sha256, bar)
 
 
-def check_sources(sources: Sequence[str]) -> None:
+def check_sources(sources: Sequence[str], option: str = "--source") -> None:
     """Check that all sources exist.
 
     Raises:
@@ -177,7 +201,44 @@ def check_sources(sources: Sequence[str]) -> None:
     """
     for source in sources:
         if not os.path.exists(source):
-            raise UserError(f"--source {source}: no such file or folder")
+            raise UserError(f"{option} {source}: no such file or folder")
+
+
+def add_held_out_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
+    """Add ``--valid-source`` and ``--test-source``."""
+    for name in ("valid", "test"):
+        parser.add_argument(
+            f"--{name}-source",
+            action="append",
+            default=[],
+            metavar="PATH",
+            help=f"file or folder that is the {name} set; see: fairtale {verb} --help",
+        )
+
+
+def split_words(args: argparse.Namespace, share_valid: str, share_test: str) -> list[str]:
+    """Return the options of the split for the verb that cleans a corpus.
+
+    Args:
+        args: the options of :func:`add_split_arguments` and :func:`add_held_out_arguments`.
+        share_valid, share_test: shares of the sets that have no files of their own.
+    """
+    words = ["--seed", args.seed]
+    for name, share in (("valid", share_valid), ("test", share_test)):
+        files, given = getattr(args, f"{name}_source"), getattr(args, name)
+        check_sources(files, f"--{name}-source")
+        words += [word for file in files for word in (f"--{name}-source", file)]
+        words += [f"--{name}", given or share] if given or not files else []
+    return words
+
+
+def held_out_settings(args: argparse.Namespace) -> list[str]:
+    """Return the lines of the settings that describe the files of the held-out sets."""
+    return [
+        f"{name}-source {describe_source(file)}"
+        for name in ("valid", "test")
+        for file in getattr(args, f"{name}_source")
+    ]
 
 
 def check_passed_on(
@@ -270,34 +331,6 @@ def say(message: str, *values: object) -> None:
 def call(*words: str) -> None:
     """Run another verb in this process."""
     run_verb(list(words))
-
-
-class Pieces(NamedTuple):
-    """How the pieces of a corpus are learned and encoded, by the value of ``--bpe``."""
-
-    bpe: str
-    made: str  # the folder for the tokenizer
-    dictionary: str  # path of the dictionary
-    workers: int
-
-    def learn(self, texts: Sequence[str], vocab_size: str, *options: str) -> None:
-        """Learn pieces from texts, and write the tokenizer and the dictionary."""
-        words = [*texts, "--dict", self.dictionary, "--vocab-size", vocab_size, *options]
-        if self.bpe == BYTE_LEVEL:
-            call("bpe", "train", *words, "--output", self.made)
-        else:
-            model = os.path.join(self.made, "sentencepiece.bpe")
-            call("spm", "train", *words, "--model", model, "--workers", str(self.workers))
-
-    def encode(self, texts: Sequence[str], folder: str, *options: str) -> None:
-        """Encode texts to files of the same names in a folder."""
-        words = [*texts, "--output-dir", folder, "--workers", str(self.workers), *options]
-        if self.bpe == BYTE_LEVEL:
-            tokenizer = os.path.join(self.made, "tokenizer.json")
-            call("bpe", "encode", *words, "--tokenizer", tokenizer)
-        else:
-            model = os.path.join(self.made, "sentencepiece.bpe.model")
-            call("spm", "encode", *words, "--model", model)
 
 
 def preprocess(work: Work, words: Sequence[str], workers: int, counted: str) -> None:

@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..data.corpus.containers import PACKED
 from ..data.corpus.whole_folder import describe_source, is_ready
 from ..errors import UserError
 from . import prepare
@@ -31,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PREFIX",
-        help="training corpus, PREFIX.en and PREFIX.ru; may be repeated",
+        help="training corpus: PREFIX.en and PREFIX.ru, or one file with both languages (see: "
+        "fairtale bitext --help); may be repeated",
     )
     parser.add_argument(
         "--valid",
@@ -84,6 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="bpe",
         help="type of the SentencePiece model (default: %(default)s)",
     )
+    prepare.add_normalization_argument(parser)
     parser.add_argument(
         "--download-dir",
         default=os.path.join(prepare.DOWNLOAD_DIR, "wmt16"),
@@ -91,7 +94,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for downloaded files (default: %(default)s)",
     )
     flags = ("--no-normalize", "--escape", "--keep-duplicates")
-    valued = ("--max-words", "--max-ratio", "--tokenizer", "--seed")
+    valued = (
+        *("--max-words", "--max-ratio", "--tokenizer", "--seed"),
+        *("--format", "--fields", "--markup", "--max-loss"),
+    )
     prepare.pass_on(parser, "bitext", flags, valued)
 
 
@@ -106,6 +112,7 @@ def run(args: argparse.Namespace) -> None:
         f"vocab-size {args.vocab_size}",
         f"joint {'yes' if args.joint else 'no'}",
         f"type {args.type}",
+        *([f"normalization {args.normalization}"] if args.normalization else []),
         f"valid-size {args.valid_size or 'default'}",
         f"options {' '.join(args.options)}",
         *(_describe("source", prefix, pair) for prefix in args.source),
@@ -133,7 +140,9 @@ def _describe(option: str, prefix: str, pair: tuple[str, str]) -> str:
     """Return the line of the settings that describes the files of ``prefix``."""
     source, target = pair
     names = [f"{prefix}.{source}", f"{prefix}.{target}"]
-    names += [f"{prefix}-src.{source}.sgm", f"{prefix}-ref.{target}.sgm", *prefix.split(",")]
+    names += [f"{prefix}-src.{source}.sgm", f"{prefix}-ref.{target}.sgm"]
+    names = [f"{name}{packed}" for packed in ("", *PACKED) for name in names]
+    names += [prefix, *(prefix.split(",") if "," in prefix else ())]
     files = [describe_source(name) for name in names if os.path.isfile(name)]
     return " ".join([option, prefix, *files])
 
@@ -152,7 +161,8 @@ def _learn(work: prepare.Work, args: argparse.Namespace) -> tuple[list[str], lis
     pair = (args.source_lang, args.target_lang)
     # The text is already normalised; SentencePiece must not change it further (№ to No).
     learn = ["--type", args.type, "--vocab-size", args.vocab_size]
-    learn += ["--normalization", "identity", "--workers", str(args.workers)]
+    learn += ["--normalization", args.normalization or prepare.IDENTITY]
+    learn += ["--workers", str(args.workers)]
     model = os.path.join(work.made, "sentencepiece.bpe")
     texts = [os.path.join(work.text, f"train.{lang}") for lang in pair]
     if args.joint:

@@ -30,6 +30,7 @@ from . import prepare
 from .argument_types import positive_int
 from .files import whole_file
 from .model_tokenizer import DICTIONARY, checksums, find_model
+from .prepare_pieces import Pieces
 
 _OPENSUBTITLES_SITE = "https://object.pouta.csc.fi/OPUS-OpenSubtitles/v2018/mono"
 _DEFAULT_VOCAB_SIZE = "32000"
@@ -90,6 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     default = "the share of --corpus, else 0.005"
     prepare.add_split_arguments(parser, default, default)
+    prepare.add_held_out_arguments(parser, "dialogs")
     parser.add_argument(
         "--max-unknown",
         type=prepare.as_typed(int),
@@ -119,7 +121,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "file with many answers",
     )
     flags = ("--dedupe", "--strict", "--keep-asides", "--keep-punctuation", "--allow-equal")
-    valued = ("--format", "--min-chars", "--max-chars", "--max-context-turns")
+    valued = (
+        *("--format", "--min-chars", "--max-chars", "--max-context-turns"),
+        *("--fields", "--markup", "--max-loss"),
+    )
     prepare.pass_on(parser, "dialogs", (*flags, "--split-by-name"), valued)
 
 
@@ -136,7 +141,9 @@ def run(args: argparse.Namespace) -> None:
     sources = args.source or _fetched(args)
     prepare.check_sources(sources)
     learned = [f"vocab-size {args.vocab_size or _DEFAULT_VOCAB_SIZE}"]
-    learned += prepare.bpe_settings(args.bpe)
+    if args.tokenizer and args.normalization:
+        raise UserError("--normalization: the tokenizer of --tokenizer has its own; leave it out")
+    learned += prepare.bpe_settings(args.bpe, args.normalization)
     settings = [
         *([f"tokenizer {checksums(*model)}"] if model else learned),
         f"valid {valid}",
@@ -145,12 +152,13 @@ def run(args: argparse.Namespace) -> None:
         f"max-unknown {args.max_unknown}",
         f"options {' '.join(options)}",
         *(f"source {describe_source(source)}" for source in sources),
+        *prepare.held_out_settings(args),
     ]
+    split = prepare.split_words(args, valid, test)
     if is_ready(args.data_bin, settings):
         return
     with prepare.new_data(args.data_bin, settings) as work:
         prepare.say("1/4 cleaning and splitting")
-        split = ["--valid", valid, "--test", test, "--seed", args.seed]
         prepare.call("dialogs", *sources, "--output", work.text, *split, *options)
         _binarise(work, args, model)
         kept = os.path.join(work.made, "text")
@@ -189,7 +197,7 @@ def _binarise(work: prepare.Work, args: argparse.Namespace, model: tuple[str, st
     words = ["--only-source"]
     if model is None:
         dictionary = os.path.join(work.folder, DICTIONARY)
-        pieces = prepare.Pieces(args.bpe, work.made, dictionary, args.workers)
+        pieces = Pieces(args.bpe, work.made, dictionary, args.workers, args.normalization)
         vocab_size = args.vocab_size or _DEFAULT_VOCAB_SIZE
         prepare.say("2/4 learning %s pieces from the training dialogs", vocab_size)
         pieces.learn([train], vocab_size, "--dialog")
@@ -197,7 +205,7 @@ def _binarise(work: prepare.Work, args: argparse.Namespace, model: tuple[str, st
         from ..plugin import user_dir
 
         tokenizer, dictionary = model
-        pieces = prepare.Pieces(prepare.BYTE_LEVEL, work.made, dictionary, args.workers)
+        pieces = Pieces(prepare.BYTE_LEVEL, work.made, dictionary, args.workers)
         prepare.say("2/4 the tokenizer is %s", tokenizer)
         os.makedirs(work.made, exist_ok=True)
         shutil.copyfile(tokenizer, os.path.join(work.made, TOKENIZER_JSON))
@@ -209,6 +217,7 @@ def _binarise(work: prepare.Work, args: argparse.Namespace, model: tuple[str, st
     if held_out:  # keep the text of the held-out dialogs that are binarised, line by line
         kept = os.path.join(work.made, "text")
         pieces.encode(held_out, work.pieces, *options, "--kept-dir", kept)
+    pieces.count_original_bytes(prepare.subset_files(work.text, "tsv"))
     words += ["--srcdict", dictionary]
     for subset, path in prepare.subset_files(work.pieces, "tsv").items():
         words += [f"--{subset}pref", path]

@@ -77,7 +77,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     columns = [
         f"--{name}-{kind}" for name in ("text", "id", "work") for kind in ("field", "column")
     ]
-    valued = ("--table", *columns, "--markup", "--keep", "--clean", "--max-chars", "--mongo-wait")
+    valued = (
+        "--table",
+        *columns,
+        "--markup",
+        "--keep",
+        "--clean",
+        "--max-chars",
+        "--mongo-wait",
+        "--max-loss",
+    )
+
     prepare.pass_on(parser, "documents", ("--strict",), valued)
 
 

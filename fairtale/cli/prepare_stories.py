@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..data.corpus.whole_folder import describe_source, is_ready
 from . import prepare
+from .prepare_pieces import Pieces
 
 _URL = (
     "https://huggingface.co/datasets/roneneldan/TinyStories/resolve/main/"
@@ -27,8 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PATH",
-        help="file or folder of stories, may be repeated: shards (.json, .tar.gz), text with "
-        "<|endoftext|> between stories, one story a line, or books (.md)",
+        help="file, folder or archive of stories; may be repeated (see: fairtale stories --help)",
     )
     prepare.add_shared_arguments(
         parser,
@@ -38,13 +38,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     prepare.add_bpe_argument(parser)
     prepare.add_split_arguments(parser, _DEFAULT_SHARE, "the same as --valid")
+    prepare.add_held_out_arguments(parser, "stories")
     parser.add_argument(
         "--download-dir",
         default=prepare.DOWNLOAD_DIR,
         metavar="DIR",
         help="folder for downloaded files (default: %(default)s)",
     )
-    prepare.pass_on(parser, "stories", ("--dedupe", "--strict"), ("--format", "--max-words"))
+    valued = ("--format", "--max-words", "--text-field", "--markup", "--max-loss")
+    prepare.pass_on(parser, "stories", ("--dedupe", "--strict"), valued)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -56,18 +58,19 @@ def run(args: argparse.Namespace) -> None:
     prepare.check_sources(sources)
     settings = [
         f"vocab-size {args.vocab_size}",
-        *prepare.bpe_settings(args.bpe),
+        *prepare.bpe_settings(args.bpe, args.normalization),
         f"valid {valid}",
         f"test {test}",
         f"seed {args.seed}",
         f"options {' '.join(args.options)}",
         *(f"source {describe_source(source)}" for source in sources),
+        *prepare.held_out_settings(args),
     ]
+    split = prepare.split_words(args, valid, test)
     if is_ready(args.data_bin, settings):
         return
     with prepare.new_data(args.data_bin, settings) as work:
         prepare.say("1/4 cleaning and splitting")
-        split = ["--valid", valid, "--test", test, "--seed", args.seed]
         prepare.call("stories", *sources, "--output", work.text, *split, *args.options)
         _binarise(work, args)
         _keep_texts(work)
@@ -82,12 +85,13 @@ def _fetched(folder: str) -> str:
 
 def _binarise(work: prepare.Work, args: argparse.Namespace) -> None:
     dictionary = os.path.join(work.folder, "dict.txt")
-    pieces = prepare.Pieces(args.bpe, work.made, dictionary, args.workers)
+    pieces = Pieces(args.bpe, work.made, dictionary, args.workers, args.normalization)
     texts = prepare.subset_files(work.text, "txt")
     prepare.say("2/4 learning %s pieces from the training stories", args.vocab_size)
     pieces.learn([os.path.join(work.text, "train.txt")], args.vocab_size)
     prepare.say("3/4 encoding")
     pieces.encode(list(texts.values()), work.pieces)
+    pieces.count_original_bytes(texts)
     words = ["--only-source", "--srcdict", dictionary]
     for subset in texts:
         words += [f"--{subset}pref", os.path.join(work.pieces, f"{subset}.txt")]

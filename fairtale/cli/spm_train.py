@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 # The first entries of fairseq's Dictionary. SentencePiece itself defines all but <pad>.
 FAIRSEQ_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 _COUNT_LINES_AT_A_TIME = 2000
+NORMALIZATIONS = ("identity", "nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,9 +77,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--normalization",
-        default="nmt_nfkc",
-        choices=("nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf", "identity"),
-        help="Unicode normalization (default: %(default)s)",
+        default="identity",
+        choices=NORMALIZATIONS,
+        help="Unicode normalization of the text that is encoded; all but identity change it, such "
+        "as zero-width joiners of Persian and of emoji (default: %(default)s)",
     )
     parser.add_argument(
         "--symbols",

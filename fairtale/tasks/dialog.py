@@ -8,7 +8,6 @@ from fairseq.data import Dictionary
 from fairseq.dataclass import FairseqDataclass
 from torch import Tensor
 
-from ..data.corpus.vocabulary import token_bytes
 from ..data.dialog.cutting import DialogLimits
 from ..data.dialog.dataset import DialogDataset, Echo, report_dialog_dataset
 from ..data.dialog.line_format import CTX, SEP, TURN_SEPARATOR, join_turns
@@ -105,7 +104,7 @@ class DialogTask(TextTask):
             self.ctx,
             self.sep,
             self.limits,
-            token_bytes(self.dictionary),
+            self.text_bytes(split),
             shuffle=split == "train",
             reverse=reverse,
             echo=echo,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..compat.pieces import refuse_joining_twice
 from ..data.corpus.binarized import load_binarized
+from ..data.corpus.original_bytes import original_bytes
 from ..data.corpus.text_lines import check_utf8
 from ..data.corpus.tokenizer import (
     build_pieces,
@@ -162,6 +163,10 @@ class TextTask(FairseqTask):
         if not parts:
             raise UserError(f"split {split} not found in {self.cfg.data}: run prepare.sh again?")
         return parts[0] if len(parts) == 1 else ConcatDataset(parts)
+
+    def text_bytes(self, split: str) -> torch.Tensor:
+        """Return the bytes of original text that each entry stands for in a split, [V]."""
+        return original_bytes(self.dictionary, utils.split_paths(self.cfg.data), split)
 
     # ---------------------------------------------------------------------- prompts, text
 

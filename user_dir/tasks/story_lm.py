@@ -13,7 +13,6 @@ from fairseq.tasks import register_task
 from omegaconf import II
 from torch import Tensor, nn
 
-from fairtale.data.corpus.vocabulary import token_bytes
 from fairtale.data.corpus.words import WordCounter
 from fairtale.data.story.blocks import BREAK_MODES, BlockDataset
 from fairtale.data.story.dataset import PromptDataset, StoryDataset
@@ -148,7 +147,7 @@ class StoryLMTask(PrefixLMTask):
             tokens.sizes,
             self.dictionary,
             self.tokens_per_sample,
-            token_bytes(self.dictionary),
+            self.text_bytes(split),
             shuffle=split == "train",
             pack=self.cfg.pack,
             words=self._words,

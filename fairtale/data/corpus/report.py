@@ -18,6 +18,7 @@ EMPTY = "empty"
 TOO_LONG = "too long"
 INVALID_UTF8 = "invalid UTF-8"
 DUPLICATE = "duplicate"
+HELD_OUT = "also in valid or test"
 
 # Repairs of a record that is kept.
 CONTROL_CHARACTERS = "control characters removed"
@@ -40,17 +41,23 @@ class CorpusReport(ABC):
         self.skipped: Counter[str] = Counter()  # kind -> records
         self.mended: Counter[str] = Counter()  # kind -> repaired records
         self.amounts: Counter[str] = Counter()  # kind -> repairs inside those records
+        self.num_bytes = 0  # that were read, after decompression
+        self.num_lines = 0
+        self.damaged: Counter[str] = Counter()  # kind -> records that were lost
+        self.lost_bytes: Counter[str] = Counter()  # kind -> their bytes, where known
+        self.lost_lines: Counter[str] = Counter()  # kind -> their lines, where known
         self.places: dict[str, list[str]] = {}  # kind -> the first places, as "file:line"
         # format -> [(file, reason why the file has this format)]
         self.files: dict[str, list[tuple[str, str]]] = {}
         self.ignored_files: list[str] = []
 
-    def skip(self, kind: str, place: str) -> None:
+    def skip(self, kind: str, place: str, num_bytes: int = 0, num_lines: int = 1) -> None:
         """Count a damaged record, which is left out.
 
         Args:
             kind: what is wrong with the record.
             place: ``file:line``.
+            num_bytes, num_lines: the size of the record in the file.
 
         Raises:
             UserError: the report is strict.
@@ -59,6 +66,16 @@ class CorpusReport(ABC):
             raise UserError(
                 f"{place}: {kind}; --strict allows none (without it they are {self.lost})"
             )
+        if kind == DUPLICATE:
+            self.leave_out(kind, place)
+        else:
+            self.lose(kind, place, num_bytes, num_lines)
+
+    def lose(self, kind: str, place: str, num_bytes: int = 0, num_lines: int = 1) -> None:
+        """Count a record that cannot be used and is left out, also if the report is strict."""
+        self.damaged[kind] += 1
+        self.lost_bytes[kind] += num_bytes
+        self.lost_lines[kind] += num_lines
         self.leave_out(kind, place)
 
     def leave_out(self, kind: str, place: str) -> None:
@@ -66,12 +83,35 @@ class CorpusReport(ABC):
         self.skipped[kind] += 1
         self._name(kind, place)
 
+    def drop(self, kind: str, place: str) -> None:
+        """Count a record as left out that was counted as kept."""
+        self.num_kept -= 1
+        self.leave_out(kind, place)
+
     def mend(self, kind: str, place: str, amount: int = 1) -> None:
         """Count ``amount`` repairs inside one record that is kept."""
         self.mended[kind] += 1
         self.amounts[kind] += amount
         if kind != LINE_BREAKS:  # nearly every story has line breaks, and they are no fault
             self._name(kind, place)
+
+    @property
+    def lost_share(self) -> float:
+        """The share of the corpus that was lost, of its records or its bytes, in [0, 1]."""
+        records = sum(self.damaged.values())
+        shares = [records / (records + self.num_kept)] if records else [0.0]
+        if self.num_bytes:
+            shares.append(min(1.0, sum(self.lost_bytes.values()) / self.num_bytes))
+        return max(shares)
+
+    def lost_line(self) -> Iterator[str]:
+        """Yield a line of text with the size of what was lost, if anything was."""
+        if self.damaged:
+            lines, size = sum(self.lost_lines.values()), sum(self.lost_bytes.values())
+            yield (
+                f"lost: {sum(self.damaged.values()):,} records, {lines:,} lines, {size:,} bytes "
+                f"of {self.num_bytes:,} ({100 * self.lost_share:.1f} %)"
+            )
 
     def _name(self, kind: str, place: str) -> None:
         named = self.places.setdefault(kind, [])
@@ -92,6 +132,9 @@ class CorpusReport(ABC):
         """Return the first places of each kind and the numbers of files, as a JSON object."""
         return {
             "first_places": self.places,
+            "bytes": self.num_bytes,
+            "lost_bytes": dict(self.lost_bytes),
+            "lost_lines": dict(self.lost_lines),
             "files": {kind: len(files) for kind, files in self.files.items()},
             "ignored_files": len(self.ignored_files),
         }

@@ -1,6 +1,7 @@
 """Find the raw files of a corpus, given as files or folders."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 
 from ...errors import UserError
@@ -11,7 +12,7 @@ def find_files(
     extensions: tuple[str, ...],
     ignored: list[str],
     *,
-    gzipped: bool = False,
+    packed: tuple[str, ...] = (),
 ) -> list[str]:
     """Return the files of ``sources``; folders are searched recursively, in sorted order.
 
@@ -21,7 +22,7 @@ def find_files(
         sources: paths of files and folders.
         extensions: extensions of the files to find in folders, in lower case.
         ignored: a list to which the other files of the folders are appended.
-        gzipped: also find files with ``.gz`` after the extension.
+        packed: extensions of compressed files, such as ``.gz``, that may follow the extension.
 
     Raises:
         UserError: a source does not exist, or a folder holds no file with such an extension.
@@ -29,7 +30,7 @@ def find_files(
     found: list[str] = []
     for source in sources:
         if os.path.isdir(source):
-            inside = list(_walk(source, extensions, ignored, ".gz" if gzipped else ""))
+            inside = list(_walk(source, extensions, ignored, packed))
             if not inside:
                 raise UserError(f"{source}: no {', '.join(extensions)} file in this folder")
             found += inside
@@ -41,7 +42,7 @@ def find_files(
 
 
 def _walk(
-    folder: str, extensions: tuple[str, ...], ignored: list[str], packed: str
+    folder: str, extensions: tuple[str, ...], ignored: list[str], packed: tuple[str, ...]
 ) -> Iterator[str]:
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -51,7 +52,33 @@ def _walk(
             path = os.path.join(root, name)
             # opening a named pipe would wait for ever, and a link may lead nowhere
             is_file = os.path.isfile(path)
-            if is_file and name.lower().removesuffix(packed).endswith(extensions):
+            plain = name.lower()
+            for extension in packed:
+                plain = plain.removesuffix(extension)
+            known = plain.endswith(extensions) or name.lower().endswith(extensions)
+            if is_file and known and not is_about_the_corpus(plain):
                 yield path
             else:
                 ignored.append(path)
+
+
+def without(paths: list[str], others: Iterable[list[str]]) -> list[str]:
+    """Return the paths that name none of the files of ``others``.
+
+    Raises:
+        UserError: none is left.
+    """
+    taken = {os.path.realpath(path) for group in others for path in group}
+    left = [path for path in paths if os.path.realpath(path) not in taken]
+    if not left:
+        raise UserError(
+            f"{', '.join(paths)}: no file is left for training beside the held-out sets"
+        )
+    return left
+
+
+def is_about_the_corpus(name: str) -> bool:
+    """Return whether a file describes a corpus, by its name: README, LICENSE, metadata."""
+    base = os.path.basename(name.replace("\\", "/")).lower()
+    about = r"(?:readme|licen[cs]e|copying|changelog|dataset_infos?|manifest)\b"
+    return re.match(about, base) is not None

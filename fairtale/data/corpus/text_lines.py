@@ -1,9 +1,10 @@
 """Read UTF-8 text files line by line, with errors that name the file and the line."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from ...errors import UserError
 
@@ -15,7 +16,11 @@ def open_binary(path: str | os.PathLike[str]) -> BinaryIO:
     return sys.stdin.buffer if path == "-" else open(path, "rb")
 
 
-def read_text_lines(path: str | os.PathLike[str], remedy: str = _REMEDY) -> Iterator[str]:
+def read_text_lines(
+    path: str | os.PathLike[str],
+    remedy: str = _REMEDY,
+    opened: contextlib.AbstractContextManager[IO[bytes]] | None = None,
+) -> Iterator[str]:
     """Read the lines of a UTF-8 file.
 
     Only a line feed ends a line. The other characters that Python's universal newlines and
@@ -25,6 +30,7 @@ def read_text_lines(path: str | os.PathLike[str], remedy: str = _REMEDY) -> Iter
     Args:
         path: a file, or ``-`` for standard input.
         remedy: what to do about a line that is not UTF-8, for the error message.
+        opened: opens the file, such as a decompressor; None reads it as it is.
 
     Yields:
         each line without its line feed and without a carriage return before it.
@@ -32,13 +38,13 @@ def read_text_lines(path: str | os.PathLike[str], remedy: str = _REMEDY) -> Iter
     Raises:
         UserError: a line is not UTF-8.
     """
-    stream = open_binary(path)
-    try:
+    if opened is None:
+        is_input = path == "-"
+        file = sys.stdin.buffer if is_input else open(path, "rb")  # noqa: SIM115 (closed below)
+        opened = contextlib.nullcontext(file) if is_input else file
+    with opened as stream:
         for number, line in enumerate(stream, start=1):
             yield decode_line(line, path, number, remedy)
-    finally:
-        if path != "-":
-            stream.close()
 
 
 def decode_line(

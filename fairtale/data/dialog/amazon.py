@@ -30,18 +30,18 @@ def read_amazon(stream: ByteStream, name: str, report: DialogReport) -> Iterator
         report: counts damaged records.
     """
     for line, text in read_text(stream, name, report):
-        text = text.strip()
+        text = (text or "").strip()
         if not text:
             continue
-        place = f"{name}:{line}"
+        place, size = f"{name}:{line}", len(text.encode("utf-8", "replace")) + 1
         value, fault = parse_literal(text)
         if fault:
-            report.skip(fault, place)
+            report.skip(fault, place, size)
             continue
         product = value.get("asin") if isinstance(value, dict) else None
         pairs = list(_pairs(value))
         if not pairs:
-            report.skip(NO_ANSWER, place)
+            report.skip(NO_ANSWER, place, size)
         for question, answer in pairs:
             group = product if isinstance(product, str) else question
             yield RawDialog([question, answer], group, place)

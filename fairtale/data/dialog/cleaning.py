@@ -54,6 +54,8 @@ class Cleaning(NamedTuple):
     max_chars: int = DEFAULT_MAX_CHARS  # maximum length of query and response after cleaning
     allow_equal: bool = False  # keep a response that equals its query
     max_context_turns: int = DEFAULT_MAX_CONTEXT_TURNS  # number of turns kept before the query
+    # remove tags, and replace entities; None: in formats of subtitles and shops
+    clean_markup: bool | None = None
 
 
 def clean_turn(text: str, cleaning: Cleaning) -> str:

@@ -64,7 +64,7 @@ class DialogDataset(SizedDataset):
         dictionary: fairseq's dictionary with ``<CTX>`` and ``<SEP>``.
         ctx, sep: ids of ``<CTX>`` and ``<SEP>``.
         limits: maximum lengths of a dialog.
-        token_bytes: UTF-8 bytes that each dictionary entry stands for, int64 [V].
+        token_bytes: UTF-8 bytes that each dictionary entry stands for, [V].
         shuffle: shuffle dialogs of equal lengths, and the batches, in every epoch.
         reverse: swap the sides, to learn the query from the response: ``response <SEP> query``.
         echo: replace the responses of some dialogs, drawn anew in every epoch, by their queries.
@@ -230,9 +230,9 @@ class DialogDataset(SizedDataset):
             "nsentences": len(samples),
             "ntokens": len(targets),
             "real_tokens": len(targets),
-            "nbytes": int(self.token_bytes[targets].sum()),
+            "nbytes": round(float(self.token_bytes[targets].sum())),
             "response_ntokens": int(mask.sum()),
-            "response_nbytes": int(self.token_bytes[targets[mask]].sum()),
+            "response_nbytes": round(float(self.token_bytes[targets[mask]].sum())),
             "padded_tokens": len(samples) * sum(longest),
             "net_input": net_input,
             "target": targets.unsqueeze(0),

@@ -1,33 +1,26 @@
-"""Read dialog corpora of all supported formats, and yield cleaned dialogs, one per response.
+"""Read dialog corpora of all supported layouts, and yield cleaned dialogs, one per response.
 
-    amazon         one Python dict literal a line: question and answer(s)
-    polyai         JSON lines: context, context/0, ..., response
-    tfrecord       the same fields as tf.train.Example
-    conversations  JSON lines: turns, a list in which each turn answers those before it
-    pairs          JSON lines: q and a (or question and answer), and other fields
-    csv            columns Q and A (or question and answer), with a header
-    tsv            the turns of a dialog, separated by tabs; the last is the response
-    lines          subtitles: every line answers those before it; an empty line ends a document
+:mod:`.layouts` lists the layouts and recognises them. Files may be compressed, and archives are
+read without unpacking them to disk.
 
-Files of all formats may be compressed with gzip.
-
-To add a format, write a reader, add it to :data:`READERS`, and extend :func:`detect_format`.
+To add a format, describe it in ``layouts.FORMATS``, recognise it in ``layouts.find_layout``, and
+add its reader to :data:`READERS`, or the fields of its records to ``shapes.py``.
 """
 
-import gzip
 import os
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator
-from io import BufferedReader
 from typing import NamedTuple
 
-from ...errors import UserError
+from ..corpus.containers import ARCHIVES, PACKED, OnBytes, named_damage
+from ..corpus.entities import has_markup, without_markup
+from ..corpus.opening import look_at, open_files
+from ..corpus.record_files import TABLE, read_record_file
 from ..corpus.records import ByteStream
 from ..corpus.report import DUPLICATE
 from ..corpus.source_files import find_files
 from ..corpus.split import DuplicateFilter
-from ..corpus.tfrecord import is_tfrecord
+from ..corpus.tables import NO_COLUMN, read_rows
 from .amazon import read_amazon
 from .cleaning import (
     NO_RESPONSE,
@@ -37,21 +30,21 @@ from .cleaning import (
     clean_turn,
     whole_characters,
 )
-from .polyai import read_polyai_json, read_polyai_tfrecord
-from .records import DialogReport, RawDialog
-from .text_formats import (
-    find_columns,
-    find_fields,
-    read_conversations,
-    read_csv,
-    read_lines,
-    read_pairs,
-    read_tsv,
-)
+from .layouts import Layout, find_layout
+from .polyai import read_polyai_tfrecord
+from .records import MARKUP_KEPT, MARKUP_REMOVED, DialogReport, RawDialog
+from .shapes import read_shape
+from .subtitles import read_opus, read_subtitles
+from .text_formats import read_eou, read_labelled, read_lines, read_tsv
 
-_EXTENSIONS = (".json", ".jsonl", ".tsv", ".csv", ".txt", ".tfrecord", ".tfrecords")
-_SNIFF_BYTES = 1 << 16
-_PROGRESS_STEP = 1000  # dialogs
+_IN_ARCHIVES = (
+    ".json", ".jsonl", ".ndjson", ".tsv", ".csv", ".txt", ".tfrecord", ".tfrecords", ".srt", ".vtt",
+    ".xml",
+)  # fmt: skip
+_PACKED_IN_ARCHIVES = tuple(f"{name}{packed}" for name in _IN_ARCHIVES for packed in PACKED)
+_EXTENSIONS = (*_IN_ARCHIVES, ".parquet", *ARCHIVES)
+# Formats of subtitles and shops, whose texts have tags and entities.
+_WITH_MARKUP = ("amazon", "polyai", "tfrecord", "subtitles", "opus")
 
 
 class Dialog(NamedTuple):
@@ -70,7 +63,7 @@ class Dialog(NamedTuple):
 
 def find_sources(sources: Iterable[str], report: DialogReport) -> list[str]:
     """Return the files of ``sources``, as :func:`..corpus.source_files.find_files` does."""
-    return find_files(sources, _EXTENSIONS, report.ignored_files, gzipped=True)
+    return find_files(sources, _EXTENSIONS, report.ignored_files, packed=PACKED)
 
 
 def subset_by_name(path: str) -> str | None:
@@ -79,64 +72,14 @@ def subset_by_name(path: str) -> str | None:
     return word[1].replace("dev", "valid") if word else None
 
 
-def _decompressed(raw: BufferedReader) -> ByteStream:
-    """Return ``raw``, or a decompressing stream if it holds gzip data."""
-    return gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == b"\x1f\x8b" else raw
-
-
-def _damaged(path: str, error: Exception) -> UserError:
-    return UserError(f"{path}: damaged or incomplete gzip file ({error}); fetch it again")
-
-
 def detect_format(path: str) -> tuple[str, str]:
-    """Return the format of a file and the reason, judged by its content and its name.
+    """Return the format of a file and the reason.
 
     Raises:
-        UserError: the file has none of the supported formats.
+        UserError: its layout is not known.
     """
-    try:
-        with open(path, "rb") as raw:
-            head = _decompressed(raw).read(_SNIFF_BYTES)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise _damaged(path, error) from error
-    if is_tfrecord(head):
-        return "tfrecord", "content begins with a checksum"
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise UserError(f"{path}: UTF-16 text; convert it to UTF-8 (iconv -f UTF-16)")
-    if b"\0" in head:
-        raise UserError(f"{path}: neither text nor TFRecord (it holds null bytes)")
-    name = path.lower().removesuffix(".gz")
-    lines = head.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    first = next((line for line in lines if line.strip()), b"")
-    if name.endswith((".json", ".jsonl")) or first.lstrip().startswith((b"{'", b'{"')):
-        return _detect_json(path, lines)
-    if name.endswith(".csv") or find_columns(first.decode("utf-8", "replace").split(",")):
-        return "csv", "columns Q and A"
-    if name.endswith(".tsv"):
-        return "tsv", "extension .tsv"
-    if b"\t" in first:
-        return "tsv", "a tab in the first line"
-    return "lines", "plain text"
-
-
-def _detect_json(path: str, lines: list[bytes]) -> tuple[str, str]:
-    for line in lines:
-        line = line.lstrip()
-        if line.startswith(b"{'"):
-            return "amazon", "Python dicts"
-        if line.startswith(b'{"'):
-            if b'"turns"' in line:
-                return "conversations", 'JSON with "turns"'
-            if b'"response"' in line or b'"context"' in line:
-                return "polyai", 'JSON with "context"'
-            if find_fields(line):
-                return "pairs", 'JSON with "q" and "a"'
-    raise UserError(
-        f"{path}: unknown JSON: its objects have neither turns, nor q and a, nor context and "
-        "response, and they are no Python dicts with question and answer, one a line; if the file "
-        "is damaged, "
-        "give --format"
-    )
+    layout = find_layout(look_at(path))
+    return layout.format, layout.reason
 
 
 def read_dialogs(
@@ -145,8 +88,9 @@ def read_dialogs(
     cleaning: Cleaning = Cleaning(),  # noqa: B008 (it is immutable)
     *,
     source_format: str | None = None,
+    fields: tuple[str, ...] = (),
     dedupe: bool = False,
-    on_bytes: Callable[[int], object] | None = None,
+    on_bytes: OnBytes | None = None,
 ) -> Iterator[Dialog]:
     """Read all dialogs of files and folders, clean them, and yield them in a fixed order.
 
@@ -154,50 +98,91 @@ def read_dialogs(
         sources: paths of files and folders.
         report: counts the dialogs that are kept and left out, and the repairs.
         cleaning: how turns are cleaned, and which dialogs are kept.
-        source_format: format of all files, a key of :data:`READERS`; None detects the format of
+        source_format: format of all files, one of ``layouts.NAMES``; None recognises the format of
             each file.
+        fields: names or numbers of the fields of records with the query and the response; none:
+            see ``shapes.PAIRS``.
         dedupe: leave out dialogs whose exact turns have occurred before, and count them.
         on_bytes: called with the number of bytes that have just been read from disk.
 
     Raises:
-        UserError: a source is missing or truncated, or it does not have its format.
+        UserError: a source is missing or truncated, or its layout is not known.
     """
     duplicates = DuplicateFilter() if dedupe else None
     for path in find_sources(sources, report):
-        by_hand = (source_format, "--format") if source_format else None
-        detected, reason = by_hand or detect_format(path)
-        report.files.setdefault(detected, []).append((path, reason))
         subset = subset_by_name(path)
-        for raw in _read_file(path, READERS[detected], report, on_bytes):
-            group = whole_characters(raw.group)
-            for turns, place in _exchanges(raw, cleaning, report):
-                dialog = Dialog(turns, group, place, subset)
-                if duplicates and not duplicates.is_new(dialog):
-                    report.leave_out(DUPLICATE, place)
-                    continue
-                report.num_kept += 1
-                yield dialog
+        with named_damage(path):
+            for raw, is_marked_up in _read_path(path, report, source_format, fields, on_bytes):
+                group = whole_characters(raw.group)
+                raw = _markup_handled(raw, is_marked_up, cleaning, report)
+                for turns, place in _exchanges(raw, cleaning, report):
+                    dialog = Dialog(turns, group, place, subset)
+                    if duplicates and not duplicates.is_new(dialog):
+                        report.leave_out(DUPLICATE, place)
+                        continue
+                    report.num_kept += 1
+                    yield dialog
 
 
-def _read_file(
-    path: str, reader: "Reader", report: DialogReport, on_bytes: Callable[[int], object] | None
+def _read_path(
+    path: str,
+    report: DialogReport,
+    source_format: str | None,
+    fields: tuple[str, ...],
+    on_bytes: OnBytes | None,
+) -> Iterator[tuple[RawDialog, bool]]:
+    """Yield the dialogs of a file or archive, and whether their format has tags and entities."""
+    for file in open_files(path, (*_IN_ARCHIVES, *_PACKED_IN_ARCHIVES), report, on_bytes):
+        layout = find_layout(file.head, source_format, fields)
+        report.files.setdefault(layout.format, []).append((file.name, layout.reason))
+        is_marked_up = layout.format in _WITH_MARKUP
+        for raw in _read_layout(layout, file.stream, file.name, report):
+            yield raw, is_marked_up
+
+
+def _read_layout(
+    layout: Layout, stream: ByteStream, name: str, report: DialogReport
 ) -> Iterator[RawDialog]:
-    done = 0
-    with open(path, "rb") as raw:
-        records = reader(_decompressed(raw), path, report)
-        number = 0
-        while True:
-            try:
-                record = next(records, None)
-            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                raise _damaged(path, error) from error
-            number += 1
-            if on_bytes and (record is None or number % _PROGRESS_STEP == 0):
-                on_bytes(raw.tell() - done)
-                done = raw.tell()
-            if record is None:
-                return
-            yield record
+    if layout.records is None:
+        yield from READERS[layout.format](stream, name, report)
+    elif layout.columns:
+        yield from _read_columns(layout, stream, name, report)
+    elif layout.shape is not None:
+        records = read_record_file(layout.records, stream, name, report)
+        yield from read_shape(layout.shape, records, report)
+
+
+def _read_columns(
+    layout: Layout, stream: ByteStream, name: str, report: DialogReport
+) -> Iterator[RawDialog]:
+    """Read the turns in some columns of a table without a header."""
+    assert layout.records is not None and layout.records.encoding == TABLE
+    assert layout.records.dialect is not None
+    for row in read_rows(stream, name, report, layout.records.dialect):
+        if len(row.cells) <= max(layout.columns):
+            report.skip(NO_COLUMN, row.place, row.num_bytes, row.num_lines)
+            continue
+        turns = [row.cells[column] for column in layout.columns]
+        yield RawDialog(turns, turns[0], row.place)
+
+
+def _markup_handled(
+    raw: RawDialog, is_marked_up: bool, cleaning: Cleaning, report: DialogReport
+) -> RawDialog:
+    """Remove tags and entities as ``cleaning`` says, or count that they are left."""
+    if not any("<" in turn or "&" in turn or "{" in turn for turn in raw.turns):
+        return raw
+    wanted = is_marked_up if cleaning.clean_markup is None else cleaning.clean_markup
+    if wanted:
+        turns = [without_markup(turn) for turn in raw.turns]
+        changed = sum(a != b for a, b in zip(turns, raw.turns))
+        if changed:
+            report.mend(MARKUP_REMOVED, raw.place, changed)
+        return raw._replace(turns=turns)
+    kept = sum(map(has_markup, raw.turns))
+    if kept:
+        report.mend(MARKUP_KEPT, raw.place, kept)
+    return raw
 
 
 def _exchanges(
@@ -227,12 +212,11 @@ def _exchanges(
 Reader = Callable[[ByteStream, str, DialogReport], Iterator[RawDialog]]
 READERS: dict[str, Reader] = {
     "amazon": read_amazon,
-    "polyai": read_polyai_json,
     "tfrecord": read_polyai_tfrecord,
-    "conversations": read_conversations,
-    "pairs": read_pairs,
-    "csv": read_csv,
     "tsv": read_tsv,
+    "eou": read_eou,
+    "labelled": read_labelled,
+    "subtitles": read_subtitles,
+    "opus": read_opus,
     "lines": read_lines,
 }
-FORMATS = tuple(READERS)

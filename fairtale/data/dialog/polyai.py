@@ -13,19 +13,13 @@ from typing import Any
 from ..corpus.records import ByteStream
 from ..corpus.report import INVALID_UTF8
 from ..corpus.tfrecord import parse_example, read_tfrecord
-from .records import DialogReport, RawDialog, read_json_lines
+from .records import DialogReport, RawDialog
 
 NO_CONTEXT = "no context or no response"
 BROKEN_CHECKSUM = "wrong checksum"
 NOT_AN_EXAMPLE = "not a tf.train.Example"
 
 _GROUPS = ("file_id", "product_id", "thread_id")
-
-
-def read_polyai_json(stream: ByteStream, name: str, report: DialogReport) -> Iterator[RawDialog]:
-    """Read the dialogs of a file of JSON lines; see :func:`read_polyai_tfrecord`."""
-    for place, record in read_json_lines(stream, name, report):
-        yield from _dialog(record, place, report)
 
 
 def read_polyai_tfrecord(
@@ -55,10 +49,13 @@ def read_polyai_tfrecord(
         except ValueError:
             report.skip(NOT_AN_EXAMPLE, place)
             continue
-        yield from _dialog(record, place, report)
+        yield from read_polyai_record(record, place, report)
 
 
-def _dialog(record: dict[str, Any], place: str, report: DialogReport) -> Iterator[RawDialog]:
+def read_polyai_record(
+    record: dict[str, Any], place: str, report: DialogReport
+) -> Iterator[RawDialog]:
+    """Yield the dialog of a record of JSON lines or of a TFRecord file."""
     query, response = record.get("context"), record.get("response")
     if not (isinstance(query, str) and isinstance(response, str)):
         report.skip(NO_CONTEXT, place)

@@ -1,6 +1,5 @@
 """Types and functions shared by the readers of dialog corpora."""
 
-import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -11,7 +10,10 @@ from ..corpus.report import CorpusReport
 # product with all its questions, has well below one MiB.
 MAX_RECORD_BYTES = 4 << 20
 
-NOT_JSON = "not a JSON object"
+
+# What is told of dialogs that are kept.
+MARKUP_REMOVED = "turns whose tags and entities were removed"
+MARKUP_KEPT = "turns with tags or entities left as they are (--markup clean removes them)"
 
 
 class RawDialog(NamedTuple):
@@ -43,6 +45,7 @@ class DialogReport(CorpusReport):
             yield f"left out, {kind}: {count} (first: {', '.join(self.places[kind])})"
         for kind, count in self.amounts.items():
             yield f"{kind}: {count} (first: {', '.join(self.places[kind])})"
+        yield from self.lost_line()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as a JSON object."""
@@ -54,34 +57,14 @@ class DialogReport(CorpusReport):
         }
 
 
-def read_text(stream: ByteStream, name: str, report: CorpusReport) -> Iterator[tuple[int, str]]:
-    """Read the lines of a text file; skip and count lines that are too long or not UTF-8.
+def read_text(
+    stream: ByteStream, name: str, report: CorpusReport
+) -> Iterator[tuple[int, str | None]]:
+    """Read the lines of a text file; count lines that are too long or not UTF-8.
 
     Yields:
-        ``(line number, text)``, including empty lines.
+        ``(line number, text)``, including empty lines; the text is None for a lost line, so that
+        its neighbours are not taken for neighbours.
     """
     for line, text in read_text_records(stream, b"\n", MAX_RECORD_BYTES, name, report):
-        if text is not None:
-            yield line, text.removesuffix("\r")
-
-
-def read_json_lines(
-    stream: ByteStream, name: str, report: CorpusReport
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Read a file with one JSON object a line; skip and count other lines that are not blank.
-
-    Yields:
-        ``(file:line, object)``.
-    """
-    for line, text in read_text(stream, name, report):
-        if not text.strip():
-            continue
-        place = f"{name}:{line}"
-        try:
-            record = json.loads(text)
-        except (ValueError, RecursionError):
-            record = None
-        if isinstance(record, dict):
-            yield place, record
-        else:
-            report.skip(NOT_JSON, place)
+        yield line, None if text is None else text.removesuffix("\r")

@@ -8,6 +8,7 @@ from ...errors import UserError
 from ..corpus.cleaning import CONTROL
 from ..corpus.report import CONTROL_CHARACTERS, DUPLICATE, EMPTY, TOO_LONG
 from ..corpus.split import DuplicateFilter
+from ..corpus.wrapped import paragraphs, read_lines, wrapping_width
 from . import markup, metadata
 from .records import (
     DAMAGED_MARKUP,
@@ -18,7 +19,6 @@ from .records import (
     OnBytes,
     RawDocument,
 )
-from .wrapped import paragraphs, read_lines, wrapping_width
 
 MARKUPS = ("plain", "markdown", "html", "fb2")
 

@@ -22,7 +22,7 @@ TURN_SEPARATOR = "\t"  # that of the lines of dialogs
 # Attributes of a report that count documents.
 _COUNTED = (
     "num_kept", "num_chars", "skipped", "mended", "amounts", "places", "removed_chars",
-    "removed_texts",
+    "removed_texts", "num_bytes", "num_lines", "damaged", "lost_bytes", "lost_lines",
 )  # fmt: skip
 
 OnBytes = Callable[[int], object]
@@ -103,7 +103,12 @@ class DocumentReport(CorpusReport):
         """Add what another report counted after this one."""
         self.num_kept += later.num_kept
         self.num_chars += later.num_chars
-        for name in ("skipped", "mended", "amounts", "removed_chars"):
+        self.num_bytes += later.num_bytes
+        self.num_lines += later.num_lines
+        for name in (
+            *("skipped", "mended", "amounts", "removed_chars"),
+            *("damaged", "lost_bytes", "lost_lines"),
+        ):
             getattr(self, name).update(getattr(later, name))
         for own, other, most in (
             (self.places, later.places, NUM_PLACES_NAMED),
@@ -121,7 +126,8 @@ class DocumentReport(CorpusReport):
         """Set what :meth:`counted` has returned."""
         for name in _COUNTED:
             kind = type(getattr(self, name))
-            setattr(self, name, kind(values[name]))
+            if name in values:  # an older run has not counted everything
+                setattr(self, name, kind(values[name]))
 
     def remove(self, kind: str, place: str, texts: list[str]) -> None:
         """Count passages that were removed from a document.
@@ -148,6 +154,7 @@ class DocumentReport(CorpusReport):
             chars = self.removed_chars.get(kind)
             size = f" ({chars:,} characters)" if chars else ""
             yield f"{kind}: {self.amounts[kind]:,}{size} in {count} works"
+        yield from self.lost_line()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as a JSON object."""

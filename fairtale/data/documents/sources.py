@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ...errors import UserError
+from ..corpus.containers import PACKED, without_packing
 from ..corpus.source_files import find_files
 from .fields import FieldNames
 from .json_lines import JsonLines
@@ -20,8 +21,9 @@ from .sqlite_table import SqliteTable, is_database
 from .text_files import MARKUP_OF_EXTENSION, TextFile
 
 _JSON = (".jsonl", ".ndjson", ".json")
+_TABLES = (".csv", ".tsv", ".parquet")
 _DATABASES = (".sqlite", ".sqlite3", ".db")
-_EXTENSIONS = (*MARKUP_OF_EXTENSION, *_JSON, *_DATABASES)
+_EXTENSIONS = (*MARKUP_OF_EXTENSION, *_JSON, *_TABLES, *_DATABASES)
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,13 @@ def find_sources(
         if name.startswith(PREFIX):
             sources += _collections(name.removeprefix(PREFIX), seen, options, report)
             continue
-        for path in find_files([name], _EXTENSIONS, report.ignored_files):
+        for path in find_files([name], _EXTENSIONS, report.ignored_files, packed=PACKED):
             if os.path.realpath(path) in seen:
                 continue
             seen.add(os.path.realpath(path))
             below = os.path.relpath(path, name) if os.path.isdir(name) else os.path.basename(path)
-            sources.append(_open(path, os.path.splitext(below)[0], options, report))
+            stem = os.path.splitext(without_packing(below))[0]
+            sources.append(_open(path, stem, options, report))
     _check_used(options, sources)
     return sources
 
@@ -109,7 +112,7 @@ def describe_collections(name: str) -> str:
 
 
 def _open(path: str, name: str, options: SourceOptions, report: DocumentReport) -> DocumentSource:
-    extension = os.path.splitext(path)[1].lower()
+    extension = os.path.splitext(without_packing(path))[1].lower()
     fields, markup, max_chars = options.fields, options.markup, options.max_chars
     source: DocumentSource
     if not os.path.isfile(path):
@@ -119,8 +122,9 @@ def _open(path: str, name: str, options: SourceOptions, report: DocumentReport) 
         kind, reason = "SQLite", f"table {source.table}"
     elif extension in _DATABASES:
         raise UserError(f"{path}: not a SQLite database, in spite of its extension")
-    elif extension in _JSON:
-        source, kind, reason = JsonLines(path, fields, markup, max_chars), "JSON lines", extension
+    elif extension in _JSON or extension in _TABLES:
+        source, reason = JsonLines(path, fields, markup, max_chars), extension
+        kind = "JSON" if extension in _JSON else "table"
     else:
         source, kind = TextFile(path, name, markup, max_chars), "text"
         reason = f"extension {extension}" if extension in MARKUP_OF_EXTENSION else "plain text"

@@ -5,6 +5,8 @@ import os
 import re
 from collections.abc import Iterator
 
+from ..corpus.containers import CountedStream, named_damage, open_stream, without_packing
+from ..corpus.heads import look, refuse_pointer
 from ..corpus.report import INVALID_UTF8, TOO_LONG
 from .records import BINARY, DocumentReport, OnBytes, RawDocument
 
@@ -40,20 +42,25 @@ class TextFile:
     def __init__(self, path: str, name: str, markup: str | None, max_chars: int) -> None:
         self.path = path
         self._name = name
-        extension = os.path.splitext(path)[1].lower()
+        extension = os.path.splitext(without_packing(path))[1].lower()
         self._markup = markup or MARKUP_OF_EXTENSION.get(extension, "plain")
         self._max_chars = max_chars
 
     def read(self, report: DocumentReport, on_bytes: OnBytes) -> Iterator[RawDocument]:
         """Yield the document; a file that is binary, too long or not UTF-8 is counted."""
+        limit = max_bytes(self._max_chars)
         size = os.path.getsize(self.path)
-        if size > max_bytes(self._max_chars):
+        if size > limit:  # compressed or not, it is longer than allowed
             on_bytes(size)
-            report.skip(TOO_LONG, f"{self.path} ({size:,} bytes)")
+            report.skip(TOO_LONG, f"{self.path} ({size:,} bytes)", size)
             return
-        with open(self.path, "rb") as stream:
-            data = stream.read()
-        on_bytes(len(data))
+        with named_damage(self.path), open_stream(self.path, on_bytes) as stream:
+            head, again = look(stream, self.path)
+            refuse_pointer(head)
+            data = CountedStream(again, report).read(limit + 1)
+        if len(data) > limit:
+            report.skip(TOO_LONG, f"{self.path} (over {limit:,} bytes)", len(data))
+            return
         text = decode(data, self.path, report, xml=self._markup == "fb2")
         if text is not None:
             yield RawDocument(self._name, text, self._markup, self.path, self._name, is_file=True)
@@ -69,10 +76,10 @@ def decode(data: bytes, place: str, report: DocumentReport, xml: bool = False) -
         xml: obey the encoding that an XML declaration names; other texts must be UTF-8.
     """
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        report.skip(INVALID_UTF8, f"{place} (UTF-16)")
+        report.skip(INVALID_UTF8, f"{place} (UTF-16)", len(data))
         return None
     if b"\x00" in data:
-        report.skip(BINARY, f"{place} (zero byte at {data.index(0):,})")
+        report.skip(BINARY, f"{place} (zero byte at {data.index(0):,})", len(data))
         return None
     encoding = "utf-8"
     declared = _XML_ENCODING.match(data) if xml else None
@@ -81,8 +88,8 @@ def decode(data: bytes, place: str, report: DocumentReport, xml: bool = False) -
     try:
         return data.removeprefix(codecs.BOM_UTF8).decode(encoding)
     except LookupError:  # unknown, or not an encoding of text
-        report.skip(INVALID_UTF8, f"{place} (declares the unknown encoding {encoding})")
+        report.skip(INVALID_UTF8, f"{place} (declares the unknown encoding {encoding})", len(data))
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        report.skip(INVALID_UTF8, f"{place}:{line} (byte 0x{data[error.start]:02x})")
+        report.skip(INVALID_UTF8, f"{place}:{line} (byte 0x{data[error.start]:02x})", len(data))
     return None

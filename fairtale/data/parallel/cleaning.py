@@ -1,7 +1,6 @@
 """Filter the pairs of a parallel corpus, and choose those that are held out for validation."""
 
 import hashlib
-import re
 from array import array
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,19 +10,21 @@ import numpy.typing as npt
 
 from ...errors import UserError
 from ..corpus.arrays import Bools
+from ..corpus.entities import unescape, without_markup
+from ..corpus.lengths import count_words
 from ..corpus.report import TOO_LONG
 from .text import LanguageText, clean_line
 
 # Reasons to leave out a pair, besides TOO_LONG and DUPLICATE.
 EMPTY_SIDE, RATIO, SAME = "a side empty", "unequal lengths", "same on both sides"
-HELD_OUT = "also in valid or test"
+
+# What is done with tags and entities; see PairCleaner.
+MARKUP_RULES = ("entities", "clean", "keep")
 
 Digests = npt.NDArray[np.uint64]
 
 # A line of at most this many words may occur in training and in a test set by chance.
 MAX_COMMON_WORDS = 3
-
-_NUMERIC_ENTITY = re.compile(r"&#(\d{2,6}|x[0-9A-Fa-f]{2,5});")
 
 
 class CleanPair(NamedTuple):
@@ -43,16 +44,25 @@ class PairCleaner:
         source, target: the tokenizer of each side.
         max_words: maximum number of tokens of a side.
         max_ratio: maximum ratio of the lengths of the longer and the shorter side, in tokens.
+        markup: ``clean`` replaces entities and removes tags; ``entities`` only the former;
+            ``keep`` neither.
+
+    The length of a side is its number of tokens; in scripts without spaces, such as Chinese or
+    Thai, it is estimated from the number of characters (:func:`count_words`).
     """
 
     source: LanguageText
     target: LanguageText
     max_words: int
     max_ratio: float
+    markup: str = "entities"
 
     def __call__(self, source: str, target: str) -> CleanPair | str:
         """Return the cleaned pair, or the reason why it is left out."""
-        lines = clean_line(unescape_numeric(source)), clean_line(unescape_numeric(target))
+        if self.markup != "keep":
+            replace = without_markup if self.markup == "clean" else unescape
+            source, target = replace(source), replace(target)
+        lines = clean_line(source), clean_line(target)
         if not all(lines):
             return EMPTY_SIDE
         if lines[0] == lines[1] and any(map(str.isalpha, lines[0])):
@@ -61,7 +71,7 @@ class PairCleaner:
         if max(line.count(" ") for line in lines) >= self.max_words:
             return TOO_LONG
         tokens = self.source.tokenize(lines[0]), self.target.tokenize(lines[1])
-        short, long = sorted(side.count(" ") + 1 for side in tokens)
+        short, long = sorted(map(count_words, tokens))
         if not all(tokens):
             return EMPTY_SIDE
         if long > self.max_words:
@@ -69,20 +79,6 @@ class PairCleaner:
         if long > self.max_ratio * short:
             return RATIO
         return CleanPair(*tokens, *lines)
-
-
-def unescape_numeric(text: str) -> str:
-    """Replace numeric entities (``&#232;``) by the characters that they stand for."""
-    if "&#" not in text:
-        return text
-
-    def character(match: re.Match[str]) -> str:
-        code = match[1]
-        value = int(code[1:], 16) if code[0] == "x" else int(code)
-        wrong = value > 0x10FFFF or 0xD800 <= value <= 0xDFFF
-        return match[0] if wrong else chr(value)
-
-    return _NUMERIC_ENTITY.sub(character, text)
 
 
 # ------------------------------------------------------- duplicates and held-out pairs
@@ -136,7 +132,7 @@ class HeldOut:
         """Add one pair of lines."""
         self._pairs.add(source, target)
         for lines, text in zip(self._lines, (source, target)):
-            if text.count(" ") >= MAX_COMMON_WORDS:
+            if count_words(text) > MAX_COMMON_WORDS:
                 lines.add(digest(text))
 
     def leaks(self, arrays: tuple[Digests, Digests, Digests]) -> Bools:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from ...errors import UserError
+from ..corpus.lengths import UNSPACED_LANGUAGES
 
 SETTINGS_FILE = "tokenizer.json"
 TOKENIZERS = ("moses", "none")
@@ -18,6 +19,11 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")
 # An acute accent on a Cyrillic letter marks the stress. Moses would split the word there.
 _STRESS = re.compile("(?<=[\u0400-\u04ff])\u0301")
+# Zero-width joiner and non-joiner, and letters of no language in use that stand for them.
+_LETTERS = {"\u200c": "\u0195\u01bf", "\u200d": "\u0195\u0223"}
+# A variation selector or a colour of skin belongs to the emoji before it.
+_BEFORE_MARK = re.compile("(?<=\\S) (?=[\ufe0e\ufe0f\U0001f3fb-\U0001f3ff])")
+_JOINERS = re.compile(r"(?<=\S)[\u200c\u200d](?=\S)")
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,16 @@ class TextSettings:
 
     def __str__(self) -> str:
         return json.dumps(asdict(self))
+
+
+def default_tokenizer(languages: Iterable[str]) -> str:
+    """Return ``none`` if one of the languages has no spaces between words, else ``moses``.
+
+    Args:
+        languages: codes such as ``zh``, ``zh-TW`` or ``th_TH``.
+    """
+    codes = {re.split("[-_.]", language.lower())[0] for language in languages}
+    return "none" if codes & UNSPACED_LANGUAGES else "moses"
 
 
 def write_settings(folder: str, settings: TextSettings) -> None:
@@ -128,7 +144,13 @@ class LanguageText:
         if self._normalizer is not None:
             text = " ".join(self._normalizer.normalize(text).split())
         if self._tokenizer is not None:
+            # Moses would put spaces around joiners, which stand inside a word.
+            text = _JOINERS.sub(lambda joiner: _LETTERS[joiner[0]], text)
             text = self._tokenizer.tokenize(text, return_str=True, escape=self.settings.escape)
+            for joiner, letter in _LETTERS.items():
+                if letter in text:
+                    text = re.sub(f" *{letter} *", joiner, text)
+            text = _BEFORE_MARK.sub("", text)
         return text
 
     def detokenize(self, tokens: str) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 
+from ..corpus.lengths import count_words
 from ..corpus.records import ByteStream, read_text_records
 from ..corpus.report import CorpusReport
 
@@ -11,7 +12,7 @@ _HEADING = re.compile(r"#{1,6}(?:\s+(.*))?$")
 _RULE = re.compile(r"\s*(?:[-*_=]\s*){3,}$")
 _QUOTE_MARK = re.compile(r"^\s*>\s?")
 # White space after a full stop, question mark or exclamation mark and closing quotes or brackets.
-_SENTENCE_END = re.compile(r"""(?<=[.!?])(["'”’)\]]*)\s+""")
+_SENTENCE_END = re.compile(r"""(?<=[.!?])(["'”’)\]]*)\s+|(?<=[。！？｡။။។])([」』”’）]*)""")
 
 
 def read_paragraphs(
@@ -84,7 +85,7 @@ def cut_paragraphs(
     piece, num_words, piece_line, piece_section = list[str](), 0, 0, ""
     for line, section, paragraph in paragraphs:
         for part in _parts(paragraph, max_words):
-            count = len(part.split())
+            count = count_words(part)
             if piece and (section != piece_section or num_words + count > max_words):
                 yield piece_line, piece_section, " ".join(piece)
                 piece, num_words = [], 0
@@ -98,11 +99,14 @@ def cut_paragraphs(
 
 def _parts(paragraph: str, max_words: int) -> list[str]:
     """Split a paragraph into sentences, and sentences into words, as far as it is too long."""
-    if len(paragraph.split()) <= max_words:
+    if count_words(paragraph) <= max_words:
         return [paragraph]
     parts = []
-    for sentence in _SENTENCE_END.sub("\\1\n", paragraph).split("\n"):
+    for sentence in _SENTENCE_END.sub("\\1\\2\n", paragraph).split("\n"):
         words = sentence.split()
+        if count_words(sentence) > max_words >= len(words):  # a script without spaces
+            parts += [sentence[i : i + max_words] for i in range(0, len(sentence), max_words)]
+            continue
         for start in range(0, len(words), max_words):
             parts.append(" ".join(words[start : start + max_words]))
     return parts

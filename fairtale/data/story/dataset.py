@@ -45,7 +45,7 @@ class StoryDataset(SizedDataset):
         sizes: lengths of the rows in tokens, int [num_stories].
         dictionary: fairseq's dictionary.
         tokens_per_sample: maximum number of tokens of a story; longer stories are truncated.
-        token_bytes: UTF-8 bytes that each dictionary entry stands for, int64 [V].
+        token_bytes: UTF-8 bytes that each dictionary entry stands for, [V].
         shuffle: shuffle stories of equal lengths, and the batches, in every epoch.
         pack: put the stories of a batch into one row without padding; with ``shuffle``, a batch
             then holds stories of all lengths.
@@ -153,7 +153,7 @@ class StoryDataset(SizedDataset):
             "id": torch.tensor([s["id"] for s in samples]),
             "nsentences": len(samples),
             "ntokens": int(lengths.sum()),
-            "nbytes": int(sum(self.token_bytes[x].sum() for x in targets)),
+            "nbytes": round(float(sum(self.token_bytes[x].sum() for x in targets))),
             "net_input": net_input,
             "target": target,
             "padded_tokens": target.numel(),

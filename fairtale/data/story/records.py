@@ -5,6 +5,10 @@ from typing import Any, NamedTuple
 
 from ..corpus.report import CorpusReport
 
+# What is told of stories that are kept.
+MARKUP_REMOVED = "tags and entities removed"
+MARKUP_KEPT = "tags or entities left as they are (--markup clean removes them)"
+
 
 class Story(NamedTuple):
     """A cleaned story."""
@@ -32,6 +36,7 @@ class StoryReport(CorpusReport):
             places = ", ".join(self.places.get(kind, ()))
             first = f" (first: {places})" if places else ""
             yield f"{kind}: {self.amounts[kind]} in {count} stories{first}"
+        yield from self.lost_line()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as a JSON object."""

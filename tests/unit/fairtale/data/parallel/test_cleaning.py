@@ -13,7 +13,6 @@ from fairtale.data.parallel.cleaning import (
     PairIndex,
     choose,
     digest,
-    unescape_numeric,
 )
 from fairtale.data.parallel.text import LanguageText, TextSettings
 from fairtale.errors import UserError
@@ -55,12 +54,29 @@ def test_the_bounds_themselves_are_kept(clean):
     assert isinstance(clean("12.", "12."), tuple)  # no letter: nothing to translate
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("a&#232;b&#xE8;", "aèbè"), ("&amp; &#12345678; &#xD800; &#1;", None), ("&#1114112;", None)],
+_MARKED_UP = (
+    "A <i>&quot;b&quot;</i> &bar; c &amp; d",
+    "А <i>&quot;б&quot;</i> &bar; в &amp; д",
 )
-def test_numeric_entities(text, expected):
-    assert unescape_numeric(text) == (expected or text)
+
+
+@pytest.mark.parametrize(
+    ("markup", "source", "target"),
+    [
+        ("entities", 'A <i>"b"</i> | c & d', 'А <i>"б"</i> | в & д'),
+        ("clean", 'A "b" | c & d', 'А "б" | в & д'),
+        (
+            "keep",
+            "A <i>&quot;b&quot;</i> &bar; c &amp; d",
+            "А <i>&quot;б&quot;</i> &bar; в &amp; д",
+        ),
+    ],
+)
+def test_entities_and_tags(markup, source, target):
+    sides = (LanguageText(lang, TextSettings()) for lang in ("en", "ru"))
+    cleaner = PairCleaner(*sides, max_words=80, max_ratio=2.0, markup=markup)
+    pair = cleaner(*_MARKED_UP)
+    assert (pair.source, pair.target) == (source, target)
 
 
 def index_of(pairs):
@@ -128,3 +144,34 @@ def test_too_few_pairs_to_hold_out():
     message = "--valid-size 1: only 1 of 4 pairs have sides that occur once"
     with pytest.raises(UserError, match=message):
         choose(index_of(pairs), HeldOut(), 1, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("zh", "我们明天和{}个老朋友一起去北京看长城。"),
+        ("ja", "私たちは明日{}人の古い友達と一緒に京都へ行きます。"),
+        ("th", "พรุ่งนี้เราจะไปเที่ยวเชียงใหม่กับเพื่อนเก่า{}คน"),
+        ("km", "ថ្ងៃស្អែកយើងនឹងទៅភ្នំពេញជាមួយមិត្តចាស់{}នាក់"),
+        ("my", "မနက်ဖြန်ငါတို့သူငယ်ချင်းဟောင်း{}ယောက်နဲ့ရန်ကုန်ကိုသွားမယ်"),
+        ("lo", "ມື້ອື່ນພວກເຮົາຈະໄປວຽງຈັນກັບໝູ່ເກົ່າ{}ຄົນ"),
+    ],
+)
+@pytest.mark.parametrize("tokenizer", ["moses", "none"])
+def test_lengths_without_spaces(language, text, tokenizer):
+    sides = (LanguageText(x, TextSettings(tokenizer=tokenizer)) for x in ("en", language))
+    cleaner = PairCleaner(*sides, max_words=60, max_ratio=3.0)
+    english = "Tomorrow we are going to the city together with {} of our old friends."
+    assert not isinstance(cleaner(english.format(3), text.format(3)), str)
+    assert cleaner(english.format(3) * 4, text.format(3)) == RATIO
+    assert cleaner("Yes.", text.format(3)) == RATIO
+    assert cleaner(english.format(3), text.format(3) * 12) == TOO_LONG
+
+
+def test_long_lines_without_spaces_leak_too():
+    held_out, index = HeldOut(), PairIndex()
+    held_out.add("We go home .", "我们明天和三个老朋友一起去北京看长城。")
+    index.add("Another side of it .", "我们明天和三个老朋友一起去北京看长城。")
+    index.add("Yes .", "是。")
+    held_out.add("No .", "是。")
+    assert held_out.leaks(index.arrays()).tolist() == [True, False]

@@ -40,7 +40,7 @@ def test_a_prefix_names_two_files(tmp_path):
 
 def test_two_files_and_sgml(tmp_path):
     a, b = write(tmp_path / "a", ["x"]), write(tmp_path / "b", ["y"])
-    assert find_parallel(f"{a},{b}", "en", "ru", "--test") == ParallelFiles(a, b)
+    assert find_parallel(f"{a},{b}", "en", "ru", "--test") == ParallelFiles(a, b, ("en", "ru"))
     text = '<srcset><doc docid="d"><seg id="1">{}</seg></doc></srcset>'
     for name, word in (("n-src.en.sgm", "x"), ("n-ref.ru.sgm", "y")):
         write(tmp_path / name, [text.format(word)])
@@ -71,8 +71,8 @@ def test_the_remedy_for_bad_bytes_keeps_every_line(tmp_path):
     [
         ("x", r"--source \S+x: no file \S+x.ru$"),
         ("y", r"no file \S+y.en and no file \S+y.ru \(nor \S+y-src.en.sgm and \S+y-ref.ru.sgm\)"),
-        ("x.en,x.en,x.en", "a prefix, or two files SOURCE,TARGET"),
-        ("s-src.en.sgm,x.en", "one file is .sgm and the other is not"),
+        ("x.en,x.en,x.en", "a prefix, one file, or two files SOURCE,TARGET"),
+        ("s-src.en.sgm,x.en", "no SGML of a WMT set in it"),
     ],
 )
 def test_what_is_missing_is_named(tmp_path, name, message):

@@ -95,3 +95,17 @@ def test_faults_are_named(files, source, reference, message):
     with pytest.raises(UserError, match=message) as error:
         read_sgm_pair(*files(source, reference))
     assert "\n" not in str(error.value)
+
+
+def test_sgml_of_other_tools(tmp_path):
+    """Upper-case attributes, values without quotes, spaces around them, names of entities."""
+    path = tmp_path / "x.sgm"
+    path.write_text(
+        '<SRCSET SETID="x" SRCLANG=en>\n<DOC DOCID="d" GENRE = news>\n<SEG ID=1>Caf&eacute; &bar; '
+        '&amp;&nbsp;tea</seg>\n< seg id = " 2 " >Two< /seg >\n</Doc></SRCSET>\n',
+        encoding="utf-8",
+    )
+    assert read_sgm(path) == {("d", "1"): "Café &bar; & tea", ("d", "2"): "Two"}
+    path.write_text('<!DOCTYPE a [<!ENTITY b "c">]><srcset><doc docid="d"></doc></srcset>')
+    with pytest.raises(UserError, match="declares an entity"):
+        read_sgm(path)

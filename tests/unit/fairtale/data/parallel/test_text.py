@@ -9,6 +9,7 @@ from fairtale.data.parallel.text import (
     ParallelText,
     TextSettings,
     clean_line,
+    default_tokenizer,
     find_settings,
     write_settings,
 )
@@ -126,3 +127,27 @@ def test_settings_are_written_as_they_are_read(tmp_path):
     write_settings(tmp_path, TextSettings("none", False, True))
     found = json.loads((tmp_path / "tokenizer.json").read_text())
     assert found == {"tokenizer": "none", "normalize": False, "escape": True}
+
+
+@pytest.mark.parametrize(
+    "text", ["او می‌گوید که فردا به تهران می‌رویم.", "श्री‍मान क्‍या है", "👩‍👩‍👧 hi ❤️ 👍🏽"]
+)
+def test_joiners_stay_inside_their_words(text):
+    moses = LanguageText("fa", TextSettings())
+    tokens = moses.tokenize(text)
+    assert [word for word in tokens.split() if word.strip(".")] == text.rstrip(".").split()
+    assert moses.detokenize(tokens) == text
+
+
+@pytest.mark.parametrize(
+    ("languages", "expected"),
+    [
+        (("en", "ru"), "moses"),
+        (("en", "zh"), "none"),
+        (("th_TH", "de"), "none"),
+        (("ja-JP", "en"), "none"),
+        (("en", "ko"), "moses"),
+    ],
+)
+def test_moses_is_not_for_languages_without_spaces(languages, expected):
+    assert default_tokenizer(languages) == expected

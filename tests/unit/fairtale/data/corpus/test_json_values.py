@@ -1,11 +1,11 @@
-"""TinyStories shards: intact, truncated and malformed."""
+"""JSON lists of records, such as TinyStories shards: intact, truncated and malformed."""
 
 import json
 import random
 
 import pytest
 
-from fairtale.data.story import json_shards
+from fairtale.data.corpus import json_values
 from fairtale.errors import UserError
 from tests.unit.fairtale.data.story.test_formats import read, shard, write
 
@@ -38,7 +38,7 @@ def test_a_truncated_shard_says_how_far_it_went(tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ('{"story": "A."}', "not a list of stories: line 1, character 0"),
+        ('"A."', "not a JSON list: line 1, character 0"),
         ('[{"story": "A."} {"story": "B."}]', "character 17: ',' or ']' should follow"),
         ('[{"story": "A."}]\n\n[]', "line 3, character 19: text after the end"),
         ('[\n{"story": A}, {"story": "' + "B" * 200 + '"}]', "line 2, character 12: not JSON"),
@@ -55,13 +55,13 @@ def test_records_without_a_story_are_counted(tmp_path):
     data = '[{"story": "A."}, {"text": "B."}, "C.", {"story": null}, 7, {"story": "D."}]'
     texts, report = read(write(tmp_path / "x.json", data))
     assert texts == ["A.", "D."]
-    assert report.skipped == {"no story field": 4}
+    assert report.skipped == {"no story field": 2, "not a JSON object": 2}
     assert report.places["no story field"][0].endswith("x.json:1 (record 2)")
 
 
 @pytest.mark.parametrize("block", [1, 3, 64, 1000])
 def test_a_shard_read_in_blocks_equals_json_load(tmp_path, monkeypatch, block):
-    monkeypatch.setattr(json_shards, "_BLOCK_CHARS", block)
+    monkeypatch.setattr(json_values, "_BLOCK_CHARS", block)
     draw = random.Random(block)
     letters = 'ab \\"é😀{}[],:\u2028'
     stories = ["x" + "".join(draw.choices(letters, k=draw.randint(0, 90))) for _ in range(40)]

@@ -1,8 +1,8 @@
-"""Read TinyStories shards: JSON lists of stories, parsed object by object.
+"""Read the values of a JSON file one by one: a list, or values behind each other.
 
-The streaming parser is our own. ijson reads an intact shard in four fifths of the time, but it
-handles damaged shards worse: a story that is not UTF-8 or holds a raw control character loses the
-rest of its shard, a byte order mark is refused, a lone surrogate becomes a question mark, an
+The streaming parser is our own. ijson reads an intact file in four fifths of the time, but it
+handles damaged ones worse: a record that is not UTF-8 or holds a raw control character loses the
+rest of its file, a byte order mark is refused, a lone surrogate becomes a question mark, an
 object in place of the list is read as an empty list, errors give neither line nor character, and
 100,000 opening brackets take minutes.
 """
@@ -11,15 +11,10 @@ import codecs
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...errors import UserError
-from ..corpus.cleaning import clean
-from ..corpus.records import ByteStream
-from ..corpus.report import INVALID_UTF8, CorpusReport
-from .records import Story
-
-NO_STORY = "no story field"
+from .records import ByteStream
 
 _BLOCK_CHARS = 1 << 20
 _MAX_RECORD_CHARS = 64 << 20
@@ -27,6 +22,15 @@ _MAX_RECORD_CHARS = 64 << 20
 _CUT_MARGIN = 64
 # Lone surrogates that stand for bytes that are not UTF-8 (errors="surrogateescape").
 _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
+
+
+class JsonItem(NamedTuple):
+    """A value of a JSON list."""
+
+    place: str  # ``file:line (record number)``
+    value: Any
+    num_bytes: int  # size in the file, in characters
+    num_lines: int  # line feeds inside it, plus one
 
 
 class _TextWindow:
@@ -82,44 +86,31 @@ class _TextWindow:
         return f"line {line}, character {self._chars_before + self.at + offset:,}"
 
 
-def read_json_shard(
-    stream: ByteStream, name: str, report: CorpusReport, max_chars: int
-) -> Iterator[Story]:
-    """Read a TinyStories shard: a JSON list of objects with a ``story`` string.
+def has_bad_bytes(text: str) -> bool:
+    """Return whether a text that was read from JSON stands for bytes that are not UTF-8."""
+    return _ESCAPED_BYTE.search(text) is not None
 
-    Other fields are ignored. An item without a ``story`` string is skipped and counted.
+
+def read_json_list(stream: ByteStream, name: str) -> Iterator[JsonItem]:
+    """Yield the values of a JSON list.
+
+    Bytes that are not UTF-8 become lone surrogates, so that only the record that holds them is
+    lost; see :func:`has_bad_bytes`.
 
     Args:
         stream: a binary file.
-        name: name of the file, for the report and for error messages.
-        report: counts the stories that are skipped and the repairs.
-        max_chars: maximum length of a story after cleaning, in characters.
+        name: name of the file, for places and error messages.
 
     Raises:
         UserError: the file ends inside the list, or it is not such a list.
     """
-    for place, record in _read_list(stream, name):
-        story = record.get("story") if isinstance(record, dict) else None
-        if not isinstance(story, str):
-            report.skip(NO_STORY, place)
-            continue
-        if _ESCAPED_BYTE.search(story):
-            report.skip(INVALID_UTF8, place)
-            continue
-        text = clean(story, place, report, max_chars)
-        if text is not None:
-            yield Story(text, None, place)
-
-
-def _read_list(stream: ByteStream, name: str) -> Iterator[tuple[str, Any]]:
-    """Yield ``(place, item)`` of a JSON list."""
     window = _TextWindow(stream)
-    # Accept raw control characters in strings (strict=False); clean() removes them.
+    # Accept raw control characters in strings (strict=False); the cleaning removes them.
     decoder = json.JSONDecoder(strict=False)
     if window.skip_space() == "\ufeff":
         window.at += 1
     if window.skip_space() != "[":
-        raise UserError(f"{name}: not a list of stories: {window.position()} should be '['")
+        raise UserError(f"{name}: not a JSON list: {window.position()} should be '['")
     window.at += 1
     number = 0
     while True:
@@ -134,19 +125,24 @@ def _read_list(stream: ByteStream, name: str) -> Iterator[tuple[str, Any]]:
         if not following:
             raise _truncated(name, window.position(), number)
         number += 1
-        place = f"{name}:{window.line()} (record {number})"
-        yield place, _next_item(window, decoder, name, number)
+        line = window.line()
+        value, size = _next_item(window, decoder, name, number)
+        lines = window.line() - line + 1
+        yield JsonItem(f"{name}:{line} (record {number})", value, size, lines)
     window.at += 1
     if window.skip_space():
         raise UserError(f"{name}: {window.position()}: text after the end of the list")
 
 
-def _next_item(window: _TextWindow, decoder: json.JSONDecoder, name: str, number: int) -> Any:
-    """Return the JSON value that begins at the current position, and move to its end."""
+def _next_item(
+    window: _TextWindow, decoder: json.JSONDecoder, name: str, number: int
+) -> tuple[Any, int]:
+    """Return the value that begins at the current position and its size; move to its end."""
     while True:
         try:
-            item, window.at = decoder.raw_decode(window.text, window.at)
-            return item
+            item, end = decoder.raw_decode(window.text, window.at)
+            size, window.at = end - window.at, end
+            return item, size
         except json.JSONDecodeError as error:
             where = window.position(error.pos - window.at)
             if not _may_be_cut(error, window):

@@ -4,7 +4,7 @@ import textwrap
 
 import pytest
 
-from fairtale.data.documents.wrapped import paragraphs, read_lines, wrapping_width
+from fairtale.data.corpus.wrapped import paragraphs, read_lines, wrapping_width
 
 PROSE = [
     "It was the best of times, it was the worst of times, it was the age of wisdom, it was the "
