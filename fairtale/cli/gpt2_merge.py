@@ -47,8 +47,9 @@ def run(args: Namespace) -> None:
         adapter = adapter_of_checkpoint(args.checkpoint, state)
         if base_fingerprint(state["model"]) != adapter.base:
             logger.warning(
-                "%s holds a rounded copy of its base (--fp16 or --bf16); to merge without this "
-                "rounding, save its adapter (fairtale gpt2 adapter) and name the base here",
+                "%s does not hold the weights of its base, which was perhaps rounded (--fp16 or "
+                "--bf16 in an earlier version); to merge with the base itself, save the adapter "
+                "(fairtale gpt2 adapter) and name the base here",
                 args.checkpoint,
             )
     if os.path.exists(args.output) and os.path.samefile(args.output, args.checkpoint):

@@ -37,6 +37,7 @@ def install() -> None:
         log_output,
         ngram_blocking,
         numpy2,
+        precision,
         prompts,
     )
 
@@ -56,6 +57,7 @@ def install() -> None:
     data_workers.cure_data_workers()
     epoch_progress.cure_lost_progress()
     filler_batches.cure_filler_batches()
+    precision.cure_lost_precision()
     prompts.cure_prompt_encoding()
     log_output.cure_import_logging()
     log_output.cure_known_warnings()

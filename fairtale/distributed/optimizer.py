@@ -14,6 +14,7 @@ from fairseq import optim
 from fairseq.optim.dynamic_loss_scaler import DynamicLossScaler
 from torch import Tensor, nn
 
+from ..compat.precision import SCALER, load_scaler_state, scaler_state
 from ..errors import UserError
 from .engine import ShardedModel
 from .overflow import overflowed_gradients
@@ -136,16 +137,17 @@ class _OfShards:
             }
         result = {**state, "state": whole}
         if self.scaler is not None:
-            result["loss_scale"] = self.scaler.loss_scale
+            result |= {"loss_scale": self.scaler.loss_scale, SCALER: scaler_state(self.scaler)}
         return result
 
     def load_state_dict(self, state_dict: dict[str, Any], optimizer_overrides: Any = None) -> None:
         """Take the rows of this process from the whole state of a checkpoint."""
         owners = self._owners()
         state_dict = dict(state_dict)
-        scale = state_dict.pop("loss_scale", None)
+        scale, counts = state_dict.pop("loss_scale", None), state_dict.pop(SCALER, {})
         if scale is not None and self.scaler is not None:
             self.scaler.loss_scale = scale
+            load_scaler_state(self.scaler, counts)
         cuts = {}
         for number, values in state_dict["state"].items():
             owner = owners[number] if number < len(owners) else None

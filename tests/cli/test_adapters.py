@@ -100,16 +100,23 @@ def test_resumed_training_ends_as_an_uninterrupted_one(
 
 
 def test_bf16_trains_the_adapter_only(fairseq, stories, checkpoint, tmp_path, caplog):
-    """The base is rounded and then stays as it is; the fingerprint is that of the real one."""
+    """The base is computed with in bf16, and saved as it is."""
     tune(fairseq, stories, checkpoint, tmp_path, "--bf16")
     path = str(tmp_path / "checkpoint_last.pt")
     base, state = read_checkpoint(str(checkpoint))["model"], read_checkpoint(path)
     model = state["model"]
-    assert all(torch.equal(model[key], value.bfloat16()) for key, value in base.items())
+    assert all(torch.equal(model[key], value) for key, value in base.items())
+    assert any(not torch.equal(value, value.bfloat16().float()) for value in base.values())
     assert len(state["last_optimizer_state"]["state"]) == 16
     assert lora_state.recorded_base(model) == lora_state.base_fingerprint(base)
     merge(path, tmp_path / "merged.pt")
-    assert "holds a rounded copy of its base" in caplog.text
+    assert "does not hold the weights of its base" not in caplog.text
+
+    # as earlier versions saved it
+    rounded = {key: model[key].bfloat16().float() for key in base}
+    torch.save({**state, "model": {**model, **rounded}}, tmp_path / "rounded.pt")
+    merge(tmp_path / "rounded.pt", tmp_path / "merged.pt")
+    assert "does not hold the weights of its base" in caplog.text
 
 
 # --------------------------------------------------------------------- decoding and merging

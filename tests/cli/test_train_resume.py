@@ -76,6 +76,7 @@ CASES = {
     "mid-epoch": (["--batch-size", "16", "--sample-prompts", "Once upon a time|Tom"], 4, False, 1),
     "epoch-end": (["--batch-size", "16"], 7, True, 1),
     "just-reduced": (["--batch-size", "16", "--update-freq", "2"], 6, False, 0),
+    "bf16": (["--batch-size", "16", "--bf16"], 4, False, 1),
     "packed": (["--max-tokens", "280", "--pack", "--update-freq", "2"], 4, False, 1),
     "buffered": (
         ["--max-tokens", "280", "--pack", "--num-workers", "1", "--data-buffer-size", "10"],

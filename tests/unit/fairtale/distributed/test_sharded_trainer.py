@@ -8,6 +8,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from fairtale.distributed.shards import num_bytes
 from tests import dialog_helpers, translation_helpers
+from tests.checkpoint_helpers import assert_same
 from tests.finetuning_helpers import MODEL, write_data
 from tests.helpers import write_split
 from tests.sharding_helpers import build, together, trained
@@ -290,3 +291,28 @@ def test_a_checkpoint_of_one_process_is_read_by_two(folder):
     (expected,) = together(1, folder / "save", save)
     for seen in together(2, folder / "go_on", go_on):
         assert seen == [pytest.approx(values, abs=1e-5) for values in expected]
+
+
+@pytest.mark.parametrize(
+    "precision", ["--bf16", "--fp16 --fp16-init-scale 4 --fp16-scale-window 3"]
+)
+def test_goes_on_exactly_in_16_bits(precision, folder, tmp_path):
+    words = f"{FSDP} {precision} --freeze-all-but-last 2 --lr 1e-4"
+
+    def work(rank):
+        logging.disable(logging.INFO)
+        path = str(tmp_path / "half.pt")
+        whole, updates = start(folder, rank, 1, "gpt", words, 1)
+        trained(whole, updates[:4])
+        whole.consolidate_optimizer()
+        whole.save_checkpoint(path, {"train_iterator": {"epoch": 1, "iterations_in_epoch": 1}})
+        again, _ = start(folder, rank, 1, "gpt", words, 1)
+        again.load_checkpoint(path)
+        results = [result_of(trainer, updates) for trainer in (whole, again)]
+        for result in results:
+            result["saved"]["optimizer_history"] = result["saved"]["optimizer_history"][-1]
+        return results
+
+    whole, again = together(1, tmp_path / "group", work)[0]
+    assert whole["seen"] == again["seen"]
+    assert_same(again["saved"], whole["saved"])
