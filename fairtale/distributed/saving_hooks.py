@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -269,7 +270,7 @@ def _from_shards(sharding: Any, folder: Path) -> Iterator[None]:
     sharding.loading = loading = Loading(folder, listed)
     module = sharding.module
 
-    def load_state_dict(state: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    def load_state_dict(state: OrderedDict[str, Any], *args: Any, **kwargs: Any) -> Any:
         owners = dict(module.named_parameters(remove_duplicate=False))
         state = loading.model_state(state, owners)
         return type(module).load_state_dict(module, state, *args, **kwargs)
