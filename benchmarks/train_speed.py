@@ -110,7 +110,7 @@ class FairseqTraining:
     worker process makes them during the previous update.
     """
 
-    def __init__(self, args, words):
+    def __init__(self, args, words, update_freq=1):
         from fairseq import tasks, utils
         from fairseq.data import iterators
         from fairseq.logging import metrics
@@ -122,7 +122,7 @@ class FairseqTraining:
         model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
         self.trainer = Trainer(cfg, task, model, criterion)
         epoch = self.trainer.get_train_iterator(epoch=1)
-        batches = list(iterators.GroupedIterator(epoch.next_epoch_itr(shuffle=False), 1))
+        batches = list(iterators.GroupedIterator(epoch.next_epoch_itr(shuffle=False), update_freq))
         self.info = SimpleNamespace(
             tokens={int(group[0]["ntokens"]) for group in batches},
             parameters=sum(p.numel() for p in model.parameters()),

@@ -49,6 +49,14 @@ class Worker:
         """Run one step and return its seconds."""
         return self.ask("clock", kind)
 
+    def begin(self, kind: str) -> None:
+        """Begin to run a step, whose seconds :meth:`end` returns, as entrants of a group do."""
+        self._pipe.send(("clock", kind))
+
+    def end(self) -> float:
+        """Wait for the step of :meth:`begin`, and return its seconds."""
+        return self._receive()
+
     def ask(self, *question):
         """Call a method of the entrant, given as its name and arguments, and return the result.
 

@@ -196,6 +196,11 @@ def words_of_checkpoint(words: list[str]) -> list[str]:
     if name is not None and not isinstance(_task_class(name), KnowsDirection):
         return []  # the checkpoint has no option to add
     path = path.split(os.pathsep)[0]
+    if os.path.isdir(path):
+        raise UserError(
+            f"--path {path}: a folder; name a file, or make one of the shards of --save-sharded: "
+            f"fairtale consolidate {path} --output FILE"
+        )
     if not os.path.isfile(path):
         raise UserError(f"--path {path}: no such file; name the checkpoint of a trained model")
     state, found = read_checkpoint(path), []

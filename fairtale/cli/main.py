@@ -51,6 +51,7 @@ VERBS = {
     "gpt2 merge": (".gpt2_merge", "merge an adapter into the weights of its base"),
     "prune": (".prune", "remove attention heads, feed-forward units and layers of a transformer"),
     "average": (".average", "average the weights of several checkpoints"),
+    "consolidate": (".consolidate", "make one checkpoint of those of --save-sharded"),
     "prune-report": (".prune_report", "compare size, BLEU, chrF and speed of pruned models"),
     "transformer-options": (".transformer_options", "print the options of a transformer's shape"),
     "plot": (".plot", "draw training and validation curves of fairseq runs (PNG)"),

@@ -25,11 +25,14 @@ from typing import NamedTuple
 from ..data.corpus.byte_level_files import TOKENIZER_JSON
 from ..data.corpus.whole_folder import describe_source, is_ready
 from ..data.dialog.line_format import MARKS
+from ..data.documents.mongo_config import PREFIX
+from ..data.documents.sources import describe_collections
 from ..errors import UserError
 from . import prepare
 from .argument_types import positive_int
 from .files import whole_file
 from .model_tokenizer import DICTIONARY, checksums, find_model
+from .mongo_dialogs import write_conversations
 from .prepare_pieces import Pieces
 
 _OPENSUBTITLES_SITE = "https://object.pouta.csc.fi/OPUS-OpenSubtitles/v2018/mono"
@@ -73,7 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PATH",
-        help="file or folder of dialogs; may be repeated (see: fairtale dialogs --help)",
+        help="file or folder of dialogs (see: fairtale dialogs --help), or mongo:CONFIG.json with "
+        "collections of questions and answers; may be repeated",
     )
     prepare.add_shared_arguments(
         parser,
@@ -139,7 +143,7 @@ def run(args: argparse.Namespace) -> None:
     options = [*corpus.options, *args.options]
     prepare.check_passed_on("dialogs", ["-", "--output", "-", *options], valid, test)
     sources = args.source or _fetched(args)
-    prepare.check_sources(sources)
+    prepare.check_sources([s for s in sources if not s.startswith(PREFIX)])
     learned = [f"vocab-size {args.vocab_size or _DEFAULT_VOCAB_SIZE}"]
     if args.tokenizer and args.normalization:
         raise UserError("--normalization: the tokenizer of --tokenizer has its own; leave it out")
@@ -151,7 +155,7 @@ def run(args: argparse.Namespace) -> None:
         f"seed {args.seed}",
         f"max-unknown {args.max_unknown}",
         f"options {' '.join(options)}",
-        *(f"source {describe_source(source)}" for source in sources),
+        *(f"source {_describe(source)}" for source in sources),
         *prepare.held_out_settings(args),
     ]
     split = prepare.split_words(args, valid, test)
@@ -159,11 +163,26 @@ def run(args: argparse.Namespace) -> None:
         return
     with prepare.new_data(args.data_bin, settings) as work:
         prepare.say("1/4 cleaning and splitting")
+        sources = _as_files(sources, work, "--strict" in options)
         prepare.call("dialogs", *sources, "--output", work.text, *split, *options)
         _binarise(work, args, model)
         kept = os.path.join(work.made, "text")
         os.makedirs(kept, exist_ok=True)
         shutil.move(os.path.join(work.text, "report.json"), kept)
+
+
+def _describe(source: str) -> str:
+    return describe_collections(source) if source.startswith(PREFIX) else describe_source(source)
+
+
+def _as_files(sources: Sequence[str], work: prepare.Work, strict: bool) -> list[str]:
+    """Return the sources, with files of conversations in the place of collections."""
+    paths = list(sources)
+    for number, source in enumerate(sources):
+        if source.startswith(PREFIX):
+            paths[number] = os.path.join(work.folder, f"conversations{number}.jsonl")
+            write_conversations(source, paths[number], strict)
+    return paths
 
 
 def _check_own_options(args: argparse.Namespace, corpus: Corpus) -> None:

@@ -20,6 +20,15 @@ def modules_of_fairseq_train() -> list[ModuleType]:
     return [module for module in found if module is not None]
 
 
+def saved_patience() -> dict[str, Any]:
+    """Return what the ``extra_state`` of a checkpoint says about ``--patience``; empty outside."""
+    found: dict[str, Any] = {}
+    for module in modules_of_fairseq_train():
+        attributes = vars(module.should_stop_early)
+        found[KEY] = {name: attributes[name] for name in STATE if name in attributes}
+    return found
+
+
 def cure_forgotten_patience() -> None:
     """Let a resumed training go on counting the validations without a gain.
 
@@ -33,11 +42,7 @@ def cure_forgotten_patience() -> None:
 
     @functools.wraps(save)
     def save_checkpoint(self: Any, filename: str, extra_state: dict[str, Any]) -> Any:
-        for module in modules_of_fairseq_train():
-            attributes = vars(module.should_stop_early)
-            state = {name: attributes[name] for name in STATE if name in attributes}
-            extra_state = {**extra_state, KEY: state}
-        return save(self, filename, extra_state)
+        return save(self, filename, {**extra_state, **saved_patience()})
 
     @functools.wraps(load)
     def load_checkpoint(

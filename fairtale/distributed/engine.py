@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from torch.distributed.tensor import DTensor
 
 from ..modules.hard_concrete import HardConcreteGate
 from .shards import cut, gather, local_part
+
+if TYPE_CHECKING:
+    from .shard_state import Loading, Saving
 
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 LAYERS = "layers"  # name of the lists of layers in this package's and in fairseq's transformers
@@ -87,6 +90,8 @@ class ShardedModel:
         self.model._get_fsdp_state()._lazy_init()
         self.units = [m for m in model.modules() if isinstance(m, FSDPModule)]
         self.is_whole = False
+        self.saving: Saving | None = None  # gets the state instead of gathering it
+        self.loading: Loading | None = None  # from which the state comes
         self._trained: list[bool] = []
         self.parameters = list(model.parameters())
         hooked: Any = model
@@ -180,6 +185,9 @@ class ShardedModel:
     def _gather_state(
         self, module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any
     ) -> None:
+        if self.saving is not None:
+            self.saving.take_model(module, state)
+            return
         for key, value in list(state.items()):
             if isinstance(value, DTensor):
                 whole = gather(local_part(value), value, self.keeps_state)
@@ -189,15 +197,15 @@ class ShardedModel:
                     state[key] = whole
 
     def _cut_state(self, module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Copy the rows of this process from a whole state dict into the parameters."""
+        """Copy the rows of this process into the parameters, from whole tensors or from shards."""
         self.divide()
         for name, own in module.named_parameters(remove_duplicate=False):
             given = state.get(prefix + name)
             if not isinstance(own, DTensor) or given is None or given.shape != own.shape:
                 continue  # a tensor of another shape is refused as usual
-            if not isinstance(given, DTensor):
-                local = local_part(own)
-                local.copy_(cut(given, own))
+            if given is not own:
+                rows = local_part(given) if isinstance(given, DTensor) else cut(given, own)
+                local_part(own).copy_(rows)
                 state[prefix + name] = own
 
 

@@ -13,6 +13,7 @@ import torch
 from fairseq import optim
 from fairseq.optim.dynamic_loss_scaler import DynamicLossScaler
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from ..compat.precision import SCALER, load_scaler_state, scaler_state
 from ..errors import UserError
@@ -124,6 +125,10 @@ class _OfShards:
         """Return the whole state on the first process; all processes must call this together."""
         state = super().state_dict()  # type: ignore[misc]  # of the optimizer
         owners, keep = self._owners(), self.sharding.keeps_state
+        saving = self.sharding.saving
+        if saving is not None:
+            state = {**state, "state": saving.take_optimizer(owners, state["state"])}
+            return self._with_scale(state)
         whole = {}
         # the processes have the same keys, in the same order
         for number, values in state["state"].items():
@@ -135,15 +140,20 @@ class _OfShards:
                 else value
                 for key, value in values.items()
             }
-        result = {**state, "state": whole}
-        if self.scaler is not None:
-            result |= {"loss_scale": self.scaler.loss_scale, SCALER: scaler_state(self.scaler)}
-        return result
+        return self._with_scale({**state, "state": whole})
+
+    def _with_scale(self, state: dict[str, Any]) -> dict[str, Any]:
+        if self.scaler is None:
+            return state
+        return {**state, "loss_scale": self.scaler.loss_scale, SCALER: scaler_state(self.scaler)}
 
     def load_state_dict(self, state_dict: dict[str, Any], optimizer_overrides: Any = None) -> None:
-        """Take the rows of this process from the whole state of a checkpoint."""
+        """Take the rows of this process from a checkpoint with whole tensors, or from shards."""
         owners = self._owners()
         state_dict = dict(state_dict)
+        loading = self.sharding.loading
+        if loading is not None:
+            state_dict["state"] = loading.optimizer_state(owners, state_dict["state"])
         scale, counts = state_dict.pop("loss_scale", None), state_dict.pop(SCALER, {})
         if scale is not None and self.scaler is not None:
             self.scaler.loss_scale = scale
@@ -152,12 +162,16 @@ class _OfShards:
         for number, values in state_dict["state"].items():
             owner = owners[number] if number < len(owners) else None
             cuts[number] = {
-                key: cut(value, owner)
+                key: _rows(value, owner)
                 if owner is not None and torch.is_tensor(value) and value.shape == owner.shape
                 else value
                 for key, value in values.items()
             }
         super().load_state_dict({**state_dict, "state": cuts}, optimizer_overrides)  # type: ignore[misc]
+
+
+def _rows(value: Tensor, owner: nn.Parameter) -> Tensor:
+    return local_part(value) if isinstance(value, DTensor) else cut(value, owner)
 
 
 def build_optimizer(cfg: Any, sharding: ShardedModel, loss_scaler: DynamicLossScaler | None) -> Any:

@@ -35,6 +35,14 @@ class ShardingConfig(FairseqDataclass):
             "for all gradients; stage 1 always does so"
         },
     )
+    save_sharded: bool = field(
+        default=False,
+        metadata={
+            "help": "with --ddp-backend fsdp2, save checkpoints as folders in which each process "
+            "writes its own shards (torch's distributed checkpoint), while the training goes on; "
+            "fairtale consolidate makes an ordinary checkpoint of one"
+        },
+    )
 
 
 def add_options() -> None:
@@ -54,3 +62,8 @@ def add_options() -> None:
 def is_sharded(cfg: Any) -> bool:
     """Return whether a training's config asks for sharding."""
     return str(cfg.distributed_training.ddp_backend) == BACKEND
+
+
+def saves_shards(cfg: Any) -> bool:
+    """Return whether a training's config asks for checkpoints of shards."""
+    return is_sharded(cfg) and bool(cfg.distributed_training.save_sharded)

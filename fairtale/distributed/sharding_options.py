@@ -30,7 +30,14 @@ UNSUPPORTED = {
 }
 # options of tasks by which processes generate in validation, each by itself
 GENERATING = ("sample_prompts", "eval_bleu", "eval_bleu_sentences", "sample_translations")
-OWN = ("shard_stage", "accumulate_locally")
+OWN = ("shard_stage", "accumulate_locally", "save_sharded")
+# options of saving that must have their default with --save-sharded, and the remedy
+UNSUPPORTED_SAVING = {
+    "write_checkpoints_asynchronously": "--save-sharded does so by itself",
+    "no_last_checkpoints": "the newest folder is what a training goes on from",
+    "keep_best_checkpoints": "the best one is kept by itself",
+    "checkpoint_suffix": "leave it out",
+}
 
 
 def check_command(args: Namespace, words: list[str]) -> None:
@@ -79,11 +86,25 @@ def check_options(args: Any) -> None:
     stage = args.shard_stage or DEFAULT_STAGE
     if stage == 1 and args.accumulate_locally:
         raise UserError("--accumulate-locally: stage 1 always does so; leave it out")
+    if args.save_sharded:
+        _check_saving(args)
     if stage == 3 and getattr(args, "unlikelihood_sequence_prob", 0):
         raise UserError(
             f"--unlikelihood-sequence-prob {args.unlikelihood_sequence_prob} with --shard-stage 3: "
             "generation in an update needs whole parameters in each process; use --shard-stage 2"
         )
+
+
+def _check_saving(args: Any) -> None:
+    refused = [
+        f"{_flag(name)} ({remedy})"
+        for name, remedy in UNSUPPORTED_SAVING.items()
+        if getattr(args, name, None) not in (None, False, -1, "")
+    ]
+    if getattr(args, "keep_interval_updates_pattern", -1) != -1:
+        refused.append("--keep-interval-updates-pattern (use --keep-interval-updates)")
+    if refused:
+        raise UserError(f"with --save-sharded, these are not supported: {'; '.join(refused)}")
 
 
 def _flag(name: str) -> str:

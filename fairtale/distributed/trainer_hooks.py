@@ -24,6 +24,7 @@ from fairseq.trainer import Trainer
 
 from ..errors import UserError
 from ..options import add_step
+from . import saving_hooks
 from .peers import watch_peers
 from .sharding_config import DEFAULT_STAGE, add_options, is_sharded
 from .sharding_options import check_command, generates
@@ -66,6 +67,7 @@ def install() -> None:
         wrapper = functools.wraps(original)(wrap(original))
         wrapper.shards = True  # type: ignore[attr-defined]  # a mark on the function
         setattr(Trainer, name, wrapper)
+    saving_hooks.install()
     Trainer.use_distributed_wrapper = _property_of(
         "use_distributed_wrapper", lambda self: _sharding(self) is None
     )

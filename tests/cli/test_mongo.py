@@ -167,6 +167,23 @@ def test_questions_and_answers_become_dialog_lines(filled, data, fairseq, tmp_pa
     assert_user_error(refused, "it holds questions and answers, not works")
 
 
+def test_prepare_dialogs_reads_conversations_of_a_database(filled, data, tmp_path):
+    made = []
+    words = ["--tokenizer", data / "model", "--valid", "0.2", "--test", "0.1", "--workers", 1]
+    for number, source in enumerate((data / "pairs.jsonl", f"mongo:{filled.folder}/talk.json")):
+        output = tmp_path / str(number)
+        done = fairtale("prepare", "dialogs", "--source", source, *words, "--data-bin", output)
+        assert done.returncode == 0, done.stderr
+        made.append({p.name: p.read_bytes() for p in output.iterdir() if p.is_file()})
+        del made[-1]["prepare.txt"]  # it names the source
+    assert {"train.bin", "valid.idx", "test.bin"} <= made[0].keys()
+    assert made[0] == made[1]
+    refused = fairtale("prepare", "dialogs", "--source", f"mongo:{filled.folder}/config.json",
+                       *words, "--data-bin", tmp_path / "no")  # fmt: skip
+    assert_user_error(refused, "is a work, without q and a")
+    assert not (tmp_path / "no").exists()
+
+
 def test_a_tokenizer_without_marks_is_refused_for_conversations(data, fairseq, tmp_path):
     words = [data / "works.jsonl", "--output", tmp_path / "model", "--vocab-size", 290, "--quiet"]
     assert fairtale("bpe", "train", *words).returncode == 0
@@ -241,7 +258,7 @@ def test_twenty_kills(kind, filled, data, expected, fairseq, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(bool(given_server()), reason="kills its own server")
-def test_a_server_that_is_killed_and_comes_back(data, expected, fairseq, tmp_path):
+def test_twenty_kills_of_the_server(data, expected, fairseq, tmp_path):
     (tmp_path / "server").mkdir()
     process = MongoProcess(tmp_path / "server")
     process.start()
@@ -249,24 +266,31 @@ def test_a_server_that_is_killed_and_comes_back(data, expected, fairseq, tmp_pat
     config = mongo.config("docs")
     done = fairtale("mongo", "import", data / "works.jsonl", "--config", config, "--quiet")
     assert done.returncode == 0, done.stderr
-    draw = random.Random(3)
+    draw, num_kills, waited = random.Random(3), 0, 0
 
-    def kill_and_start():
-        wait_for(tmp_path / "bin.partial" / "state.sqlite")
-        for _ in range(3):
-            time.sleep(draw.uniform(0.2, 1.0))
+    def kill_and_start(output, ended):
+        nonlocal num_kills
+        wait_for(output.with_suffix(".partial") / "state.sqlite")
+        while not ended.wait(draw.uniform(0.1, 0.8)) and num_kills < 20:
             process.kill()
-            time.sleep(draw.uniform(0.1, 1.5))
+            num_kills += 1
+            time.sleep(draw.uniform(0, 1.0))
             process.start()
 
-    thread = threading.Thread(target=kill_and_start)
-    thread.start()
-    words = data, f"mongo:{config}", tmp_path / "bin", "--workers", 2
-    done = export(fairseq, *words, step=20, between=0, pause=0.1)
-    thread.join()
+    for number in range(20):
+        output, ended = tmp_path / str(number), threading.Event()
+        thread = threading.Thread(target=kill_and_start, args=(output, ended))
+        thread.start()
+        words = data, f"mongo:{config}", output, "--workers", 2
+        done = export(fairseq, *words, step=20, between=0, pause=0.1)
+        ended.set()
+        thread.join()
+        waited += "the server does not answer; waiting for it for 300 seconds" in done.err
+        assert files(output) == files(expected)
+        if num_kills == 20:
+            break
     process.kill()
-    assert "the server does not answer; waiting for it for 300 seconds" in done.err
-    assert files(tmp_path / "bin") == files(expected)
+    assert num_kills == 20 and waited
 
 
 @pytest.mark.skipif(bool(given_server()), reason="kills its own server")

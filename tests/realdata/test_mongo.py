@@ -1,6 +1,7 @@
 """Real works and pairs through a database and through files: the shards are bit-equal."""
 
 import csv
+import itertools
 import json
 import os
 
@@ -35,8 +36,44 @@ def files(folder):
     return {
         name: (folder / name).read_bytes()
         for name in os.listdir(folder)
-        if name not in ("report.json", "prepare.txt")
+        if name not in ("report.json", "prepare.txt", "text")
     }
+
+
+def self_dialogues(realdata):
+    """Each turn of the real conversations with the one that answers it, every other turn."""
+    path = realdata / "dialog" / "self_dialogue" / "conversations.jsonl"
+    with open(path, encoding="utf-8") as lines:
+        for line in lines:
+            turns = json.loads(line)["turns"]
+            for question, answer in zip(turns[::2], turns[1::2]):
+                yield {"q": question, "a": answer}
+
+
+def test_self_dialogues_as_conversations(realdata, mongo, tmp_path):
+    """Through `fairtale documents` and through `prepare dialogs`, from files and from a server."""
+    pairs = list(itertools.islice(self_dialogues(realdata), 20_000))
+    talk = tmp_path / "talk.jsonl"
+    talk.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    text = tmp_path / "sample.txt"
+    text.write_text("".join(f"{pair['q']}\n{pair['a']}\n" for pair in pairs[:5000]))
+    marks = "--symbols", "<CTX>", "<SEP>"
+    run("bpe", "train", text, "--output", tmp_path / "model", "--vocab-size", "2000", *marks)
+    config = mongo.config("talk")
+    # as they are, so that both ways clean the same text
+    assert "20,000 documents written" in run(
+        "mongo", "import", talk, "--config", config, "--clean", "none"
+    )
+    sources = {"files": talk, "mongo": f"mongo:{config}"}
+    for name, source in sources.items():
+        words = ["--tokenizer", tmp_path / "model", "--valid", "0.05", "--workers", "2"]
+        run("documents", source, "--output", tmp_path / f"documents_{name}", *words)
+        words = ["prepare", "dialogs", "--source", source, *words, "--test", "0.05"]
+        done = fairtale(*words, "--data-bin", tmp_path / f"dialogs_{name}")
+        assert done.returncode == 0, done.stderr
+    for verb in ("documents", "dialogs"):
+        made, other = (files(tmp_path / f"{verb}_{name}") for name in sources)
+        assert made == other and len(made["train.bin"]) > 500_000
 
 
 def test_russian_works_and_korean_pairs(realdata, mongo, tmp_path):

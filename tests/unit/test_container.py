@@ -3,7 +3,9 @@
 No daemon is needed; that the images can be built is not tested.
 """
 
+import argparse
 import ast
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -11,11 +13,16 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fairtale.cli.main import VERBS as VERBS_OF_FAIRTALE
+from fairtale.cli.main import _find_verb
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
 SERVICES = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
+VERBS = {n: service for n, service in OURS.items() if service["command"].startswith("fairtale ")}
+SCRIPTS = {name: service for name, service in OURS.items() if name not in VERBS}
 FOLDER = re.search(r"^WORKDIR (\S+)", DOCKERFILE, re.MULTILINE)[1]
 STAGES = re.findall(r"^FROM (\S+) AS (\S+)", DOCKERFILE, re.MULTILINE)
 
@@ -65,7 +72,7 @@ def test_both_stages_are_set_up_alike():
 
 
 def test_the_services_are_built_from_the_stages():
-    assert len(OURS) == 6
+    assert len(SCRIPTS) == 6 and list(VERBS) == ["import"]
     for name, service in OURS.items():
         target = service["build"]["target"]
         assert target in [stage for _, stage in STAGES]
@@ -74,7 +81,7 @@ def test_the_services_are_built_from_the_stages():
         assert set(service.get("depends_on", ())) <= set(SERVICES)
 
 
-@pytest.mark.parametrize("name", sorted(OURS))
+@pytest.mark.parametrize("name", sorted(SCRIPTS))
 def test_a_command_runs_a_script_with_options_that_it_has(name):
     shell, script, *words = shlex.split(OURS[name]["command"])
     assert shell == "bash"
@@ -88,9 +95,22 @@ def test_a_command_runs_a_script_with_options_that_it_has(name):
         assert f"{variable}=" in text
 
 
+@pytest.mark.parametrize("name", sorted(VERBS))
+def test_a_command_is_a_verb_with_its_options(name):
+    words = shlex.split(VERBS[name]["command"])[1:]
+    verb, rest = _find_verb(words)
+    module = importlib.import_module(VERBS_OF_FAIRTALE[verb][0], "fairtale.cli")
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    module.add_arguments(parser)
+    args = parser.parse_args(rest)
+    places = {volume.split(":")[1] for volume in VERBS[name]["volumes"]}
+    for path in (*args.source, args.config):
+        assert f"{FOLDER}/{path.split('/')[0]}" in places
+
+
 def test_the_folders_of_the_scripts_are_mounted():
     used = set()
-    for service in OURS.values():
+    for service in SCRIPTS.values():
         text = (ROOT / shlex.split(service["command"])[1]).read_text(encoding="utf-8")
         used |= set(re.findall(r"\$ROOT/([a-z-]+)/", text)) - {"scripts"}
         places = {volume.split(":")[1] for volume in service["volumes"]}
