@@ -19,8 +19,8 @@ class PrefixTokens(Protocol):
     """The prompts of B sentences, each of which K rows continue (R = B * K)."""
 
     @property
-    def tokens(self) -> Tensor:
-        """Return the tokens, int64 [B, S], padded at the right."""
+    def context(self) -> Tensor:
+        """Return the tokens before truncation, int64 [B, S'], padded at the right."""
         ...
 
     def per_row(self, x: Tensor) -> Tensor:

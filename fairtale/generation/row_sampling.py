@@ -59,7 +59,7 @@ class TextState:
         options: options of the text.
         seed: seed of its random numbers; the number of a token depends on the seed and on the
             position of the token in the text only.
-        context: tokens of the prompt.
+        context: tokens of the prompt before truncation.
         eos: the token that ends the text.
     """
 
@@ -108,7 +108,7 @@ class Choices(NamedTuple):
 class _RowPrefix(NamedTuple):
     """The prompt of one row, for processors."""
 
-    tokens: Tensor  # int64 [1, S]
+    context: Tensor  # int64 [1, S']
 
     def per_row(self, x: Tensor) -> Tensor:
         return x

@@ -151,7 +151,7 @@ class PrefixEngine:
                 logprobs=options.logprobs,
             ),
             seed,
-            prefix.net_input["src_tokens"][0].tolist(),
+            prefix.net_input.get("context_tokens", prefix.net_input["src_tokens"])[0].tolist(),
             prefix.eos,
         )
         text = GrowingText(self._session.task.decode_ids, self._session.writer.skips_space)

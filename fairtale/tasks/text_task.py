@@ -6,6 +6,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+import torch
 from fairseq import utils
 from fairseq.data import ConcatDataset, Dictionary
 from fairseq.tasks import FairseqTask
