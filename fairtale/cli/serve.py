@@ -221,15 +221,16 @@ def run(args: argparse.Namespace) -> int:
 
 def load_engines(args: argparse.Namespace) -> dict[str, Engine]:
     """Return the engines of all checkpoints by name; none is left running after an error."""
-    from ..serving.models import load_engine, served_names
+    from ..serving.models import engine_maker, served_names
 
     names = served_names(args.checkpoint, args.served_model_name)
     options = engine_options(args, names)
+    makers = {name: engine_maker(path, options[name]) for name, path in zip(names, args.checkpoint)}
     register()  # must precede the first import of fairseq, which logs and warns without it
     engines: dict[str, Engine] = {}
     try:
-        for name, path in zip(names, args.checkpoint):
-            engines[name] = load_engine(path, options[name])
+        for name, make in makers.items():
+            engines[name] = make()
             _LOG.info("%s: %s, %s", name, engines[name].kind, engines[name].describe())
     except BaseException:
         for engine in engines.values():

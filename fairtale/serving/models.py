@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,20 +131,24 @@ def _task_name(state: Mapping[str, Any]) -> str:
     return str(settings.get("_name") or settings.get("task") or "unknown")
 
 
-def load_engine(path: str, options: EngineOptions) -> Engine:
-    """Return a running engine for a checkpoint, without executing code that it may contain.
+def engine_maker(path: str, options: EngineOptions) -> Callable[[], Engine]:
+    """Return what loads a checkpoint and starts its engine, without executing code of the file.
+
+    The checks that need no model are made at once, so that several checkpoints can be checked
+    before the first is loaded. The result raises UserError for what is wrong with the model.
 
     Raises:
         UserError: the checkpoint is damaged, or cannot be served with these options.
-        OSError: a file does not exist.
     """
     if options.engine == "ctranslate2":
-        return _ctranslate2_engine(path, options)
+        _refuse(path, options, "--engine ctranslate2", "lora_adapter", "cache_mib")
+        return partial(_ctranslate2_engine, path, options)
     task = task_of(path)
     if task in PREFIX_TASKS:
-        return _prefix_engine(path, options)
+        return partial(_prefix_engine, path, options)
     if task in TRANSLATION_TASKS:
-        return _translation_engine(path, options)
+        _refuse(path, options, "a translation model", "lora_adapter", "cache_mib")
+        return partial(_translation_engine, path, options)
     known = ", ".join([*PREFIX_TASKS, *TRANSLATION_TASKS])
     raise UserError(f"{path}: was trained with --task {task}; models of {known} can be served")
 
@@ -158,14 +163,12 @@ def _prefix_engine(path: str, options: EngineOptions) -> Engine:
 
 
 def _translation_engine(path: str, options: EngineOptions) -> Engine:
-    _refuse(path, options, "a translation model", "lora_adapter", "cache_mib")
     from .translation_engine import TranslationEngine
 
     return TranslationEngine(path, options.data, options.cpu, **options.queue())
 
 
 def _ctranslate2_engine(path: str, options: EngineOptions) -> Engine:
-    _refuse(path, options, "--engine ctranslate2", "lora_adapter", "cache_mib")
     from .ctranslate2_engine import CTranslate2Engine
 
     return CTranslate2Engine(path, options.data, options.cpu, **options.queue())

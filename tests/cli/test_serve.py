@@ -111,16 +111,14 @@ def serve(*words, **options):
     return fairtale("serve", *words, "--cpu", "--port", 0, **options)
 
 
-def test_a_damaged_checkpoint_is_refused_before_it_listens(checkpoint, tmp_path):
+def test_a_damaged_checkpoint_is_refused_before_anything_is_loaded(checkpoint, tmp_path):
     damaged = tmp_path / "damaged.pt"
     damaged.write_bytes(checkpoint.read_bytes()[:-5000])
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         done = fairtale("serve", checkpoint, damaged, "--cpu", "--port", port)
-        assert_user_error(done, str(damaged))
-        done = fairtale("serve", checkpoint, "--cpu", "--port", port)
-        assert_user_error(done, f"--port {port}", "cannot listen there")
+    assert_user_error(done, str(damaged))
 
 
 def test_a_missing_package_is_named_before_a_model_is_loaded(tmp_path):

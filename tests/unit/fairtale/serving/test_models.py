@@ -7,7 +7,7 @@ import torch
 
 from fairtale.errors import UserError
 from fairtale.serving import models
-from fairtale.serving.models import EngineOptions, load_engine, served_names, values_by_name
+from fairtale.serving.models import EngineOptions, engine_maker, served_names, values_by_name
 
 
 @pytest.mark.parametrize(
@@ -79,21 +79,21 @@ def save(path, task, as_args=False):
 def test_the_task_chooses_the_engine(tmp_path, monkeypatch, task, maker, as_args):
     monkeypatch.setattr(models, maker, lambda path, options: (path, options))
     path = save(tmp_path / "a.pt", task, as_args)
-    assert load_engine(path, EngineOptions(cpu=True)) == (path, EngineOptions(cpu=True))
+    assert engine_maker(path, EngineOptions(cpu=True))() == (path, EngineOptions(cpu=True))
 
 
 def test_another_task_is_refused(tmp_path):
     path = save(tmp_path / "a.pt", "dialog_nat")
     with pytest.raises(UserError, match="a.pt: was trained with --task dialog_nat; .*story_lm"):
-        load_engine(path, EngineOptions())
+        engine_maker(path, EngineOptions())
 
 
 def test_options_without_effect_are_refused(tmp_path):
     path = save(tmp_path / "a.pt", "translation")
     with pytest.raises(UserError, match="--cache-mib 5: has no effect on a translation model"):
-        load_engine(path, EngineOptions(cache_mib=5))
+        engine_maker(path, EngineOptions(cache_mib=5))
     with pytest.raises(UserError, match="--lora-adapter d: has no effect"):
-        load_engine(path, EngineOptions(lora_adapter="d"))
+        engine_maker(path, EngineOptions(lora_adapter="d"))
 
 
 def test_a_checkpoint_runs_no_code(tmp_path):
@@ -103,7 +103,7 @@ def test_a_checkpoint_runs_no_code(tmp_path):
 
     torch.save({"cfg": {"task": {"_name": "story_lm"}}, "x": Evil()}, tmp_path / "evil.pt")
     with pytest.raises(UserError, match="refused, because"):
-        load_engine(str(tmp_path / "evil.pt"), EngineOptions())
+        engine_maker(str(tmp_path / "evil.pt"), EngineOptions())
     assert not (tmp_path / "written").exists()
 
 
