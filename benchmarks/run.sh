@@ -37,4 +37,5 @@ else
     measure prune_speed.py "$@"
 fi
 
+measure serve_speed.py "$@"
 measure document_export.py "$@"

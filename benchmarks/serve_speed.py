@@ -37,7 +37,12 @@ PEERS = {"ctranslate2": CT2, "transformers": HF, "transformers-batched": HF_BATC
 END = "<|endoftext|>"
 # The logits of an untrained model are almost equal. Scaling them makes the largest one unambiguous.
 SHARPNESS = 6.0
-START_SECONDS = 180  # for a service to start on a busy machine
+# the command `transformers`, which does not start beside a torchaudio that does not load
+TRANSFORMERS = (
+    "from fairtale.compat.torchaudio import hide_torchaudio; hide_torchaudio(); "
+    "from transformers.cli.transformers import main; main()"
+)
+START_SECONDS = 240  # for a service to start on a busy machine
 STOP_SECONDS = 30
 
 
@@ -327,7 +332,7 @@ def start_entrants(args: argparse.Namespace, model: Model) -> dict[str, Service 
     """Start all entrants one after the other, and return them by name."""
     serve = [sys.executable, "-m", "fairtale", "serve", "--port", "{port}"]
     serve += ["--cpu"] if args.device == "cpu" else []
-    theirs = [str(Path(sys.executable).parent / "transformers"), "serve", model.hugging_face]
+    theirs = [sys.executable, "-c", TRANSFORMERS, "serve", model.hugging_face]
     theirs += ["--device", args.device, "--dtype", "float32", "--host", "127.0.0.1"]
     theirs += ["--port", "{port}"]
     ct2 = [*serve, model.ctranslate2, "--engine", "ctranslate2"]
