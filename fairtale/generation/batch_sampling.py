@@ -19,7 +19,8 @@ from torch import Tensor
 from ..interfaces import PrefixInput
 from .options import DecodingOptions
 from .processors import Processor
-from .streaming import Prefix, PrefixModel, candidates, next_lprobs
+from .row_sampling import choose_tokens
+from .streaming import Prefix, PrefixModel, next_lprobs
 
 
 class Sample(NamedTuple):
@@ -109,21 +110,6 @@ def join_prefixes(prefixes: Sequence[Prefix], pad: int) -> Prefix:
     return Prefix(cast(PrefixInput, joined), first.eos, first.forbidden)
 
 
-def choose_tokens(lprobs: Tensor, topk: int, topp: float, draws: Tensor) -> Tensor:
-    """Sample a token for each row, by inverting its distribution; int64 [R].
-
-    Args:
-        lprobs: log-probabilities [R, V].
-        topk, topp: as in :func:`~fairtale.generation.streaming.choose_token`.
-        draws: uniform numbers in [0, 1), fp64 [R].
-    """
-    probs, tokens = candidates(lprobs, topk, topp)
-    total = probs.double().cumsum(1)
-    index = (total <= draws.unsqueeze(1) * total[:, -1:]).sum(1)
-    index = index.minimum((probs > 0).sum(1) - 1)  # a product may have been rounded to the total
-    return tokens.gather(1, index.unsqueeze(1)).squeeze(1)
-
-
 @torch.no_grad()
 def sample_tokens(
     model: PrefixModel,
@@ -149,14 +135,15 @@ def sample_tokens(
     room = out.per_row(model.max_decoder_positions() - out.next_positions)
     room = room.clamp(max=options.max_len)
     tokens = out.tokens.new_full((num_rows, 1), prefix.eos)
-    rows, draws = torch.arange(num_rows, device=device), draws.to(device)
+    rows = torch.arange(num_rows, device=device)
     is_open = torch.ones_like(rows, dtype=torch.bool)
     state: dict[str, object] = {}
     texts: list[list[int]] = [[] for _ in range(num_rows)]
     for step in range(options.max_len):
         logits = model.decoder(tokens, out, state)[0][:, -1].float()
         lprobs = next_lprobs(logits, tokens, out, prefix, options, processors)
-        chosen = choose_tokens(lprobs, options.topk, options.topp, draws[:, step])
+        topk, topp = [options.topk] * len(lprobs), [options.topp] * len(lprobs)
+        chosen = choose_tokens(lprobs, topk, topp, draws[:, step].tolist())
         is_open = is_open & (chosen != prefix.eos)
         for row, token in zip(rows[is_open].tolist(), chosen[is_open].tolist()):
             texts[row].append(token)
@@ -169,7 +156,6 @@ def sample_tokens(
         if left.numel() < rows.numel():
             out = model.encoder.reorder_encoder_out(out, left)
             model.decoder.reorder_incremental_state(state, left)
-            tokens, rows, draws, room, is_open = (
-                x[left] for x in (tokens, rows, draws, room, is_open)
-            )
+            tokens, rows, room, is_open = (x[left] for x in (tokens, rows, room, is_open))
+            draws = draws[left.to(draws.device)]
     return texts

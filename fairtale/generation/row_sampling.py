@@ -23,6 +23,7 @@ MAX_LOGPROBS = 20  # number of the most probable tokens that can be reported
 # How many of the most probable tokens are sorted at first. Most nuclei need no more, and sorting
 # a whole vocabulary takes longer than the step of a small model.
 _SORTED = 64
+_COLDEST = 1e-30  # least temperature: practically 0, but its inverse is finite in fp32
 _BLOCK = 64  # tokens whose probabilities are added up before they are searched
 
 
@@ -131,11 +132,11 @@ def choose_rows(
     peak = logits.amax(1, keepdim=True)
     drawing = [i for i, text in enumerate(texts) if text.options.temperature > 0]
     if processors or drawing:
-        shifted = logits - peak
         heat = [t.options.temperature or 1.0 for t in texts]
         if any(value != 1 for value in heat):
-            # subtracting the maximum first keeps the most probable token finite
-            shifted = shifted / logits.new_tensor([max(value, 1e-30) for value in heat])[:, None]
+            shifted = divide_by_temperature(logits, logits.new_tensor(heat).unsqueeze(1))
+        else:
+            shifted = logits
         if processors:
             shifted = _process(shifted, texts, processors)
         tokens = shifted.argmax(1) if len(drawing) < len(texts) else logits.new_empty(0)
@@ -156,6 +157,22 @@ def choose_rows(
     if not asking:
         return Choices(tokens.tolist(), {})
     return _with_logprobs(logits, tokens, texts, asking)
+
+
+def divide_by_temperature(logits: Tensor, temperature: float | Tensor) -> Tensor:
+    """Return logits [R, V], less their maximum, divided by the temperature.
+
+    Subtracting the maximum first keeps the most probable token finite at any temperature.
+
+    Args:
+        logits: [R, V]; the greatest of each row is finite.
+        temperature: above 0; for all rows, or [R, 1].
+    """
+    if not isinstance(temperature, Tensor):
+        temperature = max(temperature, _COLDEST)
+    else:
+        temperature = temperature.clamp(min=_COLDEST)
+    return (logits - logits.amax(1, keepdim=True)) / temperature
 
 
 def _adjust(logits: Tensor, texts: Sequence[TextState], forbidden: Sequence[int]) -> None:

@@ -12,11 +12,10 @@ from ..interfaces import PrefixInput
 from ..modules.ngram_blocking import block_repeated_ngrams
 from .options import DecodingOptions
 from .processors import Processor
+from .row_sampling import choose_tokens, divide_by_temperature
 
 if TYPE_CHECKING:  # this import loads fairseq, which must follow ``plugin.register``
     from ..modules.prefix_encoder_decoder import PrefixDecoder, PrefixEncoder, PrefixEncoderOut
-
-_COLDEST = 1e-30  # least temperature: practically 0, but its inverse is finite in fp32
 
 
 class PrefixModel(Protocol):
@@ -38,34 +37,6 @@ class Prefix(NamedTuple):
     forbidden: Sequence[int]  # tokens that the text must not contain
 
 
-def candidates(lprobs: Tensor, topk: int, topp: float) -> tuple[Tensor, Tensor]:
-    """Return the tokens to choose from and their probabilities, the most probable first.
-
-    The probabilities are normalised first, because masking may have left a total that underflows.
-    Tokens outside of the nucleus have probability 0.
-
-    Source: the nucleus is from Holtzman et al. 2020.
-
-    Args:
-        lprobs: log-probabilities [..., V].
-        topk: number of the most probable tokens to choose from; 1 is greedy, 0 or less means all.
-        topp: choose from the smallest set of tokens with at least this probability; 1 or more, and
-            0 or less, mean all tokens.
-
-    Returns:
-        Probabilities and tokens, both [..., k].
-    """
-    probs = lprobs.float().softmax(-1)
-    if topk > 0:
-        values, tokens = probs.topk(min(topk, probs.size(-1)))
-    else:
-        values, tokens = probs.sort(-1, descending=True)
-    if 0 < topp < 1:
-        before = values.cumsum(-1) - values
-        values = values.masked_fill(before >= topp, 0.0)
-    return values, tokens
-
-
 def choose_token(
     lprobs: Tensor, topk: int, topp: float, generator: torch.Generator | None = None
 ) -> int:
@@ -73,11 +44,12 @@ def choose_token(
 
     Args:
         lprobs: log-probabilities [V].
-        topk, topp: as in :func:`candidates`.
-        generator: random number generator; None for torch's global one.
+        topk, topp: as in :func:`~fairtale.generation.row_sampling.choose_tokens`.
+        generator: random number generator; None for torch's global one on the CPU.
     """
-    values, tokens = candidates(lprobs, topk, topp)
-    return int(tokens[torch.multinomial(values, 1, generator=generator)])
+    device = "cpu" if generator is None else generator.device
+    draw = torch.rand(1, generator=generator, dtype=torch.float64, device=device)
+    return int(choose_tokens(lprobs.unsqueeze(0), [topk], [topp], draw.tolist()))
 
 
 def next_lprobs(
@@ -97,15 +69,13 @@ def next_lprobs(
         prefix: the prefixes, for their special tokens.
         options, processors: as in :func:`stream_tokens`.
     """
-    temperature = max(options.temperature, _COLDEST)
     # mask first, so that at least one token stays possible: processors and the n-gram blocking
-    # keep one of the tokens that they receive, and subtracting the maximum before dividing
-    # by the temperature keeps the most probable token finite
+    # keep one of the tokens that they receive
     masked = [*prefix.forbidden]
     if tokens.size(1) - 1 < options.min_len:
         masked.append(prefix.eos)
     logits = logits.index_fill(1, tokens.new_tensor(masked), -torch.inf)
-    lprobs = ((logits - logits.amax(1, keepdim=True)) / temperature).log_softmax(-1)
+    lprobs = divide_by_temperature(logits, options.temperature).log_softmax(-1)
     for process in processors:
         lprobs = process(lprobs, tokens, out)
     if options.no_repeat_ngram_size:

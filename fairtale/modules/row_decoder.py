@@ -224,9 +224,7 @@ class RowDecoder:
 
         return attend
 
-    def _together(
-        self, lengths: Sequence[int], length: Tensor
-    ) -> Callable[[int, Tensor], Tensor]:
+    def _together(self, lengths: Sequence[int], length: Tensor) -> Callable[[int, Tensor], Tensor]:
         """Return a function that attends in all rows at once, for a GPU; ``length`` is on it."""
         count, width = len(lengths), (max(lengths) // BLOCK + 1) * BLOCK
         mask = torch.arange(width, device=self._device) <= length.unsqueeze(1)

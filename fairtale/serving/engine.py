@@ -135,7 +135,7 @@ class PrefixEngine:
         """Queue a request; see :meth:`Engine.submit`."""
         with self._changed:
             self._refuse_if_closed()
-            self._waiting.check(0, self._seconds_to_place())
+            self._waiting.check(None, self._seconds_to_place())  # before the prompt is encoded
         options = request.options
         check_options(options, self._prompts.num_predicted)
         prefix, max_tokens = self._prompts.read(request)

@@ -11,14 +11,14 @@ _LONGEST_RETRY = 120.0  # seconds
 
 
 def refuse_if_full(
-    requests: tuple[int, int], tokens: tuple[int, int], cost: int, retry_after: float
+    requests: tuple[int, int], tokens: tuple[int, int], cost: int | None, retry_after: float
 ) -> None:
     """Refuse a request if a queue is full.
 
     Args:
         requests: number of requests that wait, and its maximum.
         tokens: number of their tokens, and its maximum; it does not apply if no request waits.
-        cost: number of tokens of the request.
+        cost: number of tokens of the request; None if they are not counted yet.
         retry_after: seconds until a place is likely to be free.
 
     Raises:
@@ -27,7 +27,7 @@ def refuse_if_full(
     retry_after = min(max(retry_after, 1.0), _LONGEST_RETRY)
     if requests[0] >= requests[1]:
         full = f"{requests[0]} requests are waiting, and no more than {requests[1]} may wait"
-    elif requests[0] and tokens[0] + cost > tokens[1]:
+    elif cost is not None and requests[0] and tokens[0] + cost > tokens[1]:
         full = (
             f"requests of {tokens[0]} tokens are waiting, and this one has {cost}; no more than "
             f"{tokens[1]} may wait"
@@ -55,11 +55,11 @@ class Waiting:
         """Return the number of requests."""
         return len(self._rows)
 
-    def check(self, cost: int, retry_after: float) -> None:
+    def check(self, cost: int | None, retry_after: float) -> None:
         """Refuse a request if the queue is full.
 
         Args:
-            cost: number of tokens of the request.
+            cost: number of tokens of the request; None if they are not counted yet.
             retry_after: seconds until a place is likely to be free.
 
         Raises:

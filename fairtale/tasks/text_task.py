@@ -6,7 +6,6 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
-import torch
 from fairseq import utils
 from fairseq.data import ConcatDataset, Dictionary
 from fairseq.tasks import FairseqTask
@@ -215,7 +214,10 @@ class TextTask(FairseqTask):
     def decode_ids(self, ids: Sequence[int]) -> str:
         """Decode a list of token ids to text."""
         words = self.dictionary
-        marks = (words.bos(), words.eos())  # fairseq's `string` does the same in five times the time
+        marks = (
+            words.bos(),
+            words.eos(),
+        )  # fairseq's `string` does the same in five times the time
         pieces = " ".join([words[i] for i in ids if i not in marks])
         if self._bpe is None:
             return pieces

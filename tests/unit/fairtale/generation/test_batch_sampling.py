@@ -9,7 +9,6 @@ from fairtale.data.corpus.tokenizer_dictionary import TokenizerDictionary
 from fairtale.errors import UserError
 from fairtale.generation.batch_sampling import (
     Piece,
-    choose_tokens,
     plan_batches,
     sample_seeds,
     uniform_draws,
@@ -50,27 +49,6 @@ def texts(session, prompts, num_samples, options=WILD, batch_size=32):
 
 
 # ------------------------------------------------------------------------------ what is drawn
-
-
-def test_tokens_are_drawn_with_their_probabilities():
-    lprobs = torch.tensor([0.05, 0.5, 0.15, 0.3]).log().expand(4000, 4)
-    draws = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
-    for topk, topp, expected in (
-        (-1, -1.0, [0.05, 0.5, 0.15, 0.3]),
-        (2, -1.0, [0, 0.625, 0, 0.375]),
-        (-1, 0.81, [0, 0.5 / 0.95, 0.15 / 0.95, 0.3 / 0.95]),
-        (1, -1.0, [0, 1.0, 0, 0]),
-    ):
-        chosen = choose_tokens(lprobs, topk, topp, draws)
-        share = torch.bincount(chosen, minlength=4) / 4000
-        torch.testing.assert_close(share, torch.tensor(expected), atol=5e-4, rtol=0)
-
-
-def test_the_largest_draw_takes_no_token_of_probability_zero():
-    lprobs = torch.tensor([[0.5, 0.5, 0.0, 0.0]]).log()
-    for topp in (-1.0, 0.9):
-        last = choose_tokens(lprobs, -1, topp, torch.tensor([1.0], dtype=torch.float64))
-        assert last.item() in (0, 1)
 
 
 def test_draws_are_uniform_and_their_own():

@@ -12,8 +12,8 @@ from fairtale.interop import gpt2_import
 from fairtale.interop.ctranslate2_export import export_ctranslate2
 from fairtale.serving.ctranslate2_engine import CTranslate2Engine
 from fairtale.serving.interface import RequestError, ShuttingDown
-from tests.gpt2_helpers import TEXT, change_json, run_import, train_byte_level, write_folder
 from tests.engine_answers import ask, submit
+from tests.gpt2_helpers import TEXT, change_json, run_import, train_byte_level, write_folder
 
 pytest.importorskip("ctranslate2", reason="needs the extra ctranslate2")
 
