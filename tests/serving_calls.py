@@ -27,7 +27,7 @@ def call(app, method, path, **options):
 
 
 def complete(app, **body):
-    """Return the answer of ``/v1/completions``, of the model ``story`` unless ``body`` says else."""
+    """Return the answer of ``/v1/completions`` of the model ``story``, or the one of ``body``."""
     return call(app, "POST", "/v1/completions", json={"model": "story", "prompt": "a", **body})
 
 

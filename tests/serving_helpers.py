@@ -106,7 +106,7 @@ class FakeEngine:
         )
         self.running: list[FakeTicket] = []
         self.waiting: deque[FakeTicket] = deque()
-        self.submitted: list[GenerationRequest] = []
+        self.submitted: deque[GenerationRequest] = deque(maxlen=100)  # the newest
         self.reason: str | None = None
         self.fail_next: str | None = None  # the next step ends every request with this error
         self.hold = threading.Event()  # while it is cleared, no step is taken

@@ -11,6 +11,7 @@ environment variable FAIRTALE_API_KEY.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import math
 import os
@@ -105,6 +106,14 @@ def _add_address_options(parser: argparse.ArgumentParser) -> None:
         "default: none but the service's own page)",
     )
     address.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="name under which a service on this machine without a key may be called, besides "
+        "localhost; a proxy may send another one",
+    )
+    address.add_argument(
         "--log-requests", action="store_true", help="log prompts and texts (default: neither)"
     )
 
@@ -168,12 +177,12 @@ def run(args: argparse.Namespace) -> int:
     for module in ("fastapi", "uvicorn", "prometheus_client"):
         require(module, extra="serve")
     from ..serving.app import create_app
+    from ..serving.hosts import LOCAL_HOSTS
     from ..serving.server import ServerOptions, address_of, is_loopback, listen, serve
     from ..serving.service import AppOptions
 
-    key = read_key(args.api_key_file)
     app_options = AppOptions(
-        api_key=key,
+        api_key=read_key(args.api_key_file),
         allow_origins=_origins(args.allow_origin),
         max_body=args.max_body,
         request_timeout=args.request_timeout,
@@ -182,10 +191,15 @@ def run(args: argparse.Namespace) -> int:
     options = ServerOptions(args.host, args.port, args.grace, args.max_connections)
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("fairtale").setLevel(logging.INFO)
+    # asyncio warns of what is written to clients that have just hung up
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     engines = load_engines(args)
     try:
         bound = listen(options.host, options.port)
-        if key is None and not is_loopback(bound):
+        if app_options.api_key is None and is_loopback(bound):
+            hosts = (*LOCAL_HOSTS, args.host, *args.allow_host)
+            app_options = dataclasses.replace(app_options, allow_hosts=hosts)
+        elif app_options.api_key is None:
             _LOG.warning(
                 "warning: --host %s without a key: whoever reaches this machine can use the "
                 "service; give --api-key-file",

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from .access_log import AccessLog
 from .auth import KeyMiddleware
 from .errors import ApiError, api_error
+from .hosts import HostMiddleware
 from .interface import Engine
 from .limits import BodyMiddleware
 from .openapi import openapi_document
@@ -60,6 +61,8 @@ class App:
                 allow_methods=["GET", "POST"],
                 allow_headers=["Authorization", "Content-Type"],
             )
+        if options.allow_hosts is not None:
+            inner = HostMiddleware(inner, options.allow_hosts)
         self._app = AccessLog(inner, service.metrics)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

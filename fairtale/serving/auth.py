@@ -37,7 +37,8 @@ class KeyMiddleware:
             return
         asked = 'Bearer realm="fairtale"'
         if scope["path"] in BROWSER_PATHS:
-            asked += ', Basic realm="fairtale: any name, and the key as password"'
+            # alone, because Chromium reads only the first of several challenges in a header
+            asked = 'Basic realm="fairtale: any name, and the key as password"'
         message = "the key of this service is missing or wrong; send 'Authorization: Bearer KEY'"
         headers = {"WWW-Authenticate": asked}
         error = ApiError(401, message, code="invalid_api_key", headers=headers)

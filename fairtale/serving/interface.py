@@ -189,5 +189,6 @@ class Engine(Protocol):
         """Refuse new requests, finish those that run or wait within ``grace`` seconds, and stop.
 
         Requests that are left then end with the reason "error". Returns when the thread has ended.
+        A second call does nothing.
         """
         ...

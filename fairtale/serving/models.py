@@ -158,16 +158,16 @@ def _prefix_engine(path: str, options: EngineOptions) -> Engine:
 
 
 def _translation_engine(path: str, options: EngineOptions) -> Engine:
+    _refuse(path, options, "a translation model", "lora_adapter", "cache_mib")
     from .translation_engine import TranslationEngine
 
-    _refuse(path, options, "a translation model", "lora_adapter", "cache_mib")
     return TranslationEngine(path, options.data, options.cpu, **options.queue())
 
 
 def _ctranslate2_engine(path: str, options: EngineOptions) -> Engine:
+    _refuse(path, options, "--engine ctranslate2", "lora_adapter", "cache_mib")
     from .ctranslate2_engine import CTranslate2Engine
 
-    _refuse(path, options, "--engine ctranslate2", "lora_adapter", "cache_mib")
     return CTranslate2Engine(path, options.data, options.cpu, **options.queue())
 
 

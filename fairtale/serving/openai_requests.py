@@ -60,7 +60,7 @@ def completion_job(body: CompletionRequest, engine: Engine) -> Job:
     prompts = [prompt_of(text, engine.kind) for text in body.prompt]
     per_prompt = body.n or 1
     echoes = tuple(text for text in body.prompt for _ in range(per_prompt)) if body.echo else ()
-    return replace(_job(body, prompts, options), echoes=echoes)
+    return replace(_job(body, prompts, options, engine), echoes=echoes)
 
 
 def chat_job(body: ChatRequest, engine: Engine) -> Job:
@@ -82,7 +82,7 @@ def chat_job(body: ChatRequest, engine: Engine) -> Job:
         )
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
     options = _options(body, engine.kind, most or newer, logprobs)
-    job = _job(body, [conversation(body.messages, engine.kind)], options)
+    job = _job(body, [conversation(body.messages, engine.kind)], options, engine)
     names = {"prompt": "messages", "logprobs": "top_logprobs"}
     if most is None:
         names["max_tokens"] = "max_completion_tokens"
@@ -100,13 +100,19 @@ def generate_job(query: GenerateQuery, model: str, engine: Engine) -> Job:
     return Job(model, (request,), names={"prompt": "sentence"})
 
 
-def _job(body: Sampling, prompts: list[str | tuple[str, ...]], options: SamplingOptions) -> Job:
+def _job(
+    body: Sampling,
+    prompts: list[str | tuple[str, ...]],
+    options: SamplingOptions,
+    engine: Engine,
+) -> Job:
     per_prompt = body.n or 1
-    if per_prompt * len(prompts) > MAX_CHOICES:
+    count, most = per_prompt * len(prompts), min(MAX_CHOICES, engine.limits.max_waiting)
+    if count > most:
         raise _refused(
             "n",
-            f"n {per_prompt}: with {len(prompts)} prompts this makes {per_prompt * len(prompts)} "
-            f"texts, and a request may ask for {MAX_CHOICES}; send several requests",
+            f"n {per_prompt}: with {len(prompts)} prompts this makes {count} texts, and a request "
+            f"may ask for {most}; send several requests",
         )
     if body.stream_options is not None and not body.stream:
         raise _refused(

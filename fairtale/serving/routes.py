@@ -76,12 +76,11 @@ def body_of(schema: type[BaseModel]) -> dict[str, Any]:
 
 def events_of(reply: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     """Return the description of an answer that may be a stream."""
-    text = {"schema": {"type": "string"}}
     return {
         200: {
             "model": reply,
             "description": "The texts; with stream, server-sent events",
-            "content": {"text/event-stream": text},
+            "content": {"text/event-stream": {}},
         }
     }
 

@@ -20,8 +20,8 @@ from .protocol import GuardedProtocol
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _SEND_BUFFER = 2**17  # bytes, of which Linux makes the double
-# Longer than clients keep idle connections: who closes first must be the client, or its next request
-# may meet a connection that is being closed.
+# Longer than clients keep idle connections: the client must close first, or its next request may
+# meet a connection that is being closed.
 _KEEP_ALIVE_SECONDS = 75
 _LAST_WRITES_SECONDS = 5  # what clients may still read after the last text has been made
 

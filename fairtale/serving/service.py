@@ -21,6 +21,7 @@ class AppOptions:
     Args:
         api_key: key that every route but ``/health`` asks for; None for an open service.
         allow_origins: origins of web pages, besides the service's own, that may call the service.
+        allow_hosts: names under which the service may be called; None for any.
         max_body: maximum length of a request's body in bytes.
         body_seconds: time that a client has to send it.
         request_timeout: seconds within which a request must be answered.
@@ -29,6 +30,7 @@ class AppOptions:
 
     api_key: str | None = field(default=None, repr=False)
     allow_origins: tuple[str, ...] = ()
+    allow_hosts: tuple[str, ...] | None = None
     max_body: int = 2**20
     body_seconds: float = 30.0
     request_timeout: float = 600.0

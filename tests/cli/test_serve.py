@@ -2,12 +2,14 @@
 
 import signal
 import socket
+import subprocess
+import sys
 
 import httpx
 import openai
 import pytest
 
-from tests.cli.fairtale_command import WORDS, assert_user_error, dialogs_of_words, fairtale
+from tests.cli.fairtale_command import ROOT, WORDS, assert_user_error, dialogs_of_words, fairtale
 from tests.serving_calls import Process
 
 KEY = "a-key-of-the-tests"
@@ -96,6 +98,13 @@ def test_what_the_model_cannot_do_is_refused(client, options, param):
     with pytest.raises(openai.BadRequestError) as refusal:
         client.completions.create(**{"model": "story", "prompt": "Once", **options})
     assert refusal.value.param == param and param.split("_")[0] in refusal.value.body["message"]
+
+
+def test_the_command_imports_no_web_framework_before_it_serves():
+    code = "import sys, fairtale.cli.main, fairtale.cli.serve, fairtale.serving.interface\n"
+    code += "print({'fastapi', 'uvicorn', 'torch'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "set()\n", done.stderr
 
 
 def serve(*words, **options):

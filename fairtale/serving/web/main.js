@@ -72,8 +72,9 @@ function chooseModel() {
   const model = modelNamed($("model").value);
   keep("local", "fairtale.model", model.id);
   stop();
-  if (model.kind !== app.conversation?.kind) startNew(model);
-  else app.conversation.model = model.id;
+  if (model.kind !== app.conversation?.kind) return startNew(model);
+  app.conversation.model = model.id;
+  return showSettings(model.kind, model);
 }
 
 // Conversations
@@ -124,9 +125,10 @@ function show(conversation) {
   for (const part of ["composer", "turns", "sheet", "earlier"]) $(part).replaceChildren();
   $("earlier").hidden = true;
   app.view.show();
-  showSettings(kind);
+  showSettings(kind, modelNamed(conversation.model));
   refresh();
-  app.view.field.focus();
+  // who chooses among models by arrow keys stays there
+  if (document.activeElement !== $("model")) app.view.field.focus();
   if (kind === "translation") $("main").scrollTop = 0;
   else follow(true);
 }
@@ -191,6 +193,7 @@ function told(error) {
 function complain(message) {
   $("notice-text").textContent = message;
   $("notice").hidden = false;
+  $("reconnect").textContent = app.models.length ? "Close" : "Try again";
 }
 
 function askForKey(error, retry) {
@@ -247,7 +250,10 @@ function setUp() {
     for (const { id } of loadConversations()) deleteConversation(id);
     afterDeletion();
   });
-  $("defaults").addEventListener("click", () => resetSettings(app.conversation?.kind ?? "story"));
+  $("defaults").addEventListener("click", () => {
+    const { kind, model } = app.conversation ?? {};
+    if (kind) resetSettings(kind, modelNamed(model));
+  });
   $("bar").addEventListener("submit", (event) => {
     event.preventDefault();
     if (performance.now() - app.ended > 400) send(); // this click was meant for Stop
@@ -258,7 +264,11 @@ function setUp() {
     const { input, output } = app.conversation.items.at(-1);
     copy(app.conversation.kind === "story" ? input + output : output, $("copy"));
   });
-  $("reconnect").addEventListener("click", connect);
+  $("reconnect").addEventListener("click", () => {
+    if (!app.models.length) return connect();
+    $("notice").hidden = true;
+    return app.view.field.focus();
+  });
   $("key-form").addEventListener("submit", takeKey);
   document.addEventListener("keydown", escape);
   window.addEventListener("pagehide", leave);

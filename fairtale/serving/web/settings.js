@@ -61,12 +61,12 @@ function recallSettings(kind) {
   return values;
 }
 
-/** Fill `#fields` with the settings of a kind; they are kept when they change. */
-function showSettings(kind) {
-  $("fields").replaceChildren(...FIELDS.map((field) => settingField(kind, field)));
+/** Fill `#fields` with the settings of a kind of models; they are kept when they change. */
+function showSettings(kind, model) {
+  $("fields").replaceChildren(...FIELDS.map((field) => settingField(kind, field, model)));
 }
 
-function settingField(kind, { name, label, help, range, number }) {
+function settingField(kind, { name, label, help, range, number }, model) {
   const value = chosen[kind][name];
   const input = element("input", {
     id: `setting-${name}`,
@@ -74,14 +74,19 @@ function settingField(kind, { name, label, help, range, number }) {
     ...(range ?? { ...number, step: 1, inputMode: "numeric", placeholder: "–" }),
     value: value ?? "",
   });
+  if (name === "max_tokens" && model?.max_new_tokens) input.max = model.max_new_tokens;
   input.setAttribute("aria-describedby", `help-${name}`);
   const shown = element("output", { className: "value" }, range ? value.toFixed(2) : "");
   shown.setAttribute("for", input.id);
   const error = element("p", { className: "error", id: `error-${name}` });
-  input.addEventListener("input", () => {
+  const check = () => {
     error.textContent = input.validationMessage;
     input.setAttribute("aria-invalid", String(!input.validity.valid));
-    if (!input.validity.valid) return;
+    return input.validity.valid;
+  };
+  check(); // what another model allowed may be too much for this one
+  input.addEventListener("input", () => {
+    if (!check()) return;
     chosen[kind][name] = input.value === "" ? null : Number(input.value);
     if (range) shown.textContent = Number(input.value).toFixed(2);
     keep("local", `fairtale.settings.${kind}`, chosen[kind]);
@@ -107,8 +112,8 @@ function samplingOptions(kind) {
   return Object.fromEntries(Object.entries(chosen[kind]).filter(([, value]) => value !== null));
 }
 
-function resetSettings(kind) {
+function resetSettings(kind, model) {
   chosen[kind] = { ...DEFAULTS[kind] };
   forget("local", `fairtale.settings.${kind}`);
-  showSettings(kind);
+  showSettings(kind, model);
 }

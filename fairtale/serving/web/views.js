@@ -96,7 +96,7 @@ function dialogView(conversation, actions) {
   return {
     field: writing.field,
     show() {
-      $("composer").replaceChildren(writing.box);
+      if (!writing.box.isConnected) $("composer").replaceChildren(writing.box); // keeps the focus
       $("turns").replaceChildren();
       for (const item of conversation.items) {
         $("turns").append(turn(item));
@@ -131,7 +131,7 @@ function storyView(conversation) {
     field: writing.field,
     show() {
       $("sheet").className = "manuscript";
-      $("sheet").replaceChildren(writing.box, end);
+      if (!writing.box.isConnected) $("sheet").replaceChildren(writing.box, end);
       settle();
     },
     grow: settle,
@@ -174,7 +174,7 @@ function translationView(conversation) {
       $("sheet").className = "pair";
       const source = element("section", {}, element("h3", { ariaHidden: "true" }, "Text"), writing.box);
       const result = element("section", {}, element("h3", {}, "Translation"), target, end);
-      $("sheet").replaceChildren(source, result);
+      if (!writing.box.isConnected) $("sheet").replaceChildren(source, result);
       settle();
       showEarlier();
     },

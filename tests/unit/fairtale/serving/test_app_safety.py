@@ -52,7 +52,7 @@ def test_every_route_but_health_asks_for_the_key(engines, method, path):
         assert answer.status_code == 401, headers
         assert error_of(answer)["code"] == "invalid_api_key"
         assert "right-key" not in answer.text
-        assert answer.headers["www-authenticate"].startswith("Bearer")
+        assert answer.headers["www-authenticate"].startswith(("Bearer ", "Basic "))
     assert call(app, method, path, headers=bearer("right-key-123")).status_code != 401
 
 
@@ -63,7 +63,8 @@ def test_health_asks_for_no_key(engines):
 
 def test_a_browser_asks_its_user_for_the_key(engines):
     app = create_app(engines, AppOptions(api_key="right-key-123"))
-    assert "Basic" in call(app, "GET", "/").headers["www-authenticate"]
+    # and nothing before it: Chromium reads only the first challenge of a header
+    assert call(app, "GET", "/").headers["www-authenticate"].startswith("Basic ")
     assert "Basic" not in call(app, "GET", "/v1/models").headers["www-authenticate"]
     word = base64.b64encode(b"anybody:right-key-123").decode()
     assert call(app, "GET", "/", headers={"authorization": f"Basic {word}"}).status_code == 200
@@ -116,6 +117,17 @@ def test_a_site_that_is_named_is_allowed(engines):
     assert answer.headers["access-control-allow-origin"] == "https://good.example"
     answer = call(app, "GET", "/health", headers={"origin": "https://evil.example"})
     assert "access-control-allow-origin" not in answer.headers
+
+
+def test_a_name_that_points_here_is_not_answered(engines):
+    """A web page whose own name points to this machine would be let in by browsers."""
+    app = create_app(engines, AppOptions(allow_hosts=("localhost", "127.0.0.1", "::1")))
+    for host in ("localhost", "LOCALHOST:8000", "127.0.0.1:8000", "[::1]:8000"):
+        assert call(app, "GET", "/health", headers={"host": host}).status_code == 200, host
+    for host in ("evil.example", "evil.example:8000", "localhost.evil.example", "", "[", "x@y:z"):
+        answer = call(app, "GET", "/v1/models", headers={"host": host})
+        assert answer.status_code == 421, host
+        assert "--allow-host" in error_of(answer)["message"]
 
 
 def test_nothing_of_a_request_is_logged(engines, caplog):

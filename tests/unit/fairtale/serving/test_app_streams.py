@@ -149,15 +149,15 @@ def test_a_reader_who_is_too_far_behind_is_cut_off(service, monkeypatch):
 
 
 def test_a_full_queue_is_told_at_once(service):
-    engine, app = service(max_running=1, max_waiting=2)
+    engine, app = service(max_running=1, max_waiting=3)
     engine.hold.clear()
 
     async def scenario():
         first = Exchange(app, WHOLE)
         await eventually(lambda: busy(engine) == (0, 1))
-        several = Exchange(app, {**WHOLE, "n": 3})  # room for one of them
+        several = Exchange(app, {**WHOLE, "n": 3})  # room for two of them
         await several.end()
-        assert sum(busy(engine)) == 3 - 1
+        assert sum(busy(engine)) == 3
         engine.hold.set()
         await eventually(lambda: busy(engine) == (1, 0))
         first.hung_up.set()
@@ -171,6 +171,14 @@ def test_a_full_queue_is_told_at_once(service):
     assert error["code"] == "overloaded" and "try again in 1 s" in error["message"]
     assert value(app, "request_refused_total", status="429") == 1
     assert value(app, "request_success_total", finished_reason="abort") == 1  # the one that hung up
+
+
+def test_more_texts_than_the_queue_holds_are_refused_for_good(service):
+    engine, app = service(max_waiting=3)
+    answer = complete(app, prompt=["a", "b"], n=2)
+    error = error_of(answer)
+    assert answer.status_code == 400 and error["param"] == "n"
+    assert "4 texts, and a request may ask for 3" in error["message"]
 
 
 def test_a_request_may_not_take_for_ever(service):
