@@ -38,4 +38,5 @@ else
 fi
 
 measure sharding.py "$@"
+measure serve_speed.py "$@"
 measure document_export.py "$@"

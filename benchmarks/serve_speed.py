@@ -37,7 +37,12 @@ PEERS = {"ctranslate2": CT2, "transformers": HF, "transformers-batched": HF_BATC
 END = "<|endoftext|>"
 # The logits of an untrained model are almost equal. Scaling them makes the largest one unambiguous.
 SHARPNESS = 6.0
-START_SECONDS = 180  # for a service to start on a busy machine
+# the command `transformers`, which does not start beside a torchaudio that does not load
+TRANSFORMERS = (
+    "from fairtale.compat.torchaudio import hide_torchaudio; hide_torchaudio(); "
+    "from transformers.cli.transformers import main; main()"
+)
+START_SECONDS = 240  # for a service to start on a busy machine
 STOP_SECONDS = 30
 
 
@@ -227,13 +232,13 @@ class Service:
         )
         self.url = urlsplit(f"http://127.0.0.1:{port}")
 
-    def wait(self) -> "Service":
-        """Wait until the service answers a request; return this service."""
+    def wait(self) -> None:
+        """Wait until the service answers a request."""
         ends = time.monotonic() + START_SECONDS
         while time.monotonic() < ends and self.process.poll() is None:
             try:
                 asyncio.run(self._ask("a", 2))
-                return self
+                return
             except (OSError, asyncio.IncompleteReadError, ConnectionError):
                 time.sleep(0.5)
         raise SystemExit(f"error: {self.model} does not answer\n{self._end_of_log()}")
@@ -299,10 +304,9 @@ class Serial:
     def __init__(self, args: argparse.Namespace, checkpoint: str) -> None:
         self.worker = workers.Worker(args, SerialSession, checkpoint)
 
-    def wait(self) -> "Serial":
-        """Wait until the model is loaded; return this entrant."""
+    def wait(self) -> None:
+        """Wait until the model is loaded."""
         self.worker.wait()
-        return self
 
     def burst(self, prompts: list[list[str]]) -> Burst:
         """Let all clients send their requests."""
@@ -323,11 +327,13 @@ def free_port() -> int:
     return port
 
 
-def start_entrants(args: argparse.Namespace, model: Model) -> dict[str, Service | Serial]:
-    """Start all entrants one after the other, and return them by name."""
+def start_entrants(
+    args: argparse.Namespace, model: Model, entrants: dict[str, Service | Serial]
+) -> None:
+    """Start all entrants one after the other, and add them by name."""
     serve = [sys.executable, "-m", "fairtale", "serve", "--port", "{port}"]
     serve += ["--cpu"] if args.device == "cpu" else []
-    theirs = [str(Path(sys.executable).parent / "transformers"), "serve", model.hugging_face]
+    theirs = [sys.executable, "-c", TRANSFORMERS, "serve", model.hugging_face]
     theirs += ["--device", args.device, "--dtype", "float32", "--host", "127.0.0.1"]
     theirs += ["--port", "{port}"]
     ct2 = [*serve, model.ctranslate2, "--engine", "ctranslate2"]
@@ -341,7 +347,9 @@ def start_entrants(args: argparse.Namespace, model: Model) -> dict[str, Service 
         ),
     }
     chosen = [OURS, SERIAL, *(PEERS[name] for name in args.peers)]
-    return {name: makers[name]().wait() for name in chosen}
+    for name in chosen:
+        entrants[name] = makers[name]()
+        entrants[name].wait()
 
 
 # ---------------------------------------------------------------------------- measurement
@@ -412,8 +420,9 @@ def main() -> None:
     common.import_user_dir()
     with tempfile.TemporaryDirectory() as folder:
         model = make_model(args, Path(folder))
-        entrants = start_entrants(args, model)
+        entrants: dict[str, Service | Serial] = {}
         try:
+            start_entrants(args, model, entrants)
             found = measure(args, entrants, model.prompts, rounds)
         finally:
             for entrant in entrants.values():

@@ -83,7 +83,6 @@ class _RuledModel(EnsembleModel):
         self.eos = eos
         self.rules = rules
         self.on_step = on_step
-        self.ended: list[bool] = []  # for each row, whether its sentence ends at this step
         device = next(model.parameters()).device
         self._max_len = torch.tensor([rule.max_len for rule in rules], device=device)
         self._min_len = torch.tensor([rule.min_len for rule in rules], device=device)
@@ -126,7 +125,6 @@ class _RuledModel(EnsembleModel):
         eos = lprobs[:, self.eos].masked_fill(is_short, -torch.inf)
         lprobs = lprobs.masked_fill(is_full.unsqueeze(1), -torch.inf)
         lprobs[:, self.eos] = eos
-        self.ended = is_full.tolist()
         return lprobs, None
 
     def _changed(self, logits: Tensor, written: Tensor) -> Tensor:
@@ -259,13 +257,6 @@ class SentenceGenerator(SequenceGenerator):
             is_full = len(tokens) >= self.model.rules[sentence].max_len
             self._on_end(sentence, Translation(tokens, is_full))
         return newly_finished
-
-    def is_finished(
-        self, step: int, unfin_idx: int, max_len: int, finalized_sent_len: int, beam_size: int
-    ) -> bool:
-        """Return whether a sentence is finished; also at its own maximum length."""
-        done: bool = super().is_finished(step, unfin_idx, max_len, finalized_sent_len, beam_size)
-        return done or self.model.ended[unfin_idx * beam_size]
 
 
 class TokenScore(NamedTuple):

@@ -144,7 +144,7 @@ class BatchEngine(ABC, Generic[Job]):
     def submit(self, request: GenerationRequest, deliver: Callable[[Delta], None]) -> Job:
         """Queue a request; see :meth:`fairtale.serving.interface.Engine.submit`."""
         with self._condition:
-            self._refuse(0)  # before time is spent on tokenising
+            self._refuse(None)  # before time is spent on tokenising
         job = self.read(request, deliver)
         with self._condition:
             self._refuse(job.cost)
@@ -152,8 +152,12 @@ class BatchEngine(ABC, Generic[Job]):
             self._condition.notify()
         return job
 
-    def _refuse(self, cost: int) -> None:
-        """Refuse a request of so many tokens if the engine is closed or its queue is full."""
+    def _refuse(self, cost: int | None) -> None:
+        """Refuse a request if the engine is closed or its queue is full.
+
+        Args:
+            cost: number of its tokens; None if they are not counted yet.
+        """
         if self._deadline is not None:
             raise ShuttingDown("the service is shutting down and accepts no more requests")
         waiting = [job.cost for job in self._queue if not job.is_begun]

@@ -68,6 +68,7 @@ def test_neighbours_change_nothing(engine):
     sentences = [*ENGLISH, *OTHERS]
     options = [{}, WILD | {"seed": 1}, {"min_tokens": 9}, WILD | {"seed": 2, "top_k": 3}]
     options += [{"logit_bias": {30: 5.0}, "logprobs": 0}, WILD | {"seed": 1, "top_p": 0.7}]
+    options += [{"max_tokens": 3}, {"logit_bias": {2: -100.0}}]  # the latter ends at its limit
     requests = [(text, options[i % len(options)]) for i, text in enumerate(sentences * 2)]
     alone = [ask(engine, text, **given) for text, given in requests]
     together = [submit(engine, text, **given) for text, given in requests]
