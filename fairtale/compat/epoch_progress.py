@@ -19,6 +19,7 @@ BATCHES = "batches"  # in a checkpoint: number of batches that all workers have 
 ALL = "batches_in_epoch"  # their number in the epoch
 WORKERS = "workers"  # their number
 FINGERPRINT = "batches_fingerprint"  # of all batches, in the order before shuffling
+SEED = "seed"  # which orders the batches
 DATA = "data_fingerprint"  # of the lengths of all samples; None if the data set does not tell them
 SAMPLES = "samples"  # the samples that all workers have used in the epoch, one bit each, as text
 
@@ -48,6 +49,7 @@ def cure_lost_progress() -> None:
             WORKERS: self.num_shards,
             # after a change within the epoch, batches say nothing
             FINGERPRINT: "" if _begun(self) is not None else _fingerprint(self),
+            SEED: self.seed,
             DATA: data,
             SAMPLES: None if data is None else _text_of(used_samples(self, used)),
         }
@@ -193,13 +195,14 @@ def _check(iterator: Any, state: dict[str, Any]) -> Any:
             f"{where} and --grouped-shuffling, whose order depends on the number of workers: go on "
             f"with the same number, {remedy}"
         )
-    if _fingerprint(iterator) == state[FINGERPRINT]:
+    same_order = state.get(SEED, iterator.seed) == iterator.seed
+    if _fingerprint(iterator) == state[FINGERPRINT] and same_order:
         return None
     data = state.get(DATA)
     if data is None or data != _data_fingerprint(iterator.dataset) or iterator.grouped_shuffling:
         raise UserError(
             f"{where}, but the data or the options that make samples (--tokens-per-sample, --pack, "
-            "--seed, lengths) have changed, so that samples would be lost or repeated: go on with "
+            "lengths) have changed, so that samples would be lost or repeated: go on with "
             f"those of the checkpoint, {remedy}"
         )
     logger.info(f"{where}; the batches are others now, of the samples that are left")

@@ -118,6 +118,14 @@ def test_other_batches_of_the_same_samples_lose_and_repeat_nothing(sizes, count)
     assert sorted(s for update in whole for batch in update for s in batch) == list(range(26))
 
 
+def test_another_seed_orders_the_batches_that_are_left():
+    first, state = run(1, 1, 5, data=Sized, seed=1)
+    rest, _ = run(2, 1, 99, state, data=Sized, seed=2)
+    samples = [sample for update in first + rest for batch in update for sample in batch]
+    assert sorted(samples) == list(range(26))
+    assert rest != run(2, 1, 99, state, data=Sized, seed=1)[0]
+
+
 def test_other_data_are_refused():
     words = "stopped in epoch 1 after 8 of 13 batches, but the data"
     _, state = run(2, 2, 2)  # a data set without lengths
