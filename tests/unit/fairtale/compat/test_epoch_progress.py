@@ -19,10 +19,10 @@ class Numbers:
         return 26
 
 
-def iterator_of(rank, count, cls=EpochBatchIterator, batches=BATCHES, **options):
+def iterator_of(rank, count, cls=EpochBatchIterator, batches=BATCHES, data=Numbers, **options):
     from torch.utils.data import Dataset
 
-    dataset = type("Dataset", (Numbers, Dataset), {})()
+    dataset = type("Dataset", (data, Dataset), {})()
     return cls(dataset, list, batches, num_shards=count, shard_id=rank, **options)
 
 
@@ -86,12 +86,57 @@ def test_fairseq_itself_repeats_or_fails():
         run(2, 1, 99, state, **kinds)
 
 
-def test_other_batches_are_refused():
-    _, state = run(2, 2, 2)
-    with pytest.raises(UserError, match="stopped in epoch 1 after 8 of 13 batches, but the data"):
-        run(2, 2, 1, state, batches=[[n] for n in range(26)])
+class Sized(Numbers):
+    """A data set that tells the lengths of its samples."""
+
+    sizes = list(range(26))
+
+
+def batches_of(size):
+    return [list(range(n, min(n + size, 26))) for n in range(0, 26, size)]
+
+
+@pytest.mark.parametrize("sizes", [(2, 3, 5), (7, 1, 2), (1, 26, 1)])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_other_batches_of_the_same_samples_lose_and_repeat_nothing(sizes, count):
+    """As with another ``--max-tokens``, twice in an epoch, and on the way with more workers."""
+    first, second, third = sizes
+    seen, state = run(count, 1, 1, batches=batches_of(first), data=Sized)
+    if state["epoch"] == 1:
+        more, state = run(2, 1, 1, state, batches=batches_of(second), data=Sized)
+        seen += more
+    if state["epoch"] == 1:  # the same batches as before the stop
+        more, state = run(1, 2, 1, state, batches=batches_of(second), data=Sized)
+        seen += more
+    if state["epoch"] == 1:
+        more, state = run(count, 2, 99, state, batches=batches_of(third), data=Sized)
+        seen += more
+    samples = [sample for update in seen for batch in update for sample in batch]
+    assert sorted(samples) == list(range(26))
+    assert (state["epoch"], state["iterations_in_epoch"], state["batches"]) == (2, 0, 0)
+    whole, _ = run(1, 1, 99, state, batches=batches_of(third), data=Sized)
+    assert sorted(s for update in whole for batch in update for s in batch) == list(range(26))
+
+
+def test_another_seed_orders_the_batches_that_are_left():
+    first, state = run(1, 1, 5, data=Sized, seed=1)
+    rest, _ = run(2, 1, 99, state, data=Sized, seed=2)
+    samples = [sample for update in first + rest for batch in update for sample in batch]
+    assert sorted(samples) == list(range(26))
+    assert rest != run(2, 1, 99, state, data=Sized, seed=1)[0]
+
+
+def test_other_data_are_refused():
+    words = "stopped in epoch 1 after 8 of 13 batches, but the data"
+    _, state = run(2, 2, 2)  # a data set without lengths
+    with pytest.raises(UserError, match=words):
+        run(2, 2, 1, state, batches=batches_of(1))
+    _, state = run(2, 2, 2, data=Sized)
+    other = type("Other", (Sized,), {"sizes": [*range(25), 7]})
+    with pytest.raises(UserError, match=words):
+        run(2, 2, 1, state, batches=batches_of(1), data=other)
     _, state = run(2, 2, 99)
-    assert run(2, 2, 1, state, batches=[[n] for n in range(26)])  # at the end of an epoch
+    assert run(2, 2, 1, state, batches=batches_of(1))  # at the end of an epoch
 
 
 def test_grouped_shuffling_depends_on_the_number_of_workers():
