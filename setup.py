@@ -14,6 +14,7 @@ EXTRAS = {
     "mongo": ["pymongo>=4.6,<5"],
     "ctranslate2": ["ctranslate2>=4.5,<5"],
     "plots": ["matplotlib>=3.8,<4"],
+    "parquet": ["pyarrow>=17,<27"],
 }
 EXTRAS["dev"] = [
     "pytest>=8.3,<10",
@@ -35,6 +36,7 @@ EXTRAS["dev"] = [
     *EXTRAS["mongo"],
     *EXTRAS["ctranslate2"],
     *EXTRAS["plots"],
+    *EXTRAS["parquet"],
 ]
 
 setup(

@@ -84,10 +84,11 @@ def test_options_of_cleaning(tmp_path):
 
 
 def test_named_test_files_are_the_test_set(tmp_path):
-    (tmp_path / "train-1.tsv").write_text("".join(f"q{i}\tr{i}\n" for i in range(100)))
+    (tmp_path / "train-1.tsv").write_text("".join(f"who {i}?\tyou {i}.\n" for i in range(100)))
     (tmp_path / "test-1.tsv").write_text("q\tq\n")
-    done = fairtale("dialogs", ".", "--output", "o", "--split-by-name", cwd=tmp_path)
-    assert_user_error(done, "--split-by-name: no dialog of the test files is left after cleaning")
+    words = ("dialogs", ".", "--output", "o", "--split-by-name", "--valid", "0.2")
+    done = fairtale(*words, cwd=tmp_path)
+    assert_user_error(done, "no dialog of the test files is left after cleaning")
     (tmp_path / "test-1.tsv").write_text("q\tr\n")
     run("dialogs", ".", "--output", "o", "--split-by-name", "--valid", "0.2", cwd=tmp_path)
     assert read(tmp_path / "o" / "test.tsv") == ["q\tr"]
@@ -104,7 +105,7 @@ def test_named_test_files_are_the_test_set(tmp_path):
         ("a.tsv", "a\tb\n", ["--split-by-name"], ["--split-by-name", "no file is named"]),
         ("a.tsv", "a\tb\n", ["--min-chars", "9", "--max-chars", "8"], ["--min-chars 9"]),
         ("a.json", "{'question': exit(), 'answer': 'a'}\n", ["--strict"], ["a.json:1: code"]),
-        ("a.json", '{"a": 1}\n', [], ["a.json: unknown JSON"]),
+        ("a.json", '{"a": 1}\n', [], ["a.json: JSON lines with the fields a"]),
     ],
 )
 def test_errors(tmp_path, name, data, options, parts):
@@ -147,7 +148,7 @@ def test_turns_are_encoded_alone_and_joined_by_the_marks(folder):
 
 def test_what_is_no_dialog_is_counted_and_named(folder):
     many = "\t".join(["a"] * 10_000)
-    lines = ["Who?\tHere.", "alone", "", "\tr", "q\t", "q\t\u200b", many, "Where?\tHere."]
+    lines = ["Who?\tHere.", "alone", "", "\tr", "q\t", "q\t ", many, "Where?\tHere."]
     encoded, kept, said = encode(folder, lines)
     assert len(encoded) == 2 and kept == [lines[0], lines[-1]]
     assert "in.tsv: left out, no response: 2 (first: line 2, 3)" in said

@@ -110,7 +110,7 @@ def test_an_interrupt_ends_cleanly_and_leaves_nothing(tmp_path):
     )
     # A pipe holds 64 KiB: once a megabyte has gone in, it is reading, its results begun.
     # (Earlier, while it imports, Python itself can lose an interrupt in a weakref callback.)
-    process.stdin.write(b"A story.\n" * 120_000)
+    process.stdin.write(b"This is it. A story.\n" * 60_000)
     process.stdin.flush()
     assert list(tmp_path.glob("out/.train*"))
     process.send_signal(signal.SIGINT)

@@ -12,7 +12,7 @@ def lines(path):
 
 
 def stories(count):
-    return [f"Story number {number} ends well." for number in range(count)]
+    return [f"Story number {number} begins. It ends well." for number in range(count)]
 
 
 def test_files_report_and_counts(tmp_path):

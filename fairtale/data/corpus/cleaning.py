@@ -11,7 +11,14 @@ from .report import CONTROL_CHARACTERS, EMPTY, LINE_BREAKS, TOO_LONG, CorpusRepo
 CONTROL = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufdd0-\ufdef\ufeff\ufffe\uffff]"
 )
+# A text of nothing but white space and characters without width is empty.
+_VISIBLE = re.compile("[^\\s\u00ad\u200b-\u200f\u2060\ufe00-\ufe0f]")
 _LINE_BREAK = re.compile("[\n\r\x0b\x0c\x85\u2028\u2029]")
+
+
+def is_visible(text: str) -> bool:
+    """Return whether a text has any character that one can see."""
+    return _VISIBLE.search(text) is not None
 
 
 def clean(text: str, place: str, report: CorpusReport, max_chars: int) -> str | None:
@@ -33,7 +40,7 @@ def clean(text: str, place: str, report: CorpusReport, max_chars: int) -> str | 
     text = text.strip()
     num_breaks = len(_LINE_BREAK.findall(text))
     text = " ".join(text.split())
-    if not text:
+    if not is_visible(text):
         report.leave_out(EMPTY, place)
         return None
     if len(text) > max_chars:

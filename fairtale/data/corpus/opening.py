@@ -26,6 +26,25 @@ class Opened(NamedTuple):
     in_archive: bool
 
 
+class _Progress:
+    """Holds the bytes that were read back until it is known that they are not read again."""
+
+    def __init__(self, on_bytes: OnBytes | None) -> None:
+        self._on_bytes, self._begun, self._held = on_bytes, False, 0
+
+    def add(self, count: int) -> None:
+        """Count bytes that have just been read."""
+        if not self._begun:
+            self._held += count
+        elif self._on_bytes:
+            self._on_bytes(count)
+
+    def begin(self) -> None:
+        """Report the bytes that were held back, and all others at once."""
+        self._begun = True
+        self.add(self._held)
+
+
 def look_at(path: str) -> Head:
     """Return the head of a file."""
     with named_damage(path), open_stream(path) as stream:
@@ -46,11 +65,13 @@ def open_files(
         report: counts what is read.
         on_bytes: called with the number of bytes that have just been read from disk.
     """
-    if not is_archive(path, look_at(path).data):
-        with open_stream(path, on_bytes) as stream:
-            head, again = look(stream, path)
+    progress = _Progress(on_bytes)
+    with open_stream(path, progress.add) as stream:
+        head, again = look(stream, path)
+        if not is_archive(path, head.data):
+            progress.begin()
             yield Opened(path, head, CountedStream(again, report), False)
-        return
+            return
     report.files.setdefault("archive", []).append((path, "its content"))
     for member in read_members(path, on_bytes):
         name = f"{path}:{member.name}"

@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from ..corpus.cleaning import CONTROL
+from ..corpus.cleaning import CONTROL, is_visible
 from .records import DialogReport
 
 # Reasons to leave out a dialog.
@@ -67,6 +67,8 @@ def clean_turn(text: str, cleaning: Cleaning) -> str:
     if CONTROL.search(text):
         text = CONTROL.sub("", whole_characters(text))
     text = " ".join(text.split())
+    if not is_visible(text):
+        return ""
     if len(text) > _MAX_SHRINKING * cleaning.max_chars:
         return text  # choose_turns leaves it out as too long
     if cleaning.remove_asides:

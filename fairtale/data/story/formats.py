@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+from ...errors import UserError
 from ..corpus.cleaning import clean
 from ..corpus.containers import ARCHIVES, PACKED, OnBytes, named_damage, read_members
 from ..corpus.entities import has_markup, without_markup
@@ -23,7 +24,7 @@ from ..corpus.report import DUPLICATE, INVALID_UTF8, TOO_LONG, CorpusReport
 from ..corpus.source_files import find_files
 from ..corpus.split import DuplicateFilter
 from .books import cut_paragraphs, read_paragraphs
-from .layouts import END_OF_TEXT, Layout, are_single_stories, find_layout
+from .layouts import BY_HAND, END_OF_TEXT, Layout, are_single_stories, find_layout
 from .records import MARKUP_KEPT, MARKUP_REMOVED, Story
 
 DEFAULT_MAX_STORY_CHARS = 100_000
@@ -35,6 +36,7 @@ NO_STORY = "no story field"
 
 _IN_ARCHIVES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".md", ".markdown")
 _EXTENSIONS = (*_IN_ARCHIVES, ".parquet", *ARCHIVES)
+_SEPARATOR = END_OF_TEXT.decode()
 _ASCII_SPACE = " \t\n\r\x0b\x0c"
 
 
@@ -139,7 +141,10 @@ def _read_one(
         raw = _read_records(layout, stream, name, report)
     else:
         raw = READERS[layout.format](stream, name, report, reading.limits)
+    is_guess = layout.format == "lines" and layout.reason != BY_HAND
     for text, group, place in raw:
+        if is_guess and _SEPARATOR in text:
+            raise UserError(f"{place}: {_SEPARATOR} in one story a line: give --format eot")
         if reading.clean_markup:
             without = without_markup(text)
             if without != text:

@@ -1,5 +1,6 @@
 """Recognise the layout of a file of stories; what is not recognised is refused."""
 
+import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from ..corpus.record_files import JSON_LIST, TABLE, RecordFile, recognise
 END_OF_TEXT = b"<|endoftext|>"
 TEXT_FIELDS = ("story", "text", "content")  # the first one that a record has is the story
 PAGE = "docs/stories.md"
+BY_HAND = "--format"  # the reason of a layout that was asked for
 
 FORMATS = (
     Format(
@@ -94,17 +96,16 @@ def find_layout(
     """
     if not head.data.startswith(MAGIC):
         refuse_foreign(head)
-    by_hand = "--format"
     if asked in ("json", "csv", "parquet"):
         file = recognise(head)
         if file is None:
             if asked == "json" and not head.spoken:
-                return Layout("json", by_hand, RecordFile(JSON_LIST, []), TEXT_FIELDS[0])
+                return Layout("json", BY_HAND, RecordFile(JSON_LIST, []), TEXT_FIELDS[0])
             raise UserError(f"{head.place}: --format {asked}: no records with named fields in it "
                             f"(first line {head.shown()})")  # fmt: skip
-        return _of_records(head, file, field, by_hand)
+        return _of_records(head, file, field, BY_HAND)
     if asked:
-        return Layout(asked, by_hand)
+        return Layout(asked, BY_HAND)
     if head.name.endswith((".md", ".markdown")):
         return Layout("book", "extension .md")
     file = recognise(head)
@@ -120,7 +121,8 @@ def find_layout(
         raise unknown_layout(head, "no records with named fields in it", FORMATS, PAGE)
     if is_single:
         return Layout("file", "small .txt files of a folder")
-    if not head.whole and _holds_end_of_text(head.place):
+    # A pipe, or a file of an archive, cannot be read twice; read_lines() refuses a separator.
+    if not head.whole and os.path.isfile(head.place) and _holds_end_of_text(head.place):
         return Layout("eot", "content holds <|endoftext|>")
     seen = doubts(head) or doubts_of_texts(head)
     if seen:

@@ -60,7 +60,7 @@ def value(words, option):
 
 
 def write_stories(path, count=200):
-    lines = [f"Tom had {n} red apples and ate {n * 7}." for n in range(count)]
+    lines = [f"Tom had {n} red apples. He ate {n * 7}." for n in range(count)]
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -72,6 +72,7 @@ def test_stories(folder, capsys):
     data = folder / "out" / "db"
     assert (data / "prepare.txt").read_text().splitlines() == [
         "vocab-size 300",
+        "normalization identity",
         "valid 0.10",  # as it was typed
         "test 0.10",
         "seed 1",
@@ -167,6 +168,7 @@ def test_dialogs(folder):
     run_verb(["prepare", "dialogs", *words, "--keep-asides"])
     assert (folder / "db" / "prepare.txt").read_text().splitlines() == [
         "vocab-size 300",
+        "normalization identity",
         "valid 0.1",
         "test 0",
         "seed 1",

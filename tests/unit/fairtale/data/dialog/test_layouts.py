@@ -151,6 +151,11 @@ def test_a_lost_line_parts_its_neighbours(tmp_path):
     assert read(write(tmp_path / "a.txt", data))[0] == [["Three.", "Four."]]
 
 
+def test_a_turn_that_cannot_be_seen_is_empty(tmp_path):
+    turns, report = read(write(tmp_path / "a.tsv", "Who?\t\u200b\u200d \u200c\nWho?\tMe.\n"))
+    assert turns == [["Who?", "Me."]] and report.skipped == {"empty response": 1}
+
+
 def test_an_open_quotation_mark_costs_one_row(tmp_path):
     rows = [f"{q.replace(',', '')},{a.replace(',', '')}" for q, a in PAIRS] * 10
     rows[3] = '"open,' + rows[3]

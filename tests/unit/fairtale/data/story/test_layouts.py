@@ -146,8 +146,16 @@ def test_the_first_separator_may_come_late(tmp_path):
     assert report.lost_share > 0.9 and report.lost_lines["too long"] > 40_000
 
 
+def test_a_late_separator_in_an_archive_is_refused(tmp_path):
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        text = "\n".join(f"Line {i}. {sentence()}" for i in range(40_000))
+        archive.writestr("a.txt", text + "\n<|endoftext|>\n")
+    with pytest.raises(UserError, match=r"a.zip:a.txt:40001: <\|endoftext\|> .*--format eot"):
+        read(write(tmp_path / "a.zip", data.getvalue()))
+
+
 WRAPPED = "\n\n".join(textwrap.fill(" ".join(sentence() for _ in range(9)), 72) for _ in range(9))
-CAPITALISED = [line.title() for line in WRAPPED.split("\n")]
 
 
 @pytest.mark.parametrize(
