@@ -6,7 +6,6 @@ import functools
 import logging
 import os
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -216,8 +215,14 @@ def find(cfg: Any, sharded: bool) -> Path | None:
         sharded: whether the training is sharded, and so can read it.
 
     Raises:
-        UserError: ``--restore-file`` names another folder, or the training cannot read it.
+        UserError: an option names another folder, or the training cannot read it.
     """
+    base = cfg.finetune_from_model
+    if base is not None and os.path.isdir(base):
+        raise UserError(
+            f"--finetune-from-model {base}: a folder; make a file of the shards of --save-sharded: "
+            f"fairtale consolidate {base} --output FILE --no-optimizer-state"
+        )
     if cfg.restore_file != DEFAULT_RESTORE:
         if not os.path.isdir(cfg.restore_file):
             return None
@@ -236,12 +241,16 @@ def find(cfg: Any, sharded: bool) -> Path | None:
         if os.path.isfile(last) and _updates_of(last) >= num_updates:
             return None
     if not sharded:
-        raise UserError(
-            f"{folder} holds the shards of a training with --ddp-backend fsdp2: train with it, or "
-            f"make a file of them: fairtale consolidate {folder} --output "
-            f"{os.path.join(cfg.save_dir, DEFAULT_RESTORE)}"
-        )
+        last = os.path.join(cfg.save_dir, DEFAULT_RESTORE)
+        raise UserError(_needs_sharding(folder, last))
     return folder
+
+
+def _needs_sharding(folder: Path, output: str) -> str:
+    return (
+        f"{folder} holds the shards of a training with --ddp-backend fsdp2: train with it, or make "
+        f"a file of them: fairtale consolidate {folder} --output {output}"
+    )
 
 
 def _updates_of(path: str) -> int:
@@ -255,7 +264,10 @@ def _reading_shards(original: Function) -> Function:
         path = Path(filename)
         if path.name != STATE_FILE or not shard_folders.is_whole(path.parent):
             return original(self, filename, *args, **kwargs)
-        with _from_shards(self._sharding, path.parent):
+        sharding = getattr(self, "_sharding", None)
+        if sharding is None:
+            raise UserError(_needs_sharding(path.parent, "FILE"))
+        with _from_shards(sharding, path.parent):
             return original(self, filename, *args, **kwargs)
 
     return load_checkpoint
@@ -270,10 +282,10 @@ def _from_shards(sharding: Any, folder: Path) -> Iterator[None]:
     sharding.loading = loading = Loading(folder, listed)
     module = sharding.module
 
-    def load_state_dict(state: OrderedDict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    def load_state_dict(state: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         owners = dict(module.named_parameters(remove_duplicate=False))
-        state = loading.model_state(state, owners)
-        return type(module).load_state_dict(module, state, *args, **kwargs)
+        whole = loading.model_state(state, owners)
+        return type(module).load_state_dict(module, whole, *args, **kwargs)
 
     vars(module)["load_state_dict"] = load_state_dict
     try:

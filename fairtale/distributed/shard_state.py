@@ -93,7 +93,7 @@ class Loading:
         self.reader = ShardReader(folder)
 
     def model_state(
-        self, rest: OrderedDict[str, Tensor], owners: Mapping[str, Tensor]
+        self, rest: Mapping[str, Tensor], owners: Mapping[str, Tensor]
     ) -> OrderedDict[str, Tensor]:
         """Return the state dict of a model.
 
@@ -109,7 +109,8 @@ class Loading:
             (name, rest[name] if name in rest else sharded[self.same.get(name, name)])
             for name in self.names
         )
-        vars(state).update(vars(rest))  # the versions of the modules
+        # the versions of the modules, which fairseq does not send to other processes
+        vars(state).update(getattr(rest, "__dict__", {}))
         return state
 
     def optimizer_state(
