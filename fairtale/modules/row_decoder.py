@@ -18,8 +18,8 @@ from .prefix_transformer import PrefixTransformer
 from .row_cache import BLOCK, RowCache
 from .same_rounding import sizes_that_round_alike
 
-_STEP_SIZES = (8, 16, 24, 32, 48, 64, 96, 128)
-_READ_SIZES = (8, 16, 32, 64, 128, 256)
+_STEP_SIZES = (4, 8, 16, 24, 32, 48, 64, 96, 128)
+_READ_SIZES = (4, 8, 16, 32, 64, 128, 256)
 
 
 class Piece(NamedTuple):
@@ -99,13 +99,8 @@ class RowDecoder:
 
         most = next((s for s in _STEP_SIZES if s >= self.cache.rows), _STEP_SIZES[-1])
         steps = [s for s in _STEP_SIZES if s <= most]
-        on_cpu = self._device.type == "cpu"  # a GPU is as fast with the largest size
-        self.step_sizes = sizes_that_round_alike(
-            to_logits, rows[: most // 8 * 8], steps, steps[0] if on_cpu else steps[-1]
-        )
-        self.read_sizes = sizes_that_round_alike(
-            through_layer, rows, _READ_SIZES, _READ_SIZES[0] if on_cpu else _READ_SIZES[-1]
-        )
+        self.step_sizes = sizes_that_round_alike(to_logits, rows[: steps[-1]], steps)
+        self.read_sizes = sizes_that_round_alike(through_layer, rows, _READ_SIZES)
 
     # -------------------------------------------------------------------------- prompts
 
