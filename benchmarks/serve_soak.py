@@ -152,7 +152,8 @@ class Soak:
         """Send a request and close the connection, after nothing or a few bytes of the answer."""
         path, body = self.draw.choice(self.good_requests())
         content = json.dumps({**body, "stream": self.draw.random() < 0.5}).encode()
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: {self.address.netloc}\r\nConnection: close\r\n"
+        head += "Content-Type: application/json\r\n"
         reader, writer = await asyncio.open_connection(self.address.hostname, self.address.port)
         writer.write(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
         await writer.drain()
@@ -230,9 +231,13 @@ async def run(args: argparse.Namespace, service: Service) -> bool:
         left = await soak.idle()
         first, start = service.memory(), time.perf_counter()
         print(f"after 100 requests: {first:.1f} MiB", flush=True)
+        soak.outcomes.clear()
         for done in range(0, args.requests, 1000):
             await soak.many(min(1000, args.requests - done), args.clients)
-            print(f"after {done + 1000} more: {service.memory():.1f} MiB", flush=True)
+            faults = len(soak.faults)
+            print(
+                f"after {done + 1000} more: {service.memory():.1f} MiB, {faults} faults", flush=True
+            )
         seconds = time.perf_counter() - start
         for _ in range(0, args.slow_readers, args.clients):
             await asyncio.gather(*(soak.hang_up(slow=True) for _ in range(args.clients)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Send
 
-from ..errors import one_line
+from ..errors import UserError, one_line
 from .interface import Overloaded, RequestError, ShuttingDown
 
+_LOG = logging.getLogger(__name__)
 _MAX_MESSAGE = 1000  # characters; a message quotes parts of the request
 
 # status -> type, as OpenAI's clients know them
@@ -88,16 +90,16 @@ def to_json(content: Any) -> bytes:
 
 
 def api_error(error: Exception, names: Mapping[str, str] | None = None) -> ApiError:
-    """Return what a client is told about an error of an engine.
+    """Return what a client is told about an error; faults of the service are logged.
 
     Args:
-        error: what :meth:`Engine.submit` raised.
+        error: what :meth:`Engine.submit` or a route raised.
         names: the engine's names of options -> the client's names, where they differ.
     """
     if isinstance(error, ApiError):
         return error
-    if isinstance(error, RequestError):
-        param = error.param
+    if isinstance(error, UserError):
+        param = error.param if isinstance(error, RequestError) else None
         return ApiError(400, str(error), (names or {}).get(param or "", param), "invalid_value")
     if isinstance(error, Overloaded):
         seconds = str(max(1, math.ceil(error.retry_after)))
@@ -109,6 +111,7 @@ def api_error(error: Exception, names: Mapping[str, str] | None = None) -> ApiEr
         )
     if isinstance(error, ShuttingDown):
         return shutting_down()
+    _LOG.error("a request has failed", exc_info=error)
     return ApiError(500, "an error inside the service; its log has the details", code="internal")
 
 

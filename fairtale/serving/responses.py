@@ -103,8 +103,6 @@ class TextResponse(Response):
             if self._reply.job.include_usage:
                 last = _event(self._reply.usage_chunk(generation.prompt_tokens)) + last
         except Exception as error:
-            if not isinstance(error, ApiError):
-                _LOG.exception("a stream has failed")
             last = _event(api_error(error).body())
         await _send_body(send, last, more=False)
 

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from fairtale.errors import UserError
 from fairtale.serving import generation, responses
 from fairtale.serving.app import create_app
 from fairtale.serving.service import AppOptions
@@ -203,11 +204,25 @@ def test_an_engine_that_fails_is_reported(service, stream):
     assert value(app, "request_success_total", finished_reason="error") == 1
 
 
-def test_a_fault_of_the_service_is_reported_without_details(service):
+def test_a_fault_of_the_service_is_reported_without_details(service, caplog):
     engine, app = service()
     engine.submit = lambda *_: 1 / 0
     error = error_of(complete(app))
     assert error["type"] == "server_error" and "zero" not in error["message"]
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_mistake_that_the_model_finds_is_the_client_s(service, caplog):
+    engine, app = service()
+
+    def refuse(*_):
+        raise UserError("the prompt has 99 tokens; shorten it")
+
+    engine.submit = refuse
+    answer = complete(app)
+    assert answer.status_code == 400
+    assert error_of(answer)["message"] == "the prompt has 99 tokens; shorten it"
+    assert "Traceback" not in caplog.text
 
 
 def test_a_stream_that_waits_shows_that_it_lives(service, monkeypatch):
