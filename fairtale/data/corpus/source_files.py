@@ -80,5 +80,5 @@ def without(paths: list[str], others: Iterable[list[str]]) -> list[str]:
 def is_about_the_corpus(name: str) -> bool:
     """Return whether a file describes a corpus, by its name: README, LICENSE, metadata."""
     base = os.path.basename(name.replace("\\", "/")).lower()
-    about = r"(?:readme|licen[cs]e|copying|changelog|dataset_infos?|manifest)\b"
+    about = r"(?:readme|licen[cs]e|copying|changelog|attribution|credits|dataset_infos?|manifest)\b"
     return re.match(about, base) is not None

@@ -186,8 +186,8 @@ def _of_lines(head: Head, asked: str | None) -> Layout:
     seen = doubts(head)
     if seen:
         raise unknown_layout(head, seen, FORMATS, PAGE)
-    if lines and sorted(map(len, lines))[len(lines) // 2] > 1000:
-        raise unknown_layout(head, "half of its lines have over 1,000 characters", FORMATS, PAGE)
+    if lines and sorted(map(len, lines))[len(lines) // 2] > 400:
+        raise unknown_layout(head, "half of its lines have over 400 characters", FORMATS, PAGE)
     return Layout("lines", "plain lines")
 
 

@@ -64,6 +64,39 @@ def write_stories(path, count=200):
     path.write_text("\n".join(lines) + "\n")
 
 
+@pytest.mark.parametrize("verb", ["stories", "dialogs"])
+def test_another_normalization_counts_the_bytes_before_it(folder, verb):
+    texts = [f"Tom had {n} Ａpples. He ate ﬁve of {n * 7}." for n in range(200)]
+    name = {"stories": "in.txt", "dialogs": "in.tsv"}[verb]
+    lines = texts if verb == "stories" else [f"Who {n}?\t{text}" for n, text in enumerate(texts)]
+    (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    words = ["prepare", verb, "--source", name, "--vocab-size", "330", "--valid", "0.1"]
+    words += ["--workers", "1", "--normalization", "nmt_nfkc"]
+    run_verb([*words, "--data-bin", "db"])
+    assert "normalization nmt_nfkc" in (folder / "db" / "prepare.txt").read_text().splitlines()
+    counts = json.loads((folder / "db" / "original_bytes.json").read_text())
+    for subset, extension in (("valid", Path(name).suffix), ("test", Path(name).suffix)):
+        kept = folder / "db" / "text" / f"{subset}{extension}"
+        before, after = counts[subset]
+        assert before == kept.stat().st_size and after < before
+    assert sum(before for before, _ in counts.values()) == (folder / name).stat().st_size
+    with pytest.raises(UserError, match="--normalization nmt_nfkc: byte-level BPE"):
+        run_verb([*words, "--data-bin", "other", "--bpe", "byte_level"])
+
+
+def test_a_published_split(folder):
+    for name, first in (("train.txt", 0), ("held.txt", 300)):
+        lines = [f"Tom had {first + n} apples. He ate {n}." for n in range(100)]
+        (folder / name).write_text("\n".join(lines) + "\n")
+    words = ["--source", "train.txt", "--valid-source", "held.txt", "--data-bin", "db"]
+    words += ["--vocab-size", "300", "--workers", "1", "--test", "0"]
+    run_verb(["prepare", "stories", *words])
+    assert (folder / "db" / "text" / "valid.txt").read_text() == (folder / "held.txt").read_text()
+    assert f"valid-source {describe_source('held.txt')}" in (folder / "db/prepare.txt").read_text()
+    with pytest.raises(UserError, match="--test-source no.txt: no such file"):
+        run_verb(["prepare", "stories", *words[:-2], "--test-source", "no.txt"])
+
+
 def test_stories(folder, capsys):
     write_stories(folder / "in.txt")
     words = ["--source", "in.txt", "--data-bin", "out/db", "--vocab-size", "300"]
