@@ -24,6 +24,9 @@ from .waiting import refuse_if_full
 logger = logging.getLogger(__name__)
 
 STALL_SECONDS = 120.0  # a step that takes longer hangs
+# before a batch, so that requests that arrive together, or whose clients have just read a text of
+# the last batch, do not miss it
+GATHER_SECONDS = 0.005
 
 
 class BatchJob:
@@ -248,6 +251,7 @@ class BatchEngine(ABC, Generic[Job]):
                     if self._deadline is not None:
                         return []
                     self._condition.wait()
+            time.sleep(GATHER_SECONDS)
             self.step()
             with self._condition:
                 if self._queue:
