@@ -88,6 +88,7 @@ def test_extras_are_those_of_the_house(distribution):
         "mongo",
         "ctranslate2",
         "plots",
+        "parquet",
         "dev",
     }
 
