@@ -174,8 +174,9 @@ class BatchEngine(ABC, Generic[Job]):
     def stats(self) -> EngineStats:
         """Return how many requests run and wait; the engine has no preallocated cache."""
         with self._condition:
-            waiting = sum(not job.is_begun for job in self._queue)
-            return EngineStats(len(self._running), waiting, 0.0)
+            waiting = sum(not (job.is_begun or job.has_ended) for job in self._queue)
+            running = sum(not job.has_ended for job in self._running)
+            return EngineStats(running, waiting, 0.0)
 
     def unhealthy(self) -> str | None:
         """Return why the engine does not work, or None."""
