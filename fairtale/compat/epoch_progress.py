@@ -24,6 +24,9 @@ DATA = "data_fingerprint"  # of the lengths of all samples; None if the data set
 SAMPLES = "samples"  # the samples that all workers have used in the epoch, one bit each, as text
 
 
+_order: Any = EpochBatchIterator.ordered_batches  # fairseq's own
+
+
 def cure_lost_progress() -> None:
     """Count the progress in an epoch in batches of all workers.
 
@@ -36,7 +39,7 @@ def cure_lost_progress() -> None:
     state are read as before. Remove this work-around once fairseq's iterators count so.
     """
     save, load = EpochBatchIterator.state_dict, EpochBatchIterator.load_state_dict
-    order = EpochBatchIterator.ordered_batches
+    order = _order
 
     @functools.wraps(save)
     def state_dict(self: Any) -> dict[str, Any]:
@@ -51,29 +54,8 @@ def cure_lost_progress() -> None:
             FINGERPRINT: "" if _begun(self) is not None else _fingerprint(self),
             SEED: self.seed,
             DATA: data,
-            SAMPLES: None if data is None else _text_of(used_samples(self, used)),
+            SAMPLES: None if data is None else _text_of(_used_samples(self, used)),
         }
-
-    def used_samples(self: Any, used: int) -> Any:
-        """Return which samples all workers have used in the epoch, bool [N]."""
-        begun = _begun(self)
-        samples = np.zeros(len(self.dataset), bool) if begun is None else begun.copy()
-        for batch in in_order(self, self.epoch, *self._order)[:used]:
-            samples[np.asarray(batch, np.int64)] = True
-        return samples
-
-    def in_order(self: Any, epoch: int, fix_batches_to_gpus: bool, shuffle: bool) -> list[Any]:
-        """Return the batches of all workers together, without samples that were used before."""
-        workers, self.num_shards, own, self.shard_id = self.num_shards, 1, self.shard_id, 0
-        try:
-            batches = order(self, epoch, fix_batches_to_gpus, shuffle)
-        finally:
-            self.num_shards, self.shard_id = workers, own
-        begun = _begun(self)
-        if begun is None:
-            return list(batches)
-        left = ([i for i in batch if not begun[i]] for batch in batches)
-        return [batch for batch in left if batch]
 
     @functools.wraps(load)
     def load_state_dict(self: Any, state_dict: dict[str, Any]) -> None:
@@ -100,7 +82,7 @@ def cure_lost_progress() -> None:
         if went_on is None or went_on[0] != epoch:
             return order(self, epoch, fix_batches_to_gpus, shuffle)
         _, used, start = went_on
-        batches = in_order(self, epoch, fix_batches_to_gpus, shuffle)[used:]
+        batches = _in_order(self, epoch, fix_batches_to_gpus, shuffle)[used:]
         rest = ShardedIterator(batches, self.num_shards, self.shard_id, fill_value=[])
         return [*([[]] * start), *rest]  # fairseq drops the first ones, which are counted as used
 
@@ -150,6 +132,30 @@ def _fingerprint(iterator: Any) -> str:
         known = iterator._fingerprint = (batches, digest.hexdigest())
     found: str = known[1]
     return found
+
+
+def _in_order(iterator: Any, epoch: int, fix_batches_to_gpus: bool, shuffle: bool) -> list[Any]:
+    """Return the batches of all workers together, without samples that were used before."""
+    workers, iterator.num_shards = iterator.num_shards, 1
+    own, iterator.shard_id = iterator.shard_id, 0
+    try:
+        batches = _order(iterator, epoch, fix_batches_to_gpus, shuffle)
+    finally:
+        iterator.num_shards, iterator.shard_id = workers, own
+    begun = _begun(iterator)
+    if begun is None:
+        return list(batches)
+    left = ([i for i in batch if not begun[i]] for batch in batches)
+    return [batch for batch in left if batch]
+
+
+def _used_samples(iterator: Any, used: int) -> Any:
+    """Return which samples all workers have used in the epoch, bool [N]."""
+    begun = _begun(iterator)
+    samples = np.zeros(len(iterator.dataset), bool) if begun is None else begun.copy()
+    for batch in _in_order(iterator, iterator.epoch, *iterator._order)[:used]:
+        samples[np.asarray(batch, np.int64)] = True
+    return samples
 
 
 def _begun(iterator: Any) -> Any:

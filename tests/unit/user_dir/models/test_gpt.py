@@ -335,7 +335,7 @@ def test_the_range_of_the_initial_weights():
 
 
 def test_a_checkpoint_may_lack_newer_options():
-    cfg = OmegaConf.create({"_name": "gpt_tiny", "decoder_embed_dim": 16, "decoder_layers": 1})
-    cfg |= {"decoder_attention_heads": 2, "decoder_ffn_embed_dim": 8}
-    model = GPTModel.build_model(OmegaConf.create(cfg), Bare(24, 8))
+    shape = {"_name": "gpt_tiny", "decoder_embed_dim": 16, "decoder_layers": 1}
+    shape |= {"decoder_attention_heads": 2, "decoder_ffn_embed_dim": 8}
+    model = GPTModel.build_model(OmegaConf.create(shape), Bare(24, 8))
     assert model.transformer.layers[0].fc1.weight.shape == (8, 16)
