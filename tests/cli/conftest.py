@@ -5,12 +5,17 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.cli.warm_client import start
+from tests.cli.warm_commands import warm_server
 
 ROOT = Path(__file__).resolve().parents[2]
 USER_DIR = ROOT / "user_dir"
@@ -58,36 +63,12 @@ class Commands:
     def __init__(self, folder):
         self.folder = folder
         self.count = 0
-        self.server = None
         self.env = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("FAIRTALE_", "TORCH_"))},
             "OMP_NUM_THREADS": "1",
             "CUDA_VISIBLE_DEVICES": "",
             "PYTHONPATH": "",
         }
-
-    def _start(self):
-        request_end, self.requests = os.pipe()
-        self.answers, answer_end = os.pipe()
-        self.server = subprocess.Popen(
-            [sys.executable, Path(__file__).parent / "fork_server.py"]
-            + [str(request_end), str(answer_end)],
-            pass_fds=(request_end, answer_end),
-            env=self.env,
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(request_end)
-        os.close(answer_end)
-        self.requests = os.fdopen(self.requests, "w")
-        self.answers = os.fdopen(self.answers)
-
-    def close(self):
-        if self.server is not None:
-            self.requests.close()
-            self.server.wait(timeout=TIMEOUT)
 
     def prepare(self, name, *args, stock=False, stdin="", env=None, before=""):
         """Describe a command, for :meth:`together`."""
@@ -113,15 +94,17 @@ class Commands:
 
     def together(self, *commands):
         """Run commands at the same time."""
-        if self.server is None:
-            self._start()
-        self.requests.write(json.dumps({"commands": commands, "timeout": TIMEOUT}) + "\n")
-        self.requests.flush()
-        answer = self.answers.readline()
-        assert answer, "the fork server has died"
+        path, running = warm_server().socket, []
+        for command in commands:
+            modes = {"stdin": os.O_RDONLY, "stdout": os.O_WRONLY, "stderr": os.O_WRONLY}
+            streams = [os.open(command[name], mode) for name, mode in modes.items()]
+            running.append(start(command, streams, path))
+            for stream in streams:
+                os.close(stream)
+        deadline = time.monotonic() + TIMEOUT
         return [
-            Result(status, _text(command["stdout"]), _text(command["stderr"]))
-            for status, command in zip(json.loads(answer), commands)
+            Result(_status(*process, deadline), _text(command["stdout"]), _text(command["stderr"]))
+            for process, command in zip(running, commands)
         ]
 
     def run(self, name, *args, check=True, **kwargs):
@@ -166,6 +149,19 @@ class Commands:
         return self.run("train", *self.tiny(data, save_dir, *args), **kwargs)
 
 
+def _status(connection, answers, process, deadline):
+    """Return the exit status of a command; what runs for too long is killed."""
+    try:
+        connection.settimeout(max(0.1, deadline - time.monotonic()))
+        return int(answers.readline())
+    except TimeoutError:
+        os.killpg(process, signal.SIGKILL)
+        return -signal.SIGKILL
+    finally:
+        answers.close()
+        connection.close()
+
+
 def _text(path):
     return Path(path).read_text(encoding="utf-8", errors="replace")
 
@@ -173,9 +169,7 @@ def _text(path):
 @pytest.fixture(scope="session")
 def fairseq(tmp_path_factory):
     """The :class:`Commands` of this test process."""
-    commands = Commands(tmp_path_factory.mktemp("commands"))
-    yield commands
-    commands.close()
+    return Commands(tmp_path_factory.mktemp("commands"))
 
 
 def make_stories(count, seed):

@@ -2,9 +2,12 @@
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.cli.warm_commands import warm_bin
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = "hello how are you fine thanks red green blue good bye".split()  # of the dialogs
@@ -17,9 +20,12 @@ DIALOG_TRAINING = (
 TIMEOUT = 240  # seconds; a guard against hanging, nothing is timed
 
 
-def _run(words, cwd, stdin, env):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **(env or {})}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+def _run(words, cwd, stdin, env, **own):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **own, **env}
+    folders = [warm_bin(env), Path(sys.executable).parent, environment["PATH"]]
+    environment["PATH"] = os.pathsep.join(str(folder) for folder in folders if folder)
+    # as a shell finds it; subprocess looks in the folders of this process
+    words = [shutil.which(words[0], path=environment["PATH"]), *words[1:]]
     return subprocess.run(
         [str(word) for word in words],
         cwd=cwd,
@@ -33,17 +39,13 @@ def _run(words, cwd, stdin, env):
 
 def fairtale(*words, cwd=None, stdin=None, env=None):
     """Run ``fairtale WORDS`` and return the finished process."""
-    return _run(
-        [sys.executable, "-m", "fairtale", *words],
-        cwd,
-        stdin,
-        {"PYTHONPATH": str(ROOT), **(env or {})},
-    )
+    words = ["python", "-m", "fairtale", *words]
+    return _run(words, cwd, stdin, env or {}, PYTHONPATH=str(ROOT))
 
 
 def script(name, *words, cwd=None, stdin=None, env=None):
     """Run ``bash scripts/NAME WORDS`` and return the finished process."""
-    return _run(["bash", ROOT / "scripts" / name, *words], cwd, stdin, env)
+    return _run(["bash", ROOT / "scripts" / name, *words], cwd, stdin, env or {})
 
 
 def assert_user_error(done, *parts):
