@@ -360,7 +360,9 @@ def _print_summary(
     shape = {f"{side}_layers": getattr(settings, f"{side}_layers") for side in SIDES}
     lists = [f"{kind}_layer_heads" for kind in HEAD_TYPES]
     lists += [f"{side}_layer_ffn" for side in SIDES]
-    shape |= {name: getattr(settings, name) for name in lists if getattr(settings, name)}
+    if not any(vars(settings).get(name) for name in lists):  # a plain transformer
+        lists = [f"{side}_ffn_embed_dim" for side in SIDES]
+    shape |= {name: value for name in lists if (value := vars(settings).get(name))}
     words = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in shape.items())
     print(
         f"{args.output}: to fine-tune it, train with --finetune-from-model, --arch "
