@@ -14,7 +14,6 @@ MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 256  # characters of a stop string
 MAX_BIASES = 1024  # tokens with a logit_bias
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_LONGEST_VALUE = 80  # characters of a value in a message
 
 
 class _Rule(NamedTuple):
@@ -139,9 +138,3 @@ def check_text(text: str, param: str) -> None:
             f"U+{ord(found[0]):04X}; only tabs and line ends are possible: remove it",
             param,
         )
-
-
-def shortened(value: object) -> str:
-    """Return a value as it is shown in a message, in one line and not too long."""
-    text = repr(value)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
