@@ -1,9 +1,9 @@
 """Generate the texts of all requests to a prefix language model in one running batch.
 
 One thread advances all texts by one token in every step. Requests join the batch and leave it at
-every step. Before each step, prompts that wait are read together, at most ``READ_TOKENS`` tokens
-at a time, so that running texts wait no longer than for that; a longer prompt is read in pieces, a
-piece before each step. Only a prompt that is read in both directions, which has no pieces, is read
+every step. In each step, prompts that wait are read together, at most ``READ_TOKENS`` tokens at a
+time, so that running texts wait no longer than for that; a longer prompt is read in pieces, one in
+each step. Only a prompt that is read in both directions, which has no pieces, is read
 at once whatever its length.
 
 A text does not depend on the other texts of the batch: see
@@ -44,7 +44,7 @@ from .waiting import Waiting
 
 logger = logging.getLogger(__name__)
 
-READ_TOKENS = 256  # tokens of prompts that are read before a step
+READ_TOKENS = 256  # tokens of prompts that are read in a step
 _MAX_FAILURES = 3  # consecutive steps that fail before the engine is unhealthy
 
 
@@ -164,10 +164,10 @@ class PrefixEngine:
         return row
 
     def _refuse_if_closed(self) -> None:
-        if self._is_closing:
-            raise ShuttingDown("the service is shutting down and accepts no more requests")
         if self._death is not None:
             raise ShuttingDown(f"the model is not available: {self._death}")
+        if self._is_closing:
+            raise ShuttingDown("the service is shutting down and accepts no more requests")
 
     def _wake(self) -> None:
         with self._changed:
@@ -259,13 +259,14 @@ class PrefixEngine:
         self._step_began = began = time.monotonic()
         failures = self._failures
         self._drop_cancelled()
-        new, features = self._read_prompts()
+        found = []
         try:
-            found = [self._step()] if self._running else []
-            found += [] if features is None else [features]
+            found += [self._step()] if self._running else []
         except Exception as error:
             self._fail(self._running, error)
-            found = [] if features is None else [features]
+        # read afterwards, so that prompts go to the rows behind those that still run
+        new, features = self._read_prompts()
+        found += [] if features is None else [features]
         self._running += new
         if self._running:
             self._choose(torch.cat(found))
