@@ -233,11 +233,10 @@ async def run(args: argparse.Namespace, service: Service) -> bool:
         print(f"after 100 requests: {first:.1f} MiB", flush=True)
         soak.outcomes.clear()
         for done in range(0, args.requests, 1000):
-            await soak.many(min(1000, args.requests - done), args.clients)
-            faults = len(soak.faults)
-            print(
-                f"after {done + 1000} more: {service.memory():.1f} MiB, {faults} faults", flush=True
-            )
+            count = min(1000, args.requests - done)
+            await soak.many(count, args.clients)
+            memory, faults = service.memory(), len(soak.faults)
+            print(f"after {done + count} more: {memory:.1f} MiB, {faults} faults", flush=True)
         seconds = time.perf_counter() - start
         for _ in range(0, args.slow_readers, args.clients):
             await asyncio.gather(*(soak.hang_up(slow=True) for _ in range(args.clients)))

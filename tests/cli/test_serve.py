@@ -1,5 +1,6 @@
 """``fairtale serve`` as people start it, with tiny models, and what it refuses at the start."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -123,7 +124,8 @@ def test_a_damaged_checkpoint_is_refused_before_anything_is_loaded(checkpoint, t
 
 def test_a_missing_package_is_named_before_a_model_is_loaded(tmp_path):
     (tmp_path / "uvicorn.py").write_text("raise ModuleNotFoundError(name='uvicorn')")
-    done = serve("no-such.pt", env={"PYTHONPATH": str(tmp_path)}, cwd=tmp_path)
+    path = f"{tmp_path}{os.pathsep}{ROOT}"
+    done = serve("no-such.pt", env={"PYTHONPATH": path}, cwd=tmp_path)
     assert_user_error(done, "uvicorn is not installed", "pip install 'fairtale[serve]'")
 
 

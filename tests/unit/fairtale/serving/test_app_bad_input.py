@@ -50,7 +50,7 @@ def post(app, content, path="/v1/completions", kind="application/json"):
         ({"n": 10_000}, "n", ["n 10000", "at most 128"]),
         ({"n": 0}, "n", ["n 0", "at least 1"]),
         ({"n": 1.0}, "n", ["n 1.0", "integer"]),
-        ({"n": 100, "prompt": ["a", "b"]}, "n", ["n 100", "200 texts", "128", "several requests"]),
+        ({"n": 100, "prompt": ["a", "b"]}, "n", ["n 100", "200 texts", "64", "several requests"]),
         ({"max_tokens": 0}, "max_tokens", ["max_tokens 0", "at least 1"]),
         ({"max_tokens": 1024}, "max_tokens", ["max_tokens 1024", "lower max_tokens"]),
         ({"max_tokens": 10**30}, "max_tokens", ["max_tokens 1000000", "at most"]),
