@@ -50,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "2,3 (default: the codes of the languages, or source and target; or the only two columns)",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
+    _add_cleaning(parser)
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
+
+
+def _add_cleaning(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-words",
         type=positive_int,
@@ -98,4 +103,3 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=usable_cpus(),
         help="number of processes (default: all CPUs)",
     )
-    parser.add_argument("--quiet", action="store_true", help="show no progress bar")

@@ -87,6 +87,7 @@ def test_extras_are_those_of_the_house(distribution):
         "serve",
         "mongo",
         "ctranslate2",
+        "parquet",
         "plots",
         "parquet",
         "dev",
