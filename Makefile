@@ -27,6 +27,8 @@ quickstart: setup ## train a tiny story model on this machine within a few minut
 test: setup ## run all tests but the slow ones; needs no GPU and no network
 	$(PYTEST) -m "not slow" $(ARGS)
 
+# FAIRTALE_COLD: every command is started as people do, not by forking a process that has the imports
+test-all: export FAIRTALE_COLD := 1
 test-all: setup ## run every test that this machine can run
 	$(PYTEST) $(ARGS)
 
