@@ -167,6 +167,7 @@ def test_questions_and_answers_become_dialog_lines(filled, data, fairseq, tmp_pa
     assert_user_error(refused, "it holds questions and answers, not works")
 
 
+@pytest.mark.slow
 def test_prepare_dialogs_reads_conversations_of_a_database(filled, data, tmp_path):
     made = []
     words = ["--tokenizer", data / "model", "--valid", "0.2", "--test", "0.1", "--workers", 1]

@@ -48,7 +48,7 @@ def test_two_go_on_as_one_and_back(fairseq, stories, tmp_path):
     train(fairseq, stories.bin, straight, 2, "--max-update", 6, *FSDP)
     expected, seen = updates(straight, 2), []
     kept = ["--keep-interval-updates", 1]
-    for count, last, found in ((2, 3, [2, 3]), (1, 5, [4, 5]), (2, 6, [6])):
+    for count, last, found in ((2, 3, [2, 3]), (1, 5, [2, 5]), (2, 6, [6])):
         train(fairseq, stories.bin, moved, count, "--max-update", last, *SAVING, *kept)
         seen += updates(moved, count)
         numbers = [int(name.split("_")[2].split(".")[0]) for name in folders(moved)]
