@@ -14,6 +14,7 @@ MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 256  # characters of a stop string
 MAX_BIASES = 1024  # tokens with a logit_bias
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_LONGEST_VALUE = 80  # characters of a value in a message
 
 
 class _Rule(NamedTuple):

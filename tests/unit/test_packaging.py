@@ -89,7 +89,6 @@ def test_extras_are_those_of_the_house(distribution):
         "ctranslate2",
         "parquet",
         "plots",
-        "parquet",
         "dev",
     }
 
