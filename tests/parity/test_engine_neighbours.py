@@ -113,7 +113,7 @@ def test_many_greedy_texts_are_those_of_the_session(tmp_path):
     greedy = DecodingOptions(sampling_topk=1, max_len_b=30, min_len=0)
     expected = [session.continue_text(prompt, greedy) for prompt in prompts]
     assert [answer.text for answer in answers] == expected
-    assert len(set(expected)) > 50
+    assert len(set(expected)) > 30
     engine.close(5)
 
 
