@@ -36,7 +36,7 @@ def files(folder):
     return {
         name: (folder / name).read_bytes()
         for name in os.listdir(folder)
-        if name not in ("report.json", "prepare.txt", "text")
+        if name not in ("report.json", "prepare.txt", "preprocess.log", "text")
     }
 
 
