@@ -62,11 +62,12 @@ class Server:
         self.listener.bind(path)
         self.listener.listen(64)
         self.clients = {}  # number of the process -> connection
-        self.ended, wake = socket.socketpair()
-        for end in (self.ended, wake):
+        # both ends are kept: if one was collected, the other would always be ready to be read
+        self.ended, self.wake = socket.socketpair()
+        for end in (self.ended, self.wake):
             end.setblocking(False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self.wake.fileno(), warn_on_full_buffer=False)
 
     def serve(self):
         """Serve until standard input ends; return the request, in the process that is to run it."""
