@@ -26,12 +26,13 @@ def cure_ended_beams() -> None:
         scores: Any,
         prev_output_tokens: Tensor | None = None,
         *args: Any,
+        **kwargs: Any,
     ) -> Any:
         beam, size = lprobs.shape[1:]
         # smaller beams have enough other candidates
         if step > 0 and prev_output_tokens is not None and beam > size - 3:
             ended = prev_output_tokens[:, -1].view(-1, beam, 1) == self.eos
             lprobs = lprobs.masked_fill(ended, -torch.inf)
-        return original(self, step, lprobs, scores, prev_output_tokens, *args)
+        return original(self, step, lprobs, scores, prev_output_tokens, *args, **kwargs)
 
     BeamSearch.step = step

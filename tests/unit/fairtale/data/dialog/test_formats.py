@@ -381,7 +381,8 @@ def test_a_long_line_is_passed_over(tmp_path):
 
 def test_bytes_are_reported(tmp_path):
     path = tmp_path / "a.tsv"
-    write(path, gzip.compress(b"a\tb\n" * 50_000))
+    rows = (f"question {i}\tanswer {i * i}\n" for i in range(50_000))
+    write(path, gzip.compress("".join(rows).encode()))
     seen = []
     list(read_dialogs([str(path)], DialogReport(), on_bytes=seen.append))
     assert sum(seen) == path.stat().st_size and len(seen) > 10
