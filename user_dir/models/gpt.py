@@ -155,9 +155,7 @@ class GPTModel(BaseFairseqModel):
         if not cfg.layer_norm_eps > 0:
             raise UserError(f"--layer-norm-eps {cfg.layer_norm_eps}: must be greater than 0")
         if not 0 < cfg.initializer_range < math.inf:
-            raise UserError(
-                f"--initializer-range {cfg.initializer_range}: must be greater than 0 and finite"
-            )
+            raise UserError(f"--initializer-range {cfg.initializer_range}: must be > 0 and finite")
         adapters = adapter_shape(cfg.lora_rank, cfg.lora_alpha, cfg.lora_dropout, cfg.lora_target)
         if cfg.decoder_embed_dim % cfg.decoder_attention_heads:
             raise UserError(
