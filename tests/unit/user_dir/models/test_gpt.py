@@ -330,7 +330,7 @@ def test_the_range_of_the_initial_weights():
     assert layer.fc1.weight.std().item() == pytest.approx(0.1, rel=0.05)
     assert layer.fc2.weight.std().item() == pytest.approx(0.05, rel=0.05)
     assert GPTConfig().initializer_range == 0.02
-    with pytest.raises(UserError, match="--initializer-range 0.0: must be greater than 0"):
+    with pytest.raises(UserError, match="--initializer-range 0.0: must be > 0"):
         GPTModel.build_model(parse(*shape, "0"), Bare(24, 8))
 
 
