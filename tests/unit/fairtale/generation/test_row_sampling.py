@@ -142,7 +142,7 @@ def test_processors_see_each_text_and_its_prompt():
     calls = []
 
     def process(lprobs, tokens, prefix):
-        calls.append((tokens.tolist(), prefix.per_row(prefix.tokens).tolist()))
+        calls.append((tokens.tolist(), prefix.per_row(prefix.context).tolist()))
         return lprobs.index_fill(1, torch.tensor([5]), -math.inf)
 
     logits = torch.zeros(2, 8)
