@@ -79,7 +79,7 @@ def test_info_names_every_fault(mongo):
     ):
         assert text in done.stdout
     read = fairtale("documents", f"mongo:{mongo.config('docs')}", "--output", mongo.folder / "out",
-                    "--valid", "0", "--quiet")  # fmt: skip
+                    "--valid", "0", "--max-loss", "1", "--quiet")  # fmt: skip
     assert "skipped, idx that an earlier document has: 1" in read.stdout, read.stderr
     assert "skipped, no number in idx: 1" in read.stdout
 

@@ -39,8 +39,8 @@ def test_one_and_several_runs(tmp_path):
     write_run(tmp_path / "b", [8, 6, 5])
     done = fairtale("plot", "a", cwd=tmp_path, env=NO_DISPLAY)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "loss, lr of a -> curves.png\n"
-    (width, height), one = size_and_colours(tmp_path / "curves.png")
+    assert done.stdout == "loss, lr of a -> a/curves.png\n"
+    (width, height), one = size_and_colours(tmp_path / "a" / "curves.png")
     assert width > 2 * height and width > 1000  # two panels side by side
     blue, orange = (31, 119, 180), (255, 127, 14)
     assert blue in one and orange not in one

@@ -99,7 +99,7 @@ def test_keys_of_stories_are_declared(pack):
 
 def test_keys_of_dialogs_are_declared():
     dataset = dialog_dataset(random_lines(9))
-    assert set(dataset[0]) == keys(DialogSample)
+    assert set(dataset[0]) == keys(DialogSample) - {"context"}  # kept only if it is asked for
     assert_declared(batch_of(dataset), DialogBatch, RowInput)
     prefixes = [np.array([5, 6, dataset.sep])]
     asked = DialogPrefixDataset(prefixes, dataset.dictionary, dataset.ctx, dataset.limits)
