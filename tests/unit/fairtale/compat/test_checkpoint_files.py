@@ -17,6 +17,7 @@ class Trainer:
     should_save_checkpoint_on_current_rank = True
     always_call_state_dict_during_save_checkpoint = False
     task = None
+    cfg = SimpleNamespace(distributed_training=SimpleNamespace(ddp_backend="pytorch_ddp"))
 
     def __init__(self, num_updates):
         self.num_updates = num_updates
