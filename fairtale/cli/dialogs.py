@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 
 from ..data.corpus.report import HELD_OUT
 from ..data.corpus.source_files import without
-from ..data.corpus.split import Splitter, text_hash
+from ..data.corpus.split import Splitter, divide
 from ..data.dialog.cleaning import DEFAULT_MAX_CHARS, DEFAULT_MAX_CONTEXT_TURNS, Cleaning
 from ..data.dialog.formats import Dialog, find_sources, read_dialogs, subset_by_name
 from ..data.dialog.layouts import NAMES
@@ -150,18 +150,17 @@ def run(args: argparse.Namespace) -> None:
             on_bytes=on_bytes,
         )
 
+    def subset_of(dialog: Dialog) -> str:
+        by_name = dialog.subset if dialog.subset in named else None
+        return by_name or splitter.subset(dialog)
+
     def read(on_bytes: Callable[[int], object]) -> Iterator[tuple[str, str]]:
-        held_out = set[int]()
-        for subset, files in held.items():
-            for dialog in dialogs(files, on_bytes):
-                held_out.add(text_hash(dialog.text))
-                yield subset, dialog.text
-        for dialog in dialogs(paths, on_bytes):
-            if held_out and text_hash(dialog.text) in held_out:
-                report.drop(HELD_OUT, dialog.place)
-                continue
-            by_name = dialog.subset if dialog.subset in named else None
-            yield by_name or splitter.subset(dialog), dialog.text
+        return divide(
+            {subset: dialogs(files, on_bytes) for subset, files in held.items()},
+            dialogs(paths, on_bytes),
+            subset_of,
+            lambda dialog: report.drop(HELD_OUT, dialog.place),
+        )
 
     every = {*named, *held}
     output = CorpusOutput(

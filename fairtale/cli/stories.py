@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 
 from ..data.corpus.report import HELD_OUT
 from ..data.corpus.source_files import without
-from ..data.corpus.split import Splitter, text_hash
+from ..data.corpus.split import Splitter, divide
 from ..data.story.formats import (
     DEFAULT_MAX_STORY_CHARS,
     DEFAULT_MAX_WORDS,
@@ -106,16 +106,12 @@ def run(args: argparse.Namespace) -> None:
         )
 
     def read(on_bytes: Callable[[int], object]) -> Iterator[tuple[str, str]]:
-        held_out = set[int]()
-        for subset, files in held.items():
-            for story in stories(files, on_bytes):
-                held_out.add(text_hash(story.text))
-                yield subset, story.text
-        for story in stories(paths, on_bytes):
-            if held_out and text_hash(story.text) in held_out:
-                report.drop(HELD_OUT, story.place)
-                continue
-            yield splitter.subset(story), story.text
+        return divide(
+            {subset: stories(files, on_bytes) for subset, files in held.items()},
+            stories(paths, on_bytes),
+            splitter.subset,
+            lambda story: report.drop(HELD_OUT, story.place),
+        )
 
     output = CorpusOutput(
         args.output, "story", "stories", "txt", shares, tuple(held), args.quiet, args.max_loss

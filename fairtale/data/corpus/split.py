@@ -1,7 +1,8 @@
 """Split samples into train, valid and test by a hash of their text."""
 
 import hashlib
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol, TypeVar
 
 from ...errors import UserError
 
@@ -65,6 +66,35 @@ class Splitter:
         if place < valid_end:
             return "valid"
         return "test" if place < test_end else "train"
+
+
+S = TypeVar("S", bound=Sample)
+
+
+def divide(
+    held: Mapping[str, Iterable[S]],
+    rest: Iterable[S],
+    subset: Callable[[S], str],
+    leave_out: Callable[[S], object],
+) -> Iterator[tuple[str, str]]:
+    """Yield ``(subset, text)`` of all samples, those of the held-out sets first.
+
+    Args:
+        held: subsets with samples of their own.
+        rest: the other samples.
+        subset: returns the subset of one of the others.
+        leave_out: called with each of the others whose text is in a held-out set.
+    """
+    texts = set[int]()
+    for name, samples in held.items():
+        for sample in samples:
+            texts.add(text_hash(sample.text))
+            yield name, sample.text
+    for sample in rest:
+        if texts and text_hash(sample.text) in texts:
+            leave_out(sample)
+        else:
+            yield subset(sample), sample.text
 
 
 class DuplicateFilter:
