@@ -266,7 +266,7 @@ def score(args: argparse.Namespace, folder: Path, checkpoint: Path) -> dict:
         "--max-len-b", 10, "--max-tokens", 8192,
     ]  # fmt: skip
     call([*words, *(["--cpu"] if args.cpu else [])], log)
-    (references,) = (args.data_bin / "text").glob("test.ru")
+    references = args.data_bin / "text" / "test.ru"
     hypotheses = folder / "test.ru"
     call(["fairtale", "log", "outputs", log, "--keep-blank", "--lines-of", references,
           "--output", hypotheses], folder / "steps.log")  # fmt: skip

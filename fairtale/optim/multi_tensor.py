@@ -51,9 +51,13 @@ def _adam_step(original: Callable[..., Any]) -> Callable[..., Any]:
     def step(self: Any, closure: Callable[[], Any] | None = None) -> Any:
         groups = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
         tensors = list(itertools.chain(*groups))
-        plain = all(_is_fp32(t, t.grad, *_averages(self.state.get(t))) for t in tensors)
-        amsgrad = any(group.get("amsgrad", False) for group in self.param_groups)
-        if closure is not None or amsgrad or not plain or not is_worthwhile(tensors):
+        # the cheapest question first: on a CPU, nothing else is asked
+        if (
+            closure is not None
+            or not is_worthwhile(tensors)
+            or any(group.get("amsgrad", False) for group in self.param_groups)
+            or not all(_is_fp32(t, t.grad, *_averages(self.state.get(t))) for t in tensors)
+        ):
             return original(self, closure)
         for group, parameters in zip(self.param_groups, groups, strict=True):
             for parameter in parameters:
