@@ -204,23 +204,11 @@ def check_sources(sources: Sequence[str], option: str = "--source") -> None:
             raise UserError(f"{option} {source}: no such file or folder")
 
 
-def add_held_out_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
-    """Add ``--valid-source`` and ``--test-source``."""
-    for name in ("valid", "test"):
-        parser.add_argument(
-            f"--{name}-source",
-            action="append",
-            default=[],
-            metavar="PATH",
-            help=f"file or folder that is the {name} set; see: fairtale {verb} --help",
-        )
-
-
 def split_words(args: argparse.Namespace, share_valid: str, share_test: str) -> list[str]:
     """Return the options of the split for the verb that cleans a corpus.
 
     Args:
-        args: the options of :func:`add_split_arguments` and :func:`add_held_out_arguments`.
+        args: the options of :func:`add_split_arguments`, and the files of held-out sets.
         share_valid, share_test: shares of the sets that have no files of their own.
     """
     words = ["--seed", args.seed]

@@ -30,6 +30,7 @@ from ..data.documents.sources import describe_collections
 from ..errors import UserError
 from . import prepare
 from .argument_types import positive_int
+from .corpus_output import add_held_out_arguments
 from .files import whole_file
 from .model_tokenizer import DICTIONARY, checksums, find_model
 from .mongo_dialogs import write_conversations
@@ -95,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     default = "the share of --corpus, else 0.005"
     prepare.add_split_arguments(parser, default, default)
-    prepare.add_held_out_arguments(parser, "dialogs")
+    add_held_out_arguments(parser, "dialogs")
     parser.add_argument(
         "--max-unknown",
         type=prepare.as_typed(int),

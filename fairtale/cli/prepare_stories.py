@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..data.corpus.whole_folder import describe_source, is_ready
 from . import prepare
+from .corpus_output import add_held_out_arguments
 from .prepare_pieces import Pieces
 
 _URL = (
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     prepare.add_bpe_argument(parser)
     prepare.add_split_arguments(parser, _DEFAULT_SHARE, "the same as --valid")
-    prepare.add_held_out_arguments(parser, "stories")
+    add_held_out_arguments(parser, "stories")
     parser.add_argument(
         "--download-dir",
         default=prepare.DOWNLOAD_DIR,
