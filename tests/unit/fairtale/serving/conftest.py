@@ -1,11 +1,26 @@
-"""Engines of tiny models, closed at the end of a test."""
+"""Engines of tiny models and without a model, closed at the end."""
 
 import pytest
 
+from fairtale.serving.app import create_app
 from fairtale.serving.engine import PrefixEngine
 from tests.engine_helpers import story_session
+from tests.serving_helpers import FakeEngine
 
 POSITIONS = 64
+
+
+@pytest.fixture(scope="module")
+def engines():
+    found = {kind: FakeEngine(kind) for kind in ("story", "dialog", "translation")}
+    yield found
+    for engine in found.values():
+        engine.close(1)
+
+
+@pytest.fixture(scope="module")
+def app(engines):
+    return create_app(engines)
 
 
 @pytest.fixture

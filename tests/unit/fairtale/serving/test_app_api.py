@@ -2,23 +2,9 @@
 
 import pytest
 
-from fairtale.serving.app import create_app
 from fairtale.serving.interface import GenerationRequest, SamplingOptions
 from tests.serving_calls import call, chat, complete, events
-from tests.serving_helpers import FakeEngine, known_words
-
-
-@pytest.fixture(scope="module")
-def engines():
-    found = {kind: FakeEngine(kind) for kind in ("story", "dialog", "translation")}
-    yield found
-    for engine in found.values():
-        engine.close(1)
-
-
-@pytest.fixture(scope="module")
-def app(engines):
-    return create_app(engines)
+from tests.serving_helpers import known_words
 
 
 def text_of(prompt, **options):

@@ -4,23 +4,8 @@ import json
 
 import pytest
 
-from fairtale.serving.app import create_app
 from fairtale.serving.strict_json import strict_json
 from tests.serving_calls import call, chat, complete, error_of
-from tests.serving_helpers import FakeEngine
-
-
-@pytest.fixture(scope="module")
-def engines():
-    found = {kind: FakeEngine(kind) for kind in ("story", "dialog", "translation")}
-    yield found
-    for engine in found.values():
-        engine.close(1)
-
-
-@pytest.fixture(scope="module")
-def app(engines):
-    return create_app(engines)
 
 
 def refused(answer, status, *parts, param=None):
