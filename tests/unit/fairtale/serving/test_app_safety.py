@@ -131,8 +131,8 @@ def test_a_name_that_points_here_is_not_answered(engines):
 
 
 def test_nothing_of_a_request_is_logged(engines, caplog):
-    caplog.set_level(logging.DEBUG, logger="fairtale")
     caplog.set_level(logging.WARNING, logger="httpx")  # the client of the test logs addresses
+    caplog.set_level(logging.DEBUG, logger="fairtale")  # the last call sets the handler's level
     app = create_app(engines, AppOptions(api_key="right-key-123"))
     headers = bearer("right-key-123")
     call(app, "GET", "/generate?sentence=private", headers=headers)
