@@ -1,6 +1,8 @@
 """Register the tasks, models, criterions and schedules of ``--user-dir user_dir`` on import."""
 
 # isort: off
+from fairseq.dataclass.initialize import hydra_init
+
 from fairtale import compat, options
 from fairtale.distributed import trainer_hooks as sharded_training
 from fairtale.generation.options import check_command as check_decoding
@@ -13,6 +15,7 @@ options.add_step(check_decoding)
 sharded_training.install()  # before the hooks that divide the parameters into groups
 finetuning_hooks.install()
 multi_tensor.install()
+hydra_init()  # the hooks have added options to fairseq's config, which Hydra must know
 
 # fairseq itself imports tasks/ and models/ only, and not if the package has already been imported
 # (in a test or a notebook), so all modules are imported here.

@@ -6,7 +6,6 @@ from typing import Any, Optional
 from fairseq.criterions import adaptive_loss
 from fairseq.dataclass import FairseqDataclass, configs, constants
 from fairseq.dataclass.configs import DistributedTrainingConfig
-from fairseq.dataclass.initialize import hydra_init
 
 from ..options import add_fields
 
@@ -56,7 +55,6 @@ def add_options() -> None:
     for config in (DistributedTrainingConfig, adaptive_loss.AdaptiveLossConfig):
         config.__dataclass_fields__["ddp_backend"].type = choices
         config.__annotations__["ddp_backend"] = choices
-    hydra_init()  # fairseq has stored the config without the new fields for Hydra
 
 
 def is_sharded(cfg: Any) -> bool:

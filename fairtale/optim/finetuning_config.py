@@ -11,7 +11,6 @@ from typing import Any, Dict, Optional
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.dataclass.configs import OptimizationConfig
-from fairseq.dataclass.initialize import hydra_init
 
 from ..options import add_fields
 
@@ -101,4 +100,3 @@ def fixed_options(optimization: Any) -> Dict[str, Any]:
 def add_options() -> None:
     """Add the options to fairseq's ``OptimizationConfig``; a second call changes nothing."""
     add_fields(OptimizationConfig, FinetuningConfig)
-    hydra_init()  # fairseq has stored the config without the new fields for Hydra

@@ -133,6 +133,8 @@ def test_a_signal_ends_the_training_too(number, tmp_path):
         env={**os.environ, **with_stubs(stubs), "N_GPUS": "0"},
         stdout=subprocess.PIPE,
         text=True,
+        # a shell cannot trap what it inherits as ignored, as from nohup
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )
     training = next(int(line.split()[1]) for line in process.stdout if line.startswith("begun"))
     os.kill(process.pid, number)  # the script alone, as `kill` does

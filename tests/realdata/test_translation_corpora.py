@@ -16,12 +16,58 @@ def translation(realdata):
     return realdata / "translation"
 
 
-@pytest.fixture(scope="module")
-def prepared(translation, tmp_path_factory):
+# What is kept and left out: of the first 6,000 pairs of each corpus, and of all.
+QUICK = {
+    "train": 10433,
+    "literature.en-ru": {
+        "pairs": 6000,
+        "unequal lengths": 13,
+        "also in valid or test": 1,
+        "duplicate": 0,
+    },
+    "php_manual.en-ru": {
+        "pairs": 6000,
+        "unequal lengths": 26,
+        "too long": 5,
+        "also in valid or test": 0,
+        "duplicate": 22,
+    },
+}
+WHOLE = {
+    "train": 81568,
+    "literature.en-ru": {
+        "pairs": 47017,
+        "unequal lengths": 163,
+        "too long": 41,
+        "also in valid or test": 1,
+        "duplicate": 3,
+    },
+    "php_manual.en-ru": {
+        "pairs": 36503,
+        "unequal lengths": 165,
+        "too long": 11,
+        "also in valid or test": 0,
+        "duplicate": 68,
+    },
+}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[QUICK, pytest.param(WHOLE, marks=pytest.mark.slow)],
+    ids=["quick", "whole"],
+)
+def prepared(request, translation, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bitext")
     words = ["--valid-size", 1500, "--output", folder, "--quiet"]
     for corpus in ("literature", "php_manual"):
-        words += ["--source", translation / "train" / f"{corpus}.en-ru"]
+        words += ["--source", folder / f"{corpus}.en-ru"]
+        for lang in ("en", "ru"):
+            lines = lines_of(translation / "train" / f"{corpus}.en-ru.{lang}")
+            lines = lines[: request.param[f"{corpus}.en-ru"]["pairs"]]
+            (folder / f"{corpus}.en-ru.{lang}").write_text(
+                "\n".join(lines) + "\n", encoding="utf-8"
+            )
     for name in (
         translation / "sgm_reconstructed" / "newstest2015-enru",
         translation / "eval" / "flores_dev.en-ru",
@@ -29,7 +75,7 @@ def prepared(translation, tmp_path_factory):
         words += ["--test", name]
     done = fairtale("bitext", *words)
     assert done.returncode == 0, done.stderr
-    return folder
+    return folder, request.param
 
 
 def lines_of(path):
@@ -37,43 +83,31 @@ def lines_of(path):
 
 
 def test_what_is_left_out(prepared):
-    report = json.loads((prepared / "report.json").read_text())
-    assert report["pairs"] == {"train": 81568, "valid": 1500, "test": 2818, "test1": 997}
+    folder, expected = prepared
+    report = json.loads((folder / "report.json").read_text())
     counts = {name.split("/")[-1]: count for name, count in report["corpora"].items()}
-    assert counts == {
-        "literature.en-ru": {
-            "pairs": 47017,
-            "unequal lengths": 163,
-            "too long": 41,
-            "also in valid or test": 1,
-            "duplicate": 3,
-        },
-        "php_manual.en-ru": {
-            "pairs": 36503,
-            "unequal lengths": 165,
-            "too long": 11,
-            "also in valid or test": 0,
-            "duplicate": 68,
-        },
-    }
+    assert {"train": report["pairs"].pop("train"), **counts} == expected
+    assert report["pairs"] == {"valid": 1500, "test": 2818, "test1": 997}
 
 
 def test_nothing_of_the_held_out_sets_is_trained_on(prepared):
+    folder, _ = prepared
     for lang in ("en", "ru"):
-        train = {line.casefold() for line in lines_of(prepared / f"train.{lang}")}
-        assert not train & {line.casefold() for line in lines_of(prepared / f"valid.{lang}")}
+        train = {line.casefold() for line in lines_of(folder / f"train.{lang}")}
+        assert not train & {line.casefold() for line in lines_of(folder / f"valid.{lang}")}
         for subset in ("test", "test1"):
-            tokens = lines_of(prepared / f"{subset}.{lang}")
+            tokens = lines_of(folder / f"{subset}.{lang}")
             assert not [t for t in tokens if len(t.split()) > 3 and t.casefold() in train]
 
 
 def test_test_sets_are_whole_and_as_they_were(prepared, translation):
+    folder, _ = prepared
     for subset, name in (("test", "newstest2015"), ("test1", "flores_dev")):
         for lang in ("en", "ru"):
             published = lines_of(translation / "eval" / f"{name}.en-ru.{lang}")
-            kept = lines_of(prepared / "raw" / f"{subset}.{lang}")
+            kept = lines_of(folder / "raw" / f"{subset}.{lang}")
             assert [clean_line(line) for line in kept] == [clean_line(line) for line in published]
-            assert all(lines_of(prepared / f"{subset}.{lang}"))
+            assert all(lines_of(folder / f"{subset}.{lang}"))
 
 
 @pytest.mark.parametrize("lang", ["en", "ru"])
