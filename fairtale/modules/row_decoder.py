@@ -8,6 +8,7 @@ sum is exactly 0 (see :mod:`~fairtale.modules.same_rounding`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -32,6 +33,12 @@ class Piece(NamedTuple):
     segments: Tensor | None
     bidirectional: bool  # the tokens attend to each other in both directions
     is_last: bool  # the prompt ends here
+    needs_all: bool = False  # the features of all its tokens are needed
+
+    @property
+    def num_features(self) -> int:
+        """Return the number of tokens whose features are needed, which are the last ones."""
+        return len(self.tokens) if self.needs_all else int(self.is_last)
 
 
 def attend_fused(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
@@ -112,7 +119,8 @@ class RowDecoder:
             pieces: at most one of each row.
 
         Returns:
-            The features [B, C] of the last token of each of the B prompts that end.
+            The features [N, C] of the last token of each prompt that ends, and of all tokens of
+            pieces that need them.
         """
         model, sizes = self.transformer, self.read_sizes
         counts = [len(piece.tokens) for piece in pieces]
@@ -128,8 +136,9 @@ class RowDecoder:
         rows = rows.repeat_interleave(torch.tensor(counts, device=self._device))
         inside = torch.cat([torch.arange(p.start, p.start + n) for p, n in zip(pieces, counts)])
         places = self.cache.places(rows, inside.to(self._device))
-        ends = torch.tensor(counts).cumsum(0) - 1
-        last = ends[torch.tensor([piece.is_last for piece in pieces])].to(self._device)
+        ends = accumulate(counts)
+        needed = [torch.arange(e - p.num_features, e) for p, e in zip(pieces, ends)]
+        last = torch.cat(needed).to(self._device)
         x = sizes.fill(x)
         masks = [_mask(piece, count, self._device) for piece, count in zip(pieces, counts)]
         for number, layer in enumerate(model.layers):
@@ -139,7 +148,7 @@ class RowDecoder:
             for piece, part, mask in zip(pieces, torch.split(qkv[:, 0], counts), masks):
                 found.append(self._attend_piece(number, piece, part, mask))
             y = torch.cat(found)
-            if number == len(model.layers) - 1:  # only the last tokens are needed
+            if number == len(model.layers) - 1:  # most tokens are not needed any more
                 x, y = sizes.fill(x.index_select(0, last)), y.index_select(0, last)
             x = sizes.apply(layer.finish, x, sizes.fill(y))
         return model.final(x[: len(last)])
