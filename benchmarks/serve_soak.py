@@ -83,13 +83,6 @@ class Service:
         self.process.kill()
         self.process.wait()
 
-    def start_again(self) -> None:
-        """Start the process at the same address."""
-        port = str(urlsplit(self.url).port)
-        before = ["", *self.command]
-        self.command = [port if b == "--port" else w for b, w in zip(before, self.command)]
-        self.start()
-
     def memory(self) -> float:
         """Return the resident set in MiB."""
         with open(f"/proc/{self.process.pid}/status") as status:
@@ -228,7 +221,8 @@ class Soak:
             await asyncio.sleep(0.02)
         service.kill()
         await asyncio.sleep(1)  # of a dead service
-        await asyncio.to_thread(service.start_again)
+        await asyncio.to_thread(service.start)
+        self.client.base_url, self.address = httpx.URL(service.url), urlsplit(service.url)
         is_back.set()
         await asyncio.gather(*work)
         self.outcomes["killed and started again"] += 1
