@@ -23,6 +23,7 @@ import argparse
 import asyncio
 import json
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -317,6 +318,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("command", nargs="+", help="the command that starts the service")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which also ends the service
     service = Service(args.command)
     try:
         good = asyncio.run(run(args, service))

@@ -311,6 +311,7 @@ def rows_of(args: argparse.Namespace, bursts: dict[str, list[Burst]], clients: i
 def main() -> None:
     """Run the benchmark and print its table."""
     args = parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which also ends the services
     args.clients.sort()
     args.asked_threads = args.threads
     device = common.settle(args)

@@ -15,11 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .packed_linear import PackedLinear, can_pack, pack_layers
 from .prefix_transformer import PrefixTransformer
 from .row_cache import BLOCK, RowCache
 from .same_rounding import sizes_that_round_alike
 
-_STEP_SIZES = (4, 8, 16, 24, 32, 48, 64, 96, 128)
+_STEP_SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)
 _READ_SIZES = (4, 8, 16, 32, 64, 128, 256)
 
 
@@ -72,7 +73,8 @@ class RowDecoder:
     """Read prompts into the rows of a cache, and continue the first rows of it by one token.
 
     Args:
-        transformer: the model, in evaluation mode.
+        transformer: the model, in evaluation mode; where :class:`PackedLinear` is faster than its
+            linear layers, it replaces them.
         cache: the cache, whose rows the caller gives to texts.
 
     Attributes:
@@ -84,6 +86,10 @@ class RowDecoder:
         self._device = cache.data.device
         self._attend: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None
         self.is_exact = True
+        self._output: PackedLinear | None = None
+        if can_pack(transformer.output_weight()):
+            pack_layers(transformer)
+            self._output = PackedLinear(transformer.output_weight())
         if self._device.type != "cpu":  # each row of the batch by itself would take too many calls
             attention = _attention_that_rounds_alike(cache)
             self._attend, self.is_exact = attention or attend_by_products, attention is not None
@@ -102,7 +108,7 @@ class RowDecoder:
             return torch.cat([layer.project(x), layer.finish(x, x.flip(1))], 1)
 
         def to_logits(x: Tensor) -> Tensor:
-            return torch.cat([through_layer(x), self.transformer.logits(x)], 1)
+            return torch.cat([through_layer(x), self._project(x)], 1)
 
         most = next((s for s in _STEP_SIZES if s >= self.cache.rows), _STEP_SIZES[-1])
         steps = [s for s in _STEP_SIZES if s <= most]
@@ -247,7 +253,14 @@ class RowDecoder:
     def logits(self, features: Tensor) -> Tensor:
         """Return the logits of the next tokens, fp32 [n, V], from features [n, C]."""
         x = self.step_sizes.fill(features)
-        return self.step_sizes.apply(self.transformer.logits, x)[: features.size(0)].float()
+        return self.step_sizes.apply(self._project, x)[: features.size(0)].float()
+
+    def _project(self, x: Tensor) -> Tensor:
+        """Return the logits [n, V] of features [n, C]; see :meth:`PrefixTransformer.logits`."""
+        if self._output is None:
+            return self.transformer.logits(x)
+        unpredicted = self.transformer.embed_tokens.num_embeddings - self.transformer.num_predicted
+        return F.pad(self._output(x), (0, unpredicted), value=-torch.inf)
 
 
 def _mask(piece: Piece, count: int, device: torch.device) -> Tensor | None:
