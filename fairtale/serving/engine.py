@@ -306,7 +306,7 @@ class PrefixEngine:
             return [], None
         try:
             features = self._decoder.read(pieces)
-            parts = features.split([piece.num_features for piece in pieces])
+            parts = torch.split(features, [piece.num_features for piece in pieces])
             for row, piece, part in zip(rows, pieces, parts):
                 row.take_prompt(part, piece.is_last, self._decoder.logits, self._names)
         except Exception as error:

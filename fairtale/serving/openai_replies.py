@@ -237,7 +237,7 @@ def _token(token: TokenLogprob) -> dict[str, Any]:
     return {**own, "top_logprobs": [_alternative(*other) for other in token.top]}
 
 
-def _alternative(text: str, data: bytes, logprob: float) -> dict[str, Any]:
+def _alternative(text: str, data: bytes, logprob: float | None) -> dict[str, Any]:
     return {"token": text, "logprob": _finite(logprob), "bytes": list(data)}
 
 
