@@ -7,11 +7,14 @@ The command starts the service, whose first line of output ends with its address
 the requests are good: whole or streamed, completions or chats, greedy or seeded, one text or two.
 Their texts must equal those that the same request got before, when the service did nothing else.
 A tenth hangs up, streaming or waiting; a tenth is malformed and must be refused in OpenAI's format.
-Then come slow readers: each takes a few bytes at a time, or nothing and hangs up.
+Then come slow readers: each takes a few bytes at a time, or nothing and hangs up. At last the
+service is killed (SIGKILL) under load and started again, ``--kills`` times: every request must then
+end with a whole answer or as a broken connection, at once, and the clients, who try again, must get
+the same texts as before.
 
 Memory is the resident set of the service after the first hundred requests, and at the end, when
-nothing runs any more. The exit status is 1 if a request was lost or got another text, if something
-still runs or waits at the end, or if the memory has grown by more than 5 %.
+nothing runs any more, before the kills. The exit status is 1 if a request was lost or got another
+text, if something still runs or waits at the end, or if the memory has grown by more than 5 %.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import argparse
 import asyncio
 import json
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -52,6 +56,7 @@ MALFORMED = [
     b'{"model": %s, "prompt": "x", "colour": 1}',
     b'{"model": %s, "prompt": "' + b"x" * 1_100_000 + b'"}',
 ]
+DEAD_SECONDS = 120  # after which a request to a service that was killed hangs
 HEADERS = {"content-type": "application/json"}
 
 
@@ -63,11 +68,21 @@ class Service:
     """
 
     def __init__(self, command: list[str]) -> None:
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.command = command
+        self.start()
+
+    def start(self) -> None:
+        """Start the process, and wait for its address."""
+        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip().rpartition(" ")[2]
         if not self.url.startswith("http"):
             raise SystemExit("the service did not start")
+
+    def kill(self) -> None:
+        """End the process at once, as the system does when memory is short."""
+        self.process.kill()
+        self.process.wait()
 
     def memory(self) -> float:
         """Return the resident set in MiB."""
@@ -180,6 +195,39 @@ class Soak:
         }:
             self.faults.append(f"{content[:80]!r}: {answer.status_code} {answer.text[:200]}")
 
+    async def until_answered(self, is_back: asyncio.Event) -> None:
+        """Send good requests, also while the service is dead, until it has answered five again."""
+        answered = 0
+        while answered < 5:
+            was_back = is_back.is_set()
+            try:
+                async with asyncio.timeout(DEAD_SECONDS):
+                    await self.good()
+                answered += was_back
+            except httpx.TransportError as error:
+                self.outcomes[f"dead service: {type(error).__name__}"] += 1
+                if was_back:
+                    self.faults.append(f"after the restart: {error!r}")
+                    return
+                await asyncio.sleep(0.1)
+            except (TimeoutError, httpx.HTTPError, KeyError, ValueError) as error:
+                self.faults.append(f"when the service was killed: {error!r}")
+                return
+
+    async def kill(self, service: Service, clients: int) -> None:
+        """Kill the service under load and start it again, while clients go on asking."""
+        is_back = asyncio.Event()
+        work = [asyncio.create_task(self.until_answered(is_back)) for _ in range(clients)]
+        while not await self.running():
+            await asyncio.sleep(0.02)
+        service.kill()
+        await asyncio.sleep(1)  # of a dead service
+        await asyncio.to_thread(service.start)
+        self.client.base_url, self.address = httpx.URL(service.url), urlsplit(service.url)
+        is_back.set()
+        await asyncio.gather(*work)
+        self.outcomes["killed and started again"] += 1
+
     async def one(self) -> None:
         """Send a request of the mixture."""
         kind = self.draw.random()
@@ -200,17 +248,20 @@ class Soak:
 
         await asyncio.gather(*(work() for _ in range(clients)))
 
+    async def running(self) -> str:
+        """Return what runs or waits, as the metrics say it."""
+        lines = (await self.client.get("/metrics")).text.splitlines()
+        numbers = [line for line in lines if line.startswith("fairtale:num_requests_")]
+        return "; ".join(line for line in numbers if not line.endswith(" 0.0"))
+
     async def idle(self) -> str:
         """Wait until nothing runs or waits; return what still does after a minute."""
-        busy: list[str] = []
+        busy = ""
         for _ in range(120):
-            lines = (await self.client.get("/metrics")).text.splitlines()
-            numbers = [line for line in lines if line.startswith("fairtale:num_requests_")]
-            busy = [line for line in numbers if not line.endswith(" 0.0")]
-            if not busy:
-                return ""
+            if not (busy := await self.running()):
+                break
             await asyncio.sleep(0.5)
-        return "; ".join(busy)
+        return busy
 
 
 def text_of(choice: dict) -> str:
@@ -243,6 +294,9 @@ async def run(args: argparse.Namespace, service: Service) -> bool:
         left = left or await soak.idle()
         await soak.learn()  # the texts are still the same, and the service still works
         last = service.memory()
+        for _ in range(args.kills):
+            await soak.kill(service, args.clients)
+        left = left or await soak.idle()
     for outcome, count in sorted(soak.outcomes.items()):
         print(f"{count:6d} {outcome}")
     print(f"{args.requests / seconds:.0f} requests/s of {args.clients} clients")
@@ -260,9 +314,11 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--slow-readers", type=int, default=500)
+    parser.add_argument("--kills", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("command", nargs="+", help="the command that starts the service")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which also ends the service
     service = Service(args.command)
     try:
         good = asyncio.run(run(args, service))

@@ -11,6 +11,7 @@ serve the same random weights, one after the other in every round:
 
 import argparse
 import asyncio
+import importlib.util
 import json
 import math
 import os
@@ -310,6 +311,7 @@ def rows_of(args: argparse.Namespace, bursts: dict[str, list[Burst]], clients: i
 def main() -> None:
     """Run the benchmark and print its table."""
     args = parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which also ends the services
     args.clients.sort()
     args.asked_threads = args.threads
     device = common.settle(args)
@@ -318,6 +320,9 @@ def main() -> None:
         raise SystemExit(f"error: {args.longest} + {args.new_tokens} tokens do not fit --positions")
     if common.transformers_or_none() is None:
         args.peers = [name for name in args.peers if not name.startswith("transformers")]
+    if importlib.util.find_spec("ctranslate2") is None:
+        print('CTranslate2 is left out: pip install "fairtale[ctranslate2]"', file=sys.stderr)
+        args.peers = [name for name in args.peers if name != "ctranslate2"]
     common.import_user_dir()
     with tempfile.TemporaryDirectory() as folder:
         model = make_model(args, Path(folder))

@@ -39,6 +39,31 @@ def chat(app, *messages, **body):
     )
 
 
+def answer_on_each_route(url, client, model, sentence):
+    """Return the greedy answer of a model, the same by completions, chat, stream and /generate.
+
+    Args:
+        url: of the service.
+        client: of the library ``openai``.
+        model: name of the model.
+        sentence: what it is asked.
+    """
+    options = {"model": model, "temperature": 0, "max_tokens": 8}
+    whole = client.completions.create(**options, prompt=sentence)
+    assert 1 <= whole.usage.completion_tokens <= 8
+    text = whole.choices[0].text
+    messages = [{"role": "user", "content": sentence}]
+    answer = client.chat.completions.create(**options, messages=messages)
+    assert answer.choices[0].message.content == text
+    parts = client.chat.completions.create(**options, messages=messages, stream=True)
+    assert "".join(part.choices[0].delta.content or "" for part in parts) == text
+    headers = {"authorization": f"Bearer {client.api_key}"}
+    query = {**options, "sentence": sentence}
+    plain = httpx.get(f"{url}/generate", params=query, headers=headers)
+    assert plain.json() == {"input": sentence, "response": text}
+    return text
+
+
 def events(response):
     """Return the data of the events of a stream, which must end with ``[DONE]``."""
     lines = [line for line in response.text.split("\n\n") if line and not line.startswith(":")]

@@ -4,6 +4,7 @@
 """
 
 import argparse
+import re
 import threading
 import time
 import zlib
@@ -19,6 +20,7 @@ from fairtale.serving.interface import (
     ShuttingDown,
     TokenLogprob,
 )
+from fairtale.serving.request_rules import check_options
 
 WORDS = "the cat sat on a mat and saw мир, дом. 안녕 세계 🙂 then it ran home".split()
 
@@ -51,9 +53,12 @@ class FakeTicket:
         self.request = request
         self.deliver = deliver
         self.cancelled = False
-        self.prompt_tokens = len(str(request.prompt).split())
+        self.prompt = re.findall(r"\s*\S+", str(request.prompt))
+        self.prompt_tokens = len(self.prompt)
+        self.scored = False
         self.words = known_words(request)
-        most = request.options.max_tokens or limits.max_new_tokens
+        most = request.options.max_tokens
+        most = limits.max_new_tokens if most is None else most
         self.finish = "stop" if len(self.words) <= most else "length"
         self.words = self.words[:most]
         self.place = 0  # number of words that were made
@@ -63,8 +68,13 @@ class FakeTicket:
         self.cancelled = True
 
     def step(self):
-        """Make one word; return the delta, or None when ``stop`` holds all of it back."""
+        """Make one word, part of which ``stop`` may hold back, or score the prompt first."""
         options = self.request.options
+        if options.prompt_logprobs and not self.scored:
+            self.scored = True
+            scores = [None, *(-0.25 for _ in self.prompt[1:])]
+            prompt = tuple(TokenLogprob(w, w.encode(), s, ()) for w, s in zip(self.prompt, scores))
+            return Delta("", 0, (), None if self.words else "length", prompt=prompt)
         word = self.words[self.place]
         self.place += 1
         self.kept += word
@@ -119,6 +129,7 @@ class FakeEngine:
 
     def submit(self, request, deliver):
         options, positions = request.options, self.limits.max_positions
+        check_options(options, 10**6)
         for name in ("max_tokens", "min_tokens"):
             value = getattr(options, name)
             if value is not None and value > self.limits.max_new_tokens:

@@ -242,6 +242,21 @@ def _with_logprobs(
     return Choices([int(token) for token in numbers[:count]], found)
 
 
+def token_logprobs(logits: Tensor, tokens: Sequence[int], top: int) -> list[TokenLogprobs]:
+    """Return the log-probabilities of given tokens, one for each row.
+
+    Args:
+        logits: fp32 [R, V].
+        tokens: a token for each row.
+        top: number of the most probable tokens to report.
+    """
+    lprobs = logits.double().log_softmax(1)
+    chosen = lprobs.gather(1, torch.tensor(tokens, device=logits.device).unsqueeze(1)).squeeze(1)
+    values, best = lprobs.topk(min(top, lprobs.size(1)))
+    rows = zip(chosen.tolist(), best.tolist(), values.tolist())
+    return [TokenLogprobs(found, list(zip(ids, tops))) for found, ids, tops in rows]
+
+
 def choose_tokens(
     scores: Tensor, topk: Sequence[int], topp: Sequence[float], draws: Sequence[float]
 ) -> Tensor:

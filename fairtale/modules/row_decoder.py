@@ -8,17 +8,19 @@ sum is exactly 0 (see :mod:`~fairtale.modules.same_rounding`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .packed_linear import PackedLinear, can_pack, pack_layers
 from .prefix_transformer import PrefixTransformer
 from .row_cache import BLOCK, RowCache
 from .same_rounding import sizes_that_round_alike
 
-_STEP_SIZES = (4, 8, 16, 24, 32, 48, 64, 96, 128)
+_STEP_SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)
 _READ_SIZES = (4, 8, 16, 32, 64, 128, 256)
 
 
@@ -32,6 +34,12 @@ class Piece(NamedTuple):
     segments: Tensor | None
     bidirectional: bool  # the tokens attend to each other in both directions
     is_last: bool  # the prompt ends here
+    needs_all: bool = False  # the features of all its tokens are needed
+
+    @property
+    def num_features(self) -> int:
+        """Return the number of tokens whose features are needed, which are the last ones."""
+        return len(self.tokens) if self.needs_all else int(self.is_last)
 
 
 def attend_fused(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
@@ -65,7 +73,8 @@ class RowDecoder:
     """Read prompts into the rows of a cache, and continue the first rows of it by one token.
 
     Args:
-        transformer: the model, in evaluation mode.
+        transformer: the model, in evaluation mode; where :class:`PackedLinear` is faster than its
+            linear layers, it replaces them.
         cache: the cache, whose rows the caller gives to texts.
 
     Attributes:
@@ -77,6 +86,10 @@ class RowDecoder:
         self._device = cache.data.device
         self._attend: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None
         self.is_exact = True
+        self._output: PackedLinear | None = None
+        if can_pack(transformer.output_weight()):
+            pack_layers(transformer)
+            self._output = PackedLinear(transformer.output_weight())
         if self._device.type != "cpu":  # each row of the batch by itself would take too many calls
             attention = _attention_that_rounds_alike(cache)
             self._attend, self.is_exact = attention or attend_by_products, attention is not None
@@ -95,7 +108,7 @@ class RowDecoder:
             return torch.cat([layer.project(x), layer.finish(x, x.flip(1))], 1)
 
         def to_logits(x: Tensor) -> Tensor:
-            return torch.cat([through_layer(x), self.transformer.logits(x)], 1)
+            return torch.cat([through_layer(x), self._project(x)], 1)
 
         most = next((s for s in _STEP_SIZES if s >= self.cache.rows), _STEP_SIZES[-1])
         steps = [s for s in _STEP_SIZES if s <= most]
@@ -112,7 +125,8 @@ class RowDecoder:
             pieces: at most one of each row.
 
         Returns:
-            The features [B, C] of the last token of each of the B prompts that end.
+            The features [N, C] of the last token of each prompt that ends, and of all tokens of
+            pieces that need them.
         """
         model, sizes = self.transformer, self.read_sizes
         counts = [len(piece.tokens) for piece in pieces]
@@ -128,8 +142,9 @@ class RowDecoder:
         rows = rows.repeat_interleave(torch.tensor(counts, device=self._device))
         inside = torch.cat([torch.arange(p.start, p.start + n) for p, n in zip(pieces, counts)])
         places = self.cache.places(rows, inside.to(self._device))
-        ends = torch.tensor(counts).cumsum(0) - 1
-        last = ends[torch.tensor([piece.is_last for piece in pieces])].to(self._device)
+        ends = accumulate(counts)
+        needed = [torch.arange(e - p.num_features, e) for p, e in zip(pieces, ends)]
+        last = torch.cat(needed).to(self._device)
         x = sizes.fill(x)
         masks = [_mask(piece, count, self._device) for piece, count in zip(pieces, counts)]
         for number, layer in enumerate(model.layers):
@@ -139,7 +154,7 @@ class RowDecoder:
             for piece, part, mask in zip(pieces, torch.split(qkv[:, 0], counts), masks):
                 found.append(self._attend_piece(number, piece, part, mask))
             y = torch.cat(found)
-            if number == len(model.layers) - 1:  # only the last tokens are needed
+            if number == len(model.layers) - 1:  # most tokens are not needed any more
                 x, y = sizes.fill(x.index_select(0, last)), y.index_select(0, last)
             x = sizes.apply(layer.finish, x, sizes.fill(y))
         return model.final(x[: len(last)])
@@ -238,7 +253,14 @@ class RowDecoder:
     def logits(self, features: Tensor) -> Tensor:
         """Return the logits of the next tokens, fp32 [n, V], from features [n, C]."""
         x = self.step_sizes.fill(features)
-        return self.step_sizes.apply(self.transformer.logits, x)[: features.size(0)].float()
+        return self.step_sizes.apply(self._project, x)[: features.size(0)].float()
+
+    def _project(self, x: Tensor) -> Tensor:
+        """Return the logits [n, V] of features [n, C]; see :meth:`PrefixTransformer.logits`."""
+        if self._output is None:
+            return self.transformer.logits(x)
+        unpredicted = self.transformer.embed_tokens.num_embeddings - self.transformer.num_predicted
+        return F.pad(self._output(x), (0, unpredicted), value=-torch.inf)
 
 
 def _mask(piece: Piece, count: int, device: torch.device) -> Tensor | None:

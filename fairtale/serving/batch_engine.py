@@ -9,16 +9,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-from ..errors import UserError
-from .interface import (
-    Delta,
-    EngineStats,
-    FinishReason,
-    GenerationRequest,
-    Limits,
-    ShuttingDown,
-    TokenLogprob,
-)
+from .delivery import Delivery
+from .interface import Delta, EngineStats, GenerationRequest, Limits, ShuttingDown
+from .resources import check_at_least_one
 from .waiting import refuse_if_full
 
 logger = logging.getLogger(__name__)
@@ -29,10 +22,8 @@ STALL_SECONDS = 120.0  # a step that takes longer hangs
 GATHER_SECONDS = 0.005
 
 
-class BatchJob:
+class BatchJob(Delivery):
     """An accepted request; also its ticket.
-
-    Only the thread of the engine calls the methods, except for :meth:`cancel`.
 
     Args:
         prompt_tokens: number of tokens of the prompt.
@@ -41,47 +32,15 @@ class BatchJob:
     """
 
     def __init__(self, prompt_tokens: int, cost: int, deliver: Callable[[Delta], None]) -> None:
+        super().__init__(deliver)
         self.prompt_tokens = prompt_tokens
         self.cost = cost
         self.is_begun = False
-        self.is_cancelled = False
-        self.has_ended = False
-        self._deliver = deliver
 
     @property
     def still_waits(self) -> bool:
         """Return whether a part of the request is not begun."""
         return not self.is_begun
-
-    def cancel(self) -> None:
-        """End the request at the next step; any thread may call this."""
-        self.is_cancelled = True
-
-    def send(
-        self,
-        text: str,
-        count: int,
-        logprobs: tuple[TokenLogprob, ...] = (),
-        reason: FinishReason | None = None,
-        error: str | None = None,
-    ) -> None:
-        """Deliver a part of the text, unless the request has ended.
-
-        Args:
-            text: the part.
-            count: number of its tokens.
-            logprobs: their log-probabilities.
-            reason: why the text ends with this part; None if it goes on.
-            error: the message for the reason "error".
-        """
-        if self.has_ended:
-            return
-        self.has_ended = reason is not None
-        try:
-            self._deliver(Delta(text, count, logprobs, reason, error))
-        except Exception:  # whoever receives the text is no reason to end the texts of others
-            logger.exception("a part of a text could not be delivered; its request is cancelled")
-            self.is_cancelled = True
 
 
 Job = TypeVar("Job", bound=BatchJob)
@@ -106,10 +65,11 @@ class BatchEngine(ABC, Generic[Job]):
     """
 
     def __init__(self, name: str, limits: Limits) -> None:
-        for option in ("max_running", "max_waiting", "max_waiting_tokens"):
-            if getattr(limits, option) < 1:
-                flag = option.replace("_", "-")
-                raise UserError(f"--{flag} {getattr(limits, option)}: must be at least 1")
+        check_at_least_one(
+            max_running=limits.max_running,
+            max_waiting=limits.max_waiting,
+            max_waiting_tokens=limits.max_waiting_tokens,
+        )
         self.limits = limits
         self._name = name
         self._condition = threading.Condition()  # guards what follows
@@ -213,7 +173,7 @@ class BatchEngine(ABC, Generic[Job]):
         with self._condition:
             gone = [job for job in {*self._queue, *self._running} if job.is_cancelled]
         for job in gone:
-            job.send("", 0, (), "cancelled")
+            job.end("cancelled")
         self.forget_ended()
 
     def forget_ended(self) -> None:
@@ -240,7 +200,7 @@ class BatchEngine(ABC, Generic[Job]):
             self._deadline = self._deadline or time.monotonic()
             left = {*self._queue, *self._running}
         for job in left:
-            job.send("", 0, (), "error", reason)
+            job.end("error", reason)
         self.forget_ended()
 
     def _next_batch(self) -> Batch[Job]:
@@ -277,8 +237,7 @@ class BatchEngine(ABC, Generic[Job]):
         except Exception:
             logger.exception("a batch of the %s failed", self._name)
             for job, _ in batch:
-                message = f"the {self._name} failed; see the log of the service"
-                job.send("", 0, (), "error", message)
+                job.end("error", f"the {self._name} failed; see the log of the service")
         self.forget_ended()
         seconds = max(time.monotonic() - start, 1e-6)
         self._rate = 0.7 * self._rate + 0.3 * num_tokens / seconds

@@ -22,9 +22,15 @@ from .interface import (
     SamplingOptions,
     TokenLogprob,
 )
-from .request_rules import check_options, check_text, refuse
-from .rows import TokenNames
+from .request_rules import (
+    check_options,
+    check_text,
+    refuse,
+    refuse_prompt_logprobs,
+    tokens_beside_prompt,
+)
 from .stop_strings import StopStrings
+from .token_names import TokenNames
 
 CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.json", "model.bin"
 
@@ -90,7 +96,7 @@ class TextJob(BatchJob):
             return
         may_end = self.num_tokens >= self.options.min_tokens
         part, is_stopped = self._stops.add(part, may_end)
-        self.send(part, 1, logprobs, "stop" if is_stopped else None)
+        self.send(Delta(part, 1, logprobs, "stop" if is_stopped else None))
 
     def _finish(
         self, part: str, reason: Literal["stop", "length"], logprobs: tuple[TokenLogprob, ...]
@@ -99,7 +105,7 @@ class TextJob(BatchJob):
         part, is_stopped = self._stops.add(part + self._decoder.decode(b"", final=True))
         if not is_stopped:
             part += self._stops.end()
-        self.send(part, 1, logprobs, "stop" if is_stopped else reason)
+        self.send(Delta(part, 1, logprobs, "stop" if is_stopped else reason))
 
 
 class CTranslate2Engine(BatchEngine[TextJob]):
@@ -111,7 +117,8 @@ class CTranslate2Engine(BatchEngine[TextJob]):
 
     CTranslate2 has no counterpart of some options, which are refused: a ``seed`` above temperature
     0 (it has one for all requests), ``logit_bias``, ``repetition_penalty`` (its own leaves out
-    the tokens of the prompt), and ``logprobs`` above 0 (it only reports the chosen tokens).
+    the tokens of the prompt), and ``logprobs`` above 0 or of the prompt (it only reports the
+    chosen tokens).
 
     Args:
         path: folder that ``fairtale gpt2 export --format ctranslate2`` has written.
@@ -190,18 +197,7 @@ class CTranslate2Engine(BatchEngine[TextJob]):
         if not isinstance(request.prompt, str):
             raise RequestError("prompt: the model continues one text; send no turns", "prompt")
         pieces = self._encode(request.prompt)
-        room = self.limits.max_positions - len(pieces)
-        rule = (
-            f"the model has {self.limits.max_positions} positions, and the prompt has "
-            f"{len(pieces)} tokens"
-        )
-        if room < 1:
-            raise RequestError(f"prompt: {rule}; shorten it", "prompt")
-        for name in ("max_tokens", "min_tokens"):
-            value = getattr(options, name)
-            if value is not None and value > room:
-                refuse(name, value, f"{rule}; lower {name} or shorten the prompt")
-        max_tokens = room if options.max_tokens is None else options.max_tokens
+        max_tokens = tokens_beside_prompt(options, len(pieces), self.limits.max_positions)
         return TextJob([self._bos, *pieces], options, max_tokens, self._eos, deliver)
 
     def _encode(self, prompt: str) -> list[str]:
@@ -299,6 +295,8 @@ def _refuse_unsupported(options: SamplingOptions) -> None:
         refuse("repetition_penalty", options.repetition_penalty, rule)
     if options.logit_bias:
         refuse("logit_bias", dict(options.logit_bias), f"CTranslate2 has no such option; {ours}")
+    if options.prompt_logprobs:
+        refuse_prompt_logprobs("CTranslate2 does not report those of prompts")
     if options.logprobs:
         rule = f"CTranslate2 reports the chosen tokens only; give 0, {ours}"
         refuse("logprobs", options.logprobs, rule)

@@ -21,7 +21,6 @@ from typing import Literal
 
 import torch
 
-from ..errors import UserError
 from ..generation.growing_text import GrowingText
 from ..generation.row_sampling import RowOptions, TextState, choose_rows
 from ..generation.session import Session
@@ -37,9 +36,10 @@ from .interface import (
 )
 from .prompts import PromptReader
 from .request_rules import check_options
-from .resources import MIB, rows_within, use_threads
-from .rows import Row, TokenNames
+from .resources import MIB, check_at_least_one, rows_within, use_threads
+from .rows import Row
 from .stop_strings import StopStrings
+from .token_names import TokenNames
 from .waiting import Waiting
 
 logger = logging.getLogger(__name__)
@@ -77,15 +77,13 @@ class PrefixEngine:
         threads: int | None = None,
         hang_seconds: float = 120.0,
     ) -> None:
-        for name, value in (
-            ("max_running", max_running),
-            ("max_waiting", max_waiting),
-            ("max_waiting_tokens", max_waiting_tokens),
-            ("threads", threads),
-            ("cache_mib", cache_mib),
-        ):
-            if value is not None and value < 1:
-                raise UserError(f"{name} {value}: must be at least 1")
+        check_at_least_one(
+            max_running=max_running,
+            max_waiting=max_waiting,
+            max_waiting_tokens=max_waiting_tokens,
+            threads=threads,
+            cache_mib=cache_mib,
+        )
         self._session, self._hang_seconds = session, hang_seconds
         self._prompts = PromptReader(session)
         self._processors = session.processors
@@ -155,7 +153,8 @@ class PrefixEngine:
             prefix.eos,
         )
         text = GrowingText(self._session.task.decode_ids, self._session.writer.skips_space)
-        row = Row(prefix, state, text, StopStrings(options.stop), max_tokens, deliver, self._wake)
+        stop, top = StopStrings(options.stop), options.logprobs if options.prompt_logprobs else None
+        row = Row(prefix, state, text, stop, max_tokens, deliver, self._wake, top)
         with self._changed:
             self._refuse_if_closed()
             self._waiting.check(row.cost, self._seconds_to_place())
@@ -307,12 +306,15 @@ class PrefixEngine:
             return [], None
         try:
             features = self._decoder.read(pieces)
+            parts = torch.split(features, [piece.num_features for piece in pieces])
+            for row, piece, part in zip(rows, pieces, parts):
+                row.take_prompt(part, piece.is_last, self._decoder.logits, self._names)
         except Exception as error:
             self._partial = None
             self._fail(rows, error)
             return [], None
         done = rows if pieces[-1].is_last else rows[:-1]
-        return done, features if done else None
+        return done, torch.cat([part[-1:] for part in parts[: len(done)]]) if done else None
 
     def _next_to_read(self, place: int) -> Row | None:
         """Return the request whose prompt is to be read next, if there is a row for it."""

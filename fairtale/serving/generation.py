@@ -98,6 +98,7 @@ class Generation:
             if self._ended:
                 return
             self._backlog.append(Part(index, delta))
+            # a prompt has been read at once, and does not show that its reader is slow
             self._backlog_size += len(delta.text) + sum(
                 64 * (1 + len(token.top)) for token in delta.logprobs
             )

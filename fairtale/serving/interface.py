@@ -52,7 +52,8 @@ class SamplingOptions:
     An engine checks the ranges in :meth:`Engine.submit`, so that every way in has the same rules.
 
     Args:
-        max_tokens: maximum number of new tokens, at least 1; None for as many as the model allows.
+        max_tokens: maximum number of new tokens, at least 1, or 0 with ``prompt_logprobs``; None
+            for as many as the model allows.
         min_tokens: minimum number of new tokens before the text may end.
         temperature: divisor of the logits; 0 is greedy.
         top_p: probability of the nucleus, in (0, 1]; 1 means all tokens.
@@ -61,6 +62,7 @@ class SamplingOptions:
         stop: the text ends before the first of these strings.
         logprobs: report the log-probability of each token and of this many of the most probable
             ones; None reports nothing.
+        prompt_logprobs: report the same of the prompt's tokens; needs ``logprobs``.
         repetition_penalty: divides positive and multiplies negative logits of the tokens that the
             prompt or the text contains (Keskar et al. 2019, section 4.1); 1 changes nothing.
         logit_bias: token id -> value added to its logit, -100 to 100.
@@ -74,6 +76,7 @@ class SamplingOptions:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
+    prompt_logprobs: bool = False
     repetition_penalty: float = 1.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
 
@@ -93,11 +96,11 @@ class GenerationRequest:
 
 
 class TokenLogprob(NamedTuple):
-    """A generated token with its log-probability before temperature, top-k and top-p."""
+    """A token with its log-probability before temperature, top-k and top-p."""
 
     token: str  # its text; tokens that hold a part of a character have a replacement character
     data: bytes  # its bytes in UTF-8
-    logprob: float
+    logprob: float | None  # None for the first token of a prompt
     top: tuple[tuple[str, bytes, float], ...]  # the most probable tokens in the same form
 
 
@@ -113,6 +116,7 @@ class Delta(NamedTuple):
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None  # set in the last delta, and only there
     error: str | None = None  # the message for finish_reason "error"
+    prompt: tuple[TokenLogprob, ...] | None = None  # of a request for it, set in one delta
 
 
 class Limits(NamedTuple):

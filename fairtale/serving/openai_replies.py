@@ -15,8 +15,8 @@ from .openai_requests import Job
 _LOWEST = -9999.0  # stands for the logarithm of 0, which JSON does not have
 
 
-def _finite(logprob: float) -> float:
-    return max(logprob, _LOWEST)
+def _finite(logprob: float | None) -> float | None:
+    return None if logprob is None else max(logprob, _LOWEST)
 
 
 class TextBuilder:
@@ -24,6 +24,7 @@ class TextBuilder:
 
     def __init__(self, echo: str = "") -> None:
         self._texts = [echo]
+        self.of_prompt: tuple[TokenLogprob, ...] = ()
         self.logprobs: list[TokenLogprob] = []
         self.num_tokens = 0
         self.finish_reason: str | None = None
@@ -31,6 +32,7 @@ class TextBuilder:
     def add(self, delta: Delta) -> None:
         """Append what a step has added."""
         self._texts.append(delta.text)
+        self.of_prompt = delta.prompt or self.of_prompt
         self.logprobs += delta.logprobs
         self.num_tokens += delta.num_tokens
         self.finish_reason = delta.finish_reason
@@ -100,8 +102,9 @@ class Reply(ABC):
 
     def chunk(self, index: int, delta: Delta) -> dict[str, Any] | None:
         """Return the chunk for a delta, or None if the client would see nothing of it."""
-        self.builders[index].add(delta._replace(logprobs=()))  # which may be large, and are sent
-        if not (delta.text or delta.logprobs or delta.finish_reason):
+        # without what may be large, and is sent
+        self.builders[index].add(delta._replace(logprobs=(), prompt=None))
+        if not (delta.text or delta.logprobs or delta.finish_reason or delta.prompt is not None):
             return None
         return self._chunk([self.chunk_choice(index, delta)])
 
@@ -124,57 +127,74 @@ class CompletionReply(Reply):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
-        self._offsets = [TextOffsets() for _ in self.builders]
+        self._echoes = [builder.text for builder in self.builders]
+        self._offsets = [TextOffsets(len(echo)) for echo in self._echoes]
 
     def choice(self, index: int, builder: TextBuilder) -> dict[str, Any]:
         """Return a whole text."""
-        return self._choice(index, builder.text, builder.logprobs, builder.finish_reason)
+        of_prompt, logprobs = builder.of_prompt, builder.logprobs
+        return self._choice(index, builder.text, of_prompt, logprobs, builder.finish_reason)
 
     def chunks_before(self, index: int) -> Iterator[dict[str, Any]]:
-        """Yield the prompt, if it is echoed."""
-        echo = self.builders[index].text
-        if echo:
-            yield self._choice(index, echo, (), None)
+        """Yield the prompt, if it is echoed without log-probabilities, which take time."""
+        echo = self._echoes[index]
+        if echo and not self.job.requests[index].options.prompt_logprobs:
+            yield self._choice(index, echo, (), (), None)
 
     def chunk_choice(self, index: int, delta: Delta) -> dict[str, Any]:
         """Return the choice of a chunk."""
-        return self._choice(index, delta.text, delta.logprobs, delta.finish_reason)
+        text = delta.text if delta.prompt is None else self._echoes[index] + delta.text
+        of_prompt, logprobs = delta.prompt or (), delta.logprobs
+        return self._choice(index, text, of_prompt, logprobs, delta.finish_reason)
 
     def _choice(
-        self, index: int, text: str, logprobs: Sequence[TokenLogprob], finish: str | None
+        self,
+        index: int,
+        text: str,
+        of_prompt: Sequence[TokenLogprob],
+        logprobs: Sequence[TokenLogprob],
+        finish: str | None,
     ) -> dict[str, Any]:
         asked = self.job.requests[index].options.logprobs
-        return {
-            "index": index,
-            "text": text,
-            "logprobs": None if asked is None else self._logprobs(index, logprobs, bool(asked)),
-            "finish_reason": finish,
-        }
+        found = None
+        if asked is not None:
+            found = _logprobs_of([*of_prompt, *logprobs], with_top=asked > 0)
+            # tokens of a prompt may begin with a space that the prompt does not have
+            before, echo = TextOffsets(), len(self._echoes[index])
+            own = [before.next(token.data) for token in of_prompt]
+            own = [max(0, offset + echo - before.count) for offset in own]
+            offsets = self._offsets[index]
+            found["text_offset"] = [*own, *(offsets.next(token.data) for token in logprobs)]
+        return {"index": index, "text": text, "logprobs": found, "finish_reason": finish}
 
-    def _logprobs(
-        self, index: int, tokens: Sequence[TokenLogprob], with_top: bool
-    ) -> dict[str, Any]:
-        offsets = self._offsets[index]
-        top = [{text: _finite(logprob) for text, _, logprob in token.top} for token in tokens]
-        return {
-            "tokens": [token.token for token in tokens],
-            "token_logprobs": [_finite(token.logprob) for token in tokens],
-            "top_logprobs": top if with_top else None,
-            "text_offset": [offsets.next(token.data) for token in tokens],
-        }
+
+def _logprobs_of(tokens: Sequence[TokenLogprob], with_top: bool) -> dict[str, Any]:
+    top = [
+        None if token.logprob is None else {text: _finite(value) for text, _, value in token.top}
+        for token in tokens
+    ]
+    return {
+        "tokens": [token.token for token in tokens],
+        "token_logprobs": [_finite(token.logprob) for token in tokens],
+        "top_logprobs": top if with_top else None,
+    }
 
 
 class TextOffsets:
-    """Count the characters before each token of a text, some of which hold parts of characters."""
+    """Count the characters before each token of a text, some of which hold parts of characters.
 
-    def __init__(self) -> None:
+    Args:
+        count: number of characters before the next token.
+    """
+
+    def __init__(self, count: int = 0) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._count = 0
+        self.count = count
 
     def next(self, data: bytes) -> int:
         """Return the number of whole characters before the token of these bytes."""
-        offset = self._count
-        self._count += len(self._decoder.decode(data))
+        offset = self.count
+        self.count += len(self._decoder.decode(data))
         return offset
 
 
@@ -217,7 +237,7 @@ def _token(token: TokenLogprob) -> dict[str, Any]:
     return {**own, "top_logprobs": [_alternative(*other) for other in token.top]}
 
 
-def _alternative(text: str, data: bytes, logprob: float) -> dict[str, Any]:
+def _alternative(text: str, data: bytes, logprob: float | None) -> dict[str, Any]:
     return {"token": text, "logprob": _finite(logprob), "bytes": list(data)}
 
 

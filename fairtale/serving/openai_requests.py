@@ -51,16 +51,13 @@ def completion_job(body: CompletionRequest, engine: Engine) -> Job:
     Raises:
         ApiError: the options contradict each other, or the model cannot take the prompt.
     """
-    if body.echo and body.logprobs is not None:
-        raise _refused(
-            "echo", "echo true: not together with logprobs, because the prompt's tokens have none; "
-            "leave one of them out"
-        )  # fmt: skip
     options = _options(body, engine.kind, body.max_tokens, body.logprobs)
+    options = replace(options, prompt_logprobs=bool(body.echo) and body.logprobs is not None)
     prompts = [prompt_of(text, engine.kind) for text in body.prompt]
     per_prompt = body.n or 1
     echoes = tuple(text for text in body.prompt for _ in range(per_prompt)) if body.echo else ()
-    return replace(_job(body, prompts, options, engine), echoes=echoes)
+    job = _job(body, prompts, options, engine)
+    return replace(job, echoes=echoes, names={"prompt_logprobs": "echo"})
 
 
 def chat_job(body: ChatRequest, engine: Engine) -> Job:

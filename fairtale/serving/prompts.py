@@ -9,13 +9,14 @@ import torch
 
 from ..data.corpus.tokenizer_dictionary import num_predicted
 from ..data.corpus.vocabulary import entry_texts
+from ..data.dialog.line_format import TURN_SEPARATOR
 from ..errors import UserError
 from ..generation.session import Session
 from ..generation.streaming import Prefix
 from ..generation.writers import Kind
 from ..modules.row_decoder import Piece
 from .interface import GenerationRequest, RequestError
-from .request_rules import check_text
+from .request_rules import check_text, refuse_prompt_logprobs, tokens_beside_prompt, tokens_within
 from .rows import Row
 
 
@@ -48,6 +49,9 @@ class PromptReader:
         dictionary = session.task.dictionary
         self.num_predicted = num_predicted(dictionary)
         self.entry_texts = entry_texts(dictionary)
+        if not self._is_story:  # as in a prompt of one text; the mark of its end is no text
+            task: Any = session.task
+            self.entry_texts[task.ctx], self.entry_texts[task.sep] = TURN_SEPARATOR.encode(), b""
         # a longer text surely has too many tokens, and is not worth encoding
         self._max_bytes = (self._max_prompt + 1) * max(map(len, self.entry_texts))
         session.task.encode_text("")  # load the tokenizer now
@@ -65,6 +69,7 @@ class PromptReader:
         turns = [prompt] if isinstance(prompt, str) else list(prompt)
         for turn in turns:
             check_text(turn, "prompt")
+        num_turns = len(turns)
         turns = self._turns_that_fit(turns)
         try:
             with self._lock:
@@ -77,7 +82,13 @@ class PromptReader:
             raise
         except UserError as error:
             raise RequestError(f"prompt: {error}", "prompt") from None
-        return prefix, self._room(request, prefix)
+        length = prefix.net_input["src_tokens"].size(1) - 1  # without the BOS token
+        if request.options.prompt_logprobs:
+            self._check_scored(prefix, is_whole=len(turns) == num_turns)
+        if self._is_story:
+            return prefix, tokens_beside_prompt(request.options, length, self.max_positions)
+        rule = "the model was trained on no longer replies"
+        return prefix, tokens_within(request.options, self.max_new_tokens, rule)
 
     def _turns_that_fit(self, turns: list[str]) -> list[str]:
         """Return the newest turns, from the first on that is not by itself too long.
@@ -111,27 +122,29 @@ class PromptReader:
                 "prompt",
             )
 
-    def _room(self, request: GenerationRequest, prefix: Prefix) -> int:
-        """Return the maximum number of tokens of a text."""
-        options, net_input = request.options, prefix.net_input
-        length = net_input["src_tokens"].size(1) - 1  # without the BOS token
-        room = self.max_new_tokens - (length if self._is_story else 0)
-        limit = (
-            f"the model has {self.max_positions} positions, and the prompt takes {length}"
-            if self._is_story
-            else "the model was trained on no longer replies"
-        )
-        if room < 1:
-            raise RequestError(f"prompt of {length} tokens: {limit}: shorten it", "prompt")
-        for name in ("max_tokens", "min_tokens"):
-            value = getattr(options, name)
-            if value is not None and value > room:
-                raise RequestError(
-                    f"{name} {value}: at most {room} new tokens are possible here; {limit}: lower "
-                    f"{name}{' or shorten the prompt' if self._is_story else ''}",
-                    name,
-                )
-        return room if options.max_tokens is None else options.max_tokens
+    def _check_scored(self, prefix: Prefix, is_whole: bool) -> None:
+        """Refuse the log-probabilities of a prompt that has none, or of one that was cut.
+
+        Args:
+            prefix: the prompt.
+            is_whole: whether it has all turns.
+        """
+        net_input = prefix.net_input
+        if self._reads_both_ways(prefix):
+            refuse_prompt_logprobs(
+                "the model reads prompts in both directions, and does not predict their tokens"
+            )
+        read = net_input["src_tokens"]
+        if not is_whole or net_input.get("context_tokens", read).size(1) > read.size(1):
+            raise RequestError(
+                f"prompt: the model leaves out its oldest turns and reads {read.size(1) - 1} "
+                "tokens, but echo with logprobs needs all of it: send fewer turns",
+                "prompt",
+            )
+
+    def _reads_both_ways(self, prefix: Prefix) -> bool:
+        found = prefix.net_input.get("bidirectional")
+        return self._both_ways if found is None else found
 
     def piece(self, row: Row, place: int, longest: int) -> Piece:
         """Return the next tokens of a prompt to be read.
@@ -142,8 +155,7 @@ class PromptReader:
             longest: maximum number of tokens, unless the prompt is read in both directions.
         """
         net_input = row.prefix.net_input
-        both_ways = net_input.get("bidirectional")
-        both_ways = self._both_ways if both_ways is None else both_ways
+        both_ways = self._reads_both_ways(row.prefix)
         start, length = row.num_read, row.prefix_length
         end = length if both_ways else min(start + longest, length)
         device = self._session.device
@@ -157,5 +169,12 @@ class PromptReader:
         if positions is None:
             positions = torch.arange(start, end, device=device)
         return Piece(
-            place, start, tokens, positions, part("segments"), bool(both_ways), end == length
+            place,
+            start,
+            tokens,
+            positions,
+            part("segments"),
+            both_ways,
+            end == length,
+            row.needs_all_features,
         )

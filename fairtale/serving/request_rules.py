@@ -26,8 +26,9 @@ class _Rule(NamedTuple):
 _RULES = (
     _Rule(
         "max_tokens",
-        lambda o: o.max_tokens is None or o.max_tokens >= 1,
-        "must be at least 1; leave it out for as many as the model allows",
+        lambda o: o.max_tokens is None or o.max_tokens >= (not o.prompt_logprobs),
+        "must be at least 1, or 0 together with echo and logprobs; leave it out for as many as the "
+        "model allows",
     ),
     _Rule("min_tokens", lambda o: o.min_tokens >= 0, "must not be negative; 0 is no minimum"),
     _Rule(
@@ -56,6 +57,11 @@ _RULES = (
         "logprobs",
         lambda o: o.logprobs is None or 0 <= o.logprobs <= MAX_LOGPROBS,
         f"must be from 0 to {MAX_LOGPROBS}; leave it out for none",
+    ),
+    _Rule(
+        "prompt_logprobs",
+        lambda o: not o.prompt_logprobs or o.logprobs is not None,
+        "needs logprobs; give them a number",
     ),
 )
 
@@ -139,6 +145,55 @@ def check_text(text: str, param: str) -> None:
             f"U+{ord(found[0]):04X}; only tabs and line ends are possible: remove it",
             param,
         )
+
+
+def tokens_beside_prompt(options: SamplingOptions, length: int, positions: int) -> int:
+    """Return the maximum number of tokens of a text that shares positions with its prompt.
+
+    Args:
+        options: options of the request.
+        length: number of tokens of the prompt.
+        positions: number of tokens of a prompt and its text together.
+
+    Raises:
+        RequestError: the prompt leaves no room, or not as much as the options ask for.
+    """
+    rule = f"the model has {positions} positions, and the prompt takes {length}"
+    if length > positions - (options.max_tokens != 0):
+        raise RequestError(f"prompt of {length} tokens: {rule}: shorten it", "prompt")
+    return tokens_within(options, positions - length, rule, " or shorten the prompt")
+
+
+def tokens_within(options: SamplingOptions, room: int, rule: str, remedy: str = "") -> int:
+    """Return the maximum number of tokens of a text.
+
+    Args:
+        options: options of the request.
+        room: number of tokens that are possible.
+        rule: why they are no more.
+        remedy: what to do instead of lowering an option.
+
+    Raises:
+        RequestError: the options ask for more.
+    """
+    for name in ("max_tokens", "min_tokens"):
+        value = getattr(options, name)
+        if value is not None and value > room:
+            refuse(
+                name,
+                value,
+                f"at most {room} new tokens are possible here; {rule}: lower {name}{remedy}",
+            )
+    return room if options.max_tokens is None else options.max_tokens
+
+
+def refuse_prompt_logprobs(rule: str) -> NoReturn:
+    """Refuse the log-probabilities of a prompt, by the names that clients know.
+
+    Raises:
+        RequestError: always.
+    """
+    raise RequestError(f"echo with logprobs: {rule}; leave one of the two out", "prompt_logprobs")
 
 
 def refuse(param: str, value: object, rule: str) -> NoReturn:

@@ -14,6 +14,17 @@ MIB = 1 << 20
 _DEFAULT_MIB = 1024  # memory of the cache on a CPU
 
 
+def check_at_least_one(**options: int | None) -> None:
+    """Refuse options of an engine below 1; None is the default of the engine.
+
+    Raises:
+        UserError: an option is below 1.
+    """
+    for name, value in options.items():
+        if value is not None and value < 1:
+            raise UserError(f"{name} {value}: must be at least 1")
+
+
 def use_threads(threads: int | None, device: torch.device) -> int:
     """Set the number of torch's threads, and return it.
 

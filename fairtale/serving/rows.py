@@ -2,52 +2,33 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Callable
+
+from torch import Tensor
 
 from ..generation.growing_text import GrowingText
 from ..generation.row_sampling import TextState, TokenLogprobs
 from ..generation.streaming import Prefix
+from .delivery import Delivery
 from .interface import Delta, FinishReason, TokenLogprob
+from .prompt_logprobs import PromptLogprobs
 from .stop_strings import StopStrings
-
-logger = logging.getLogger(__name__)
-
-
-class TokenNames:
-    """Texts and bytes of single tokens, for their log-probabilities.
-
-    Args:
-        texts: the UTF-8 bytes of each token.
-        symbols: the names of the tokens, shown for those that stand for no text.
-    """
-
-    def __init__(self, texts: list[bytes], symbols: list[str]) -> None:
-        self._texts, self._symbols = texts, symbols
-
-    def __call__(self, token: int) -> tuple[str, bytes]:
-        """Return the text and the bytes of a token."""
-        data = self._texts[token]
-        return (data.decode(errors="replace") if data else self._symbols[token]), data
-
-    def describe(self, token: int, found: TokenLogprobs) -> TokenLogprob:
-        """Return what is reported of a chosen token."""
-        top = tuple((*self(other), value) for other, value in found.top)
-        return TokenLogprob(*self(token), found.logprob, top)
+from .token_names import TokenNames
 
 
-class Row:
-    """A request that waits, is read, or runs; also its ticket.
+class Row(Delivery):
+    """A request that waits, is read, or runs.
 
     Args:
         prefix: the prompt.
         state: what the choice of tokens depends on.
         text: the text so far.
         stop: its stop strings.
-        max_tokens: number of tokens after which the text ends.
+        max_tokens: number of tokens after which the text ends; 0 to read the prompt only.
         deliver: takes the parts of the text.
         wake: called when the request is cancelled.
+        prompt_top: report the log-probabilities of the prompt's tokens, and at each of them of this
+            many of the most probable ones; None to report nothing.
     """
 
     def __init__(
@@ -59,18 +40,21 @@ class Row:
         max_tokens: int,
         deliver: Callable[[Delta], None],
         wake: Callable[[], None],
+        prompt_top: int | None = None,
     ) -> None:
+        super().__init__(deliver)
         self.prefix, self.state, self.max_tokens = prefix, state, max_tokens
-        self._text, self._stop, self._deliver, self._wake = text, stop, deliver, wake
+        self._text, self._stop, self._wake = text, stop, wake
         net_input = prefix.net_input
-        self.prefix_length = net_input["src_tokens"].size(1)
+        tokens: list[int] = net_input["src_tokens"][0].tolist()
+        self._of_prompt = None if prompt_top is None else PromptLogprobs(tokens, prompt_top)
+        self.prefix_length = len(tokens)
         first = net_input.get("next_positions")
         self._first_position = self.prefix_length if first is None else int(first[0])
         segments = net_input.get("next_segments")
         self.segment = None if segments is None else int(segments[0])
         self.num_read = 0  # tokens of the prompt in the cache
-        self.is_cancelled = self.is_broken = False
-        self._ended = threading.Lock()  # held from the last part on
+        self.is_broken = False
 
     # ----------------------------------------------------------------- the ticket
 
@@ -80,8 +64,8 @@ class Row:
         return self.prefix_length - 1
 
     def cancel(self) -> None:
-        """Free the place of the request at the next step."""
-        self.is_cancelled = True
+        """End the request at the next step, which comes at once."""
+        super().cancel()
         self._wake()
 
     # ------------------------------------------------------------------ the engine
@@ -92,11 +76,6 @@ class Row:
         return self.prefix_length + self.max_tokens
 
     @property
-    def has_ended(self) -> bool:
-        """Return whether the last part was delivered."""
-        return self._ended.locked()
-
-    @property
     def length(self) -> int:
         """Return the number of tokens in the cache; the newest token is not in it yet."""
         return self.num_read + max(len(self.state.tokens) - 1, 0)
@@ -105,6 +84,32 @@ class Row:
     def position(self) -> int:
         """Return the position of the newest token."""
         return self._first_position + len(self.state.tokens) - 1
+
+    @property
+    def needs_all_features(self) -> bool:
+        """Return whether :meth:`take_prompt` needs the features of every token of the prompt."""
+        return self._of_prompt is not None
+
+    def take_prompt(
+        self,
+        features: Tensor,
+        is_last: bool,
+        logits_of: Callable[[Tensor], Tensor],
+        names: TokenNames,
+    ) -> None:
+        """Take what was read of the prompt; deliver its log-probabilities behind the last part.
+
+        Args:
+            features: [t, C]; see :attr:`needs_all_features`.
+            is_last: whether the prompt ends with them.
+            logits_of: returns the logits [n, V] of features [n, C].
+            names: the texts of tokens.
+        """
+        if self._of_prompt is None:
+            return
+        self._of_prompt.add(features, logits_of, names)
+        if is_last:
+            self.send(Delta("", 0, prompt=tuple(self._of_prompt.found)))
 
     def take(self, token: int, names: TokenNames, found: TokenLogprobs | None) -> None:
         """Add the chosen token to the text, and deliver the part that it completes.
@@ -117,6 +122,8 @@ class Row:
         if token < 0:
             self.is_broken = True
             self.end("error", "the model's output is not a number: the checkpoint is damaged")
+        elif not self.max_tokens:
+            self.end("length")
         elif token == self.state.eos:
             self._complete("", 1, ())
         else:
@@ -127,11 +134,11 @@ class Row:
             )
             logprobs = () if found is None else (names.describe(token, found),)
             if stopped:
-                self.end("stop", None, part, 1, logprobs)
+                self.send(Delta(part, 1, logprobs, "stop"))
             elif count >= self.max_tokens:
                 self._complete(part, 1, logprobs, "length")
             else:
-                self._send(Delta(part, 1, logprobs))
+                self.send(Delta(part, 1, logprobs))
 
     def _complete(
         self,
@@ -146,23 +153,4 @@ class Row:
             reason = "stop"
         else:
             rest += self._stop.end()
-        self.end(reason, None, part + rest, count, logprobs)
-
-    def end(
-        self,
-        reason: FinishReason,
-        error: str | None = None,
-        part: str = "",
-        count: int = 0,
-        logprobs: tuple[TokenLogprob, ...] = (),
-    ) -> None:
-        """Deliver the last part; does nothing if one was delivered."""
-        if self._ended.acquire(blocking=False):
-            self._send(Delta(part, count, logprobs, reason, error))
-
-    def _send(self, delta: Delta) -> None:
-        try:
-            self._deliver(delta)
-        except Exception:  # whoever receives the text is no reason to end the texts of others
-            logger.exception("a part of a text could not be delivered; its request is cancelled")
-            self.is_cancelled = True
+        self.send(Delta(part + rest, count, logprobs, reason))

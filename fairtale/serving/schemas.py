@@ -105,7 +105,18 @@ class CompletionRequest(Sampling):
         le=MAX_LOGPROBS,
         description="report log-probabilities of the tokens and of this many alternatives",
     )
-    echo: bool | None = Field(None, description="begin the text with the prompt (default: false)")
+    echo: bool | None = Field(
+        None,
+        description="begin the text with the prompt (default: false); with logprobs, those of the "
+        "prompt's tokens come first",
+    )
+    max_tokens: int | None = Field(
+        None,
+        ge=0,
+        le=2**31 - 1,
+        description="maximum number of new tokens (default: what the model has room for); 0 only "
+        "scores the prompt, with echo and logprobs",
+    )
     best_of: neutral(1) = None  # type: ignore[valid-type]
     suffix: neutral("") = None  # type: ignore[valid-type]
 

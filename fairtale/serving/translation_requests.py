@@ -20,7 +20,7 @@ from .interface import (
     RequestError,
     SamplingOptions,
 )
-from .request_rules import check_options, check_text, refuse
+from .request_rules import check_options, check_text, refuse, refuse_prompt_logprobs
 from .stop_strings import StopStrings
 from .translator import Translator
 
@@ -123,7 +123,8 @@ class TranslationJob(BatchJob):
             text += self._stops.end()
         if text or count or reason:
             names = self._translator.token_names
-            self.send(text, count, tuple(names.describe(*score) for score in scores), reason)
+            logprobs = tuple(names.describe(*score) for score in scores)
+            self.send(Delta(text, count, logprobs, reason))
 
 
 def read_request(
@@ -145,6 +146,8 @@ def read_request(
     """
     options = request.options
     check_options(options, len(translator.tgt_dict))
+    if options.prompt_logprobs:
+        refuse_prompt_logprobs("a translation model does not predict its prompt")
     if options.logit_bias.keys() & {translator.tgt_dict.pad(), translator.tgt_dict.bos()}:
         refuse("logit_bias", dict(options.logit_bias), "<s> and <pad> are never written")
     seed = secrets.randbits(63) if options.seed is None else options.seed

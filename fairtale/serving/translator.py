@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..plugin import register
-from .rows import TokenNames
+from .token_names import TokenNames
 
 OURS, FAIRSEQS = "wmt16_translation", "translation"  # names of tasks
 # settings of fairseq's own task that its checkpoints hand over to ours

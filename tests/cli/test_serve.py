@@ -9,11 +9,28 @@ import sys
 import httpx
 import openai
 import pytest
+import torch
 
+from fairtale.compat import read_checkpoint
+from fairtale.generation.options import DecodingOptions
+from fairtale.generation.session import Session
+from fairtale.interop.adapter import Adapter
+from fairtale.interop.peft_adapter import write_adapter
+from fairtale.modules.lora import AdapterShape
+from fairtale.modules.lora_state import base_fingerprint
+from fairtale.serving.translation_engine import TranslationEngine
 from tests.cli.fairtale_command import ROOT, WORDS, assert_user_error, dialogs_of_words, fairtale
-from tests.serving_calls import Process
+from tests.engine_answers import ask
+from tests.serving_calls import Process, answer_on_each_route
+from tests.translation_helpers import ENGLISH, write_checkpoint, write_data
 
 KEY = "a-key-of-the-tests"
+SENTENCES = {
+    "story": "Once upon a time",
+    "dialog": "hello how are you",
+    "en-ru": ENGLISH[0],
+    "tuned": "Once upon a time",
+}
 
 
 @pytest.fixture(scope="module")
@@ -23,19 +40,42 @@ def dialogs(fairseq, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def service(checkpoint, dialogs, tmp_path_factory):
-    """Both models behind one address."""
+def translation(tmp_path_factory):
+    """A checkpoint of translations."""
+    return write_checkpoint(write_data(tmp_path_factory.mktemp("translation")), updates=30)
+
+
+@pytest.fixture(scope="module")
+def adapter(checkpoint, tmp_path_factory):
+    """A folder with a random adapter of the stories."""
+    state, draw = read_checkpoint(str(checkpoint))["model"], torch.Generator().manual_seed(0)
+    shapes = [state[f"transformer.layers.{i}.fc1.weight"].shape for i in range(2)]
+    weights = {
+        (layer, "fc1"): tuple(torch.randn(shape, generator=draw) for shape in ((2, n), (m, 2)))
+        for layer, (m, n) in enumerate(shapes)
+    }
+    folder = tmp_path_factory.mktemp("adapter") / "a"
+    shape = AdapterShape(2, 4.0, 0.0, ("fc1",))
+    write_adapter(str(folder), Adapter("test", shape, weights, base_fingerprint(state)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def service(checkpoint, dialogs, translation, adapter, tmp_path_factory):
+    """All kinds of models behind one address."""
     key = tmp_path_factory.mktemp("key") / "key"
     key.write_text(f"{KEY}\n")
-    words = [checkpoint, dialogs, "--cpu", "--port", 0, "--api-key-file", key]
-    words += ["--served-model-name", "story", "--served-model-name", "dialog"]
+    words = [checkpoint, dialogs, translation, checkpoint, "--cpu", "--port", 0]
+    words += ["--api-key-file", key, "--lora-adapter", f"tuned={adapter}"]
+    words += [word for name in SENTENCES for word in ("--served-model-name", name)]
     process = Process("-m", "fairtale", "serve", *words)
     yield process
     process.signal(signal.SIGTERM)
     status, logged = process.end()
     assert status == 0
     assert KEY not in logged and "Once upon" not in logged and "Traceback" not in logged
-    assert "story: story, " in logged and "dialog: dialog, " in logged
+    for name, kind in zip(SENTENCES, ("story", "dialog", "translation", "story")):
+        assert f"{name}: {kind}, " in logged
     assert "others may read" in logged
 
 
@@ -46,29 +86,51 @@ def client(service):
 
 
 def test_the_address_is_printed(service):
-    assert service.line == f"Serving story, dialog on http://127.0.0.1:{service.port}\n"
+    assert (
+        service.line == f"Serving story, dialog, en-ru, tuned on http://127.0.0.1:{service.port}\n"
+    )
     assert httpx.get(f"{service.url}/health").json() == {"status": "ok"}
     assert httpx.get(f"{service.url}/v1/models").status_code == 401
 
 
-@pytest.mark.parametrize("model", ["story", "dialog"])
-def test_each_model_answers_on_each_route(service, client, model):
-    sentence = "Once upon a time" if model == "story" else "hello how are you"
-    whole = client.completions.create(model=model, prompt=sentence, temperature=0, max_tokens=8)
-    text = whole.choices[0].text
-    assert 1 <= whole.usage.completion_tokens <= 8
-    assert text or model == "dialog"  # which has learned next to nothing
-    message = [{"role": "user", "content": sentence}]
-    options = {"model": model, "messages": message, "temperature": 0, "max_tokens": 8}
-    assert client.chat.completions.create(**options).choices[0].message.content == text
-    parts = client.chat.completions.create(**options, stream=True)
-    assert "".join(part.choices[0].delta.content or "" for part in parts) == text
-    query = {"sentence": sentence, "model": model, "temperature": 0, "max_tokens": 8}
-    headers = {"authorization": f"Bearer {KEY}"}
-    answer = httpx.get(f"{service.url}/generate", params=query, headers=headers)
-    assert answer.json() == {"input": sentence, "response": text}
-    if model == "dialog":
+@pytest.mark.parametrize("model", SENTENCES)
+def test_each_model_answers_on_each_route(
+    service, client, model, checkpoint, dialogs, translation, adapter
+):
+    """Greedy texts are those that the library writes without the service."""
+    text = answer_on_each_route(service.url, client, model, SENTENCES[model])
+    greedy = DecodingOptions(sampling_topk=1, max_len_b=8, min_len=0)
+    if model == "en-ru":
+        engine = TranslationEngine(translation, cpu=True)
+        assert text == ask(engine, SENTENCES[model], max_tokens=8).text != ""
+        engine.close(0)
+        return
+    path, changed = (dialogs if model == "dialog" else checkpoint), {}
+    if model == "tuned":
+        changed = {"lora_adapter": str(adapter)}
+    session = Session.load(str(path), None, True, changed)
+    assert text == "".join(session.stream(SENTENCES[model], greedy))
+    if model == "dialog":  # which has learned next to nothing
         assert set(text.split()) <= {*WORDS, "<unk>"}
+    elif model == "tuned":
+        plain = client.completions.create(
+            model="story", prompt=SENTENCES[model], temperature=0, max_tokens=8
+        )
+        assert text != plain.choices[0].text
+
+
+def test_a_prompt_is_scored(client):
+    scored = {"model": "story", "max_tokens": 0, "echo": True, "logprobs": 1}
+    found = client.completions.create(**scored, prompt="Once upon a time").choices[0]
+    assert found.text == "Once upon a time" and found.finish_reason == "length"
+    assert "".join(found.logprobs.tokens).strip() == found.text
+    first, *others = found.logprobs.token_logprobs
+    assert first is None and all(value < 0 for value in others) and len(others) > 2
+    for token, start in zip(found.logprobs.tokens[1:], found.logprobs.text_offset[1:]):
+        assert found.text[start:].startswith(token)
+    with pytest.raises(openai.BadRequestError, match="does not predict its prompt") as refusal:
+        client.completions.create(**scored | {"model": "en-ru"}, prompt="no")
+    assert refusal.value.param == "echo"
 
 
 def test_options_change_the_text(client):

@@ -47,9 +47,10 @@ def mixed(count):
 
 
 def found(answer):
-    """Return all that is known of a text: exact log-probabilities, too."""
+    """Return all that is known of a text and its prompt: exact log-probabilities, too."""
     assert answer.last.error is None
-    return answer.text, answer.reason, answer.logprobs
+    prompt = [part.prompt for part in answer.parts if part.prompt is not None]
+    return answer.text, answer.reason, answer.logprobs, prompt
 
 
 def alone(engine, prompts, options):
@@ -139,7 +140,8 @@ def test_seeded_texts_are_those_of_the_session(tmp_path):
 def test_dialogs(unilm, tmp_path):
     session = dialog_session(tmp_path, unilm)
     prompts = dialog_prompts(10)
-    check(session, prompts, (GREEDY | {"max_tokens": 15}, SEEDED | {"max_tokens": 15}))
+    greedy = GREEDY | {"max_tokens": 15, "prompt_logprobs": not unilm}
+    check(session, prompts, (greedy, SEEDED | {"max_tokens": 15}))
     engine = PrefixEngine(session)
     greedy = DecodingOptions(sampling_topk=1, max_len_b=15, min_len=0)
     answers = [ask(engine, prompt, temperature=0, max_tokens=15) for prompt in prompts]
@@ -180,7 +182,7 @@ def test_few_rows_and_long_prompts_read_in_pieces(tmp_path, monkeypatch):
     monkeypatch.setattr("fairtale.serving.engine.READ_TOKENS", 16)
     session = story_session(tmp_path, positions=100)
     prompts = story_prompts(10, longest=70)
-    check(session, prompts, (GREEDY, SEEDED), max_running=5)
+    check(session, prompts, ({**GREEDY, "prompt_logprobs": True}, SEEDED), max_running=5)
     engine = PrefixEngine(session)
     options = DecodingOptions(sampling_topk=1, max_len_b=20, min_len=0)
     for prompt in prompts:

@@ -142,6 +142,34 @@ def test_a_stream_of_a_completion_echoes_first(app):
 
 
 @pytest.mark.parametrize("stream", [False, True])
+def test_an_echo_with_logprobs_has_the_tokens_of_the_prompt_first(app, stream):
+    options = {"prompt": "Once upon a", "temperature": 0, "echo": True, "stream": stream}
+
+    def found(**more):
+        answer = complete(app, **options, **more)
+        choices = [
+            c for part in (events(answer) if stream else [answer.json()]) for c in part["choices"]
+        ]
+        parts = [choice["logprobs"] for choice in choices]
+        joined = {name: sum((part[name] or [] for part in parts), []) for name in parts[0]}
+        return "".join(choice["text"] for choice in choices), joined, choices[-1]["finish_reason"]
+
+    text, logprobs, reason = found(max_tokens=2, logprobs=1)
+    assert text == "Once upon a" + "".join(known_words(app_request("Once upon a"))[:2])
+    assert "".join(logprobs["tokens"]) == text and reason == "length"
+    assert logprobs["token_logprobs"] == [None, -0.25, -0.25, -0.5, -0.5]
+    assert logprobs["text_offset"][:4] == [0, 4, 9, 11] and len(logprobs["text_offset"]) == 5
+    assert logprobs["top_logprobs"][0] is None and None not in logprobs["top_logprobs"][1:]
+    text, logprobs, reason = found(max_tokens=0, logprobs=0)
+    assert (text, reason) == ("Once upon a", "length")
+    assert logprobs["token_logprobs"] == [None, -0.25, -0.25] and not logprobs["top_logprobs"]
+
+
+def app_request(prompt):
+    return GenerationRequest(prompt, SamplingOptions(temperature=0))
+
+
+@pytest.mark.parametrize("stream", [False, True])
 def test_a_stop_string_is_not_shown(app, stream):
     whole = text_of("Once")
     stop = whole[len(whole) // 2 :][:3]

@@ -46,7 +46,7 @@ def post(app, content, path="/v1/completions", kind="application/json"):
         ({"seed": 2**63}, "seed", ["seed 9223372036854775808", "at most"]),
         ({"seed": 10**400}, "seed", ["seed of more than 60 digits"]),
         ({"logprobs": 21}, "logprobs", ["logprobs 21", "at most 20"]),
-        ({"logprobs": 1, "echo": True}, "echo", ["echo true", "logprobs", "leave one"]),
+        ({"max_tokens": 0, "echo": True}, "max_tokens", ["max_tokens 0", "echo and logprobs"]),
         ({"logit_bias": {"the": 1}}, "logit_bias", ["'the'", "id of a token"]),
         ({"logit_bias": {"1": 101}}, "logit_bias", ["101", "-100 and 100"]),
         ({"repetition_penalty": 0}, "repetition_penalty", ["repetition_penalty 0", "above 0"]),

@@ -24,6 +24,7 @@ GREEDY = {"temperature": 0}
         ({"seed": 1 << 64}, "seed", "seed 18446744073709551616: must be an integer of 64 bits"),
         ({"repetition_penalty": 0.0}, "repetition_penalty", "repetition_penalty 0.0: must be"),
         ({"logprobs": 21}, "logprobs", "logprobs 21: must be from 0 to 20"),
+        ({"prompt_logprobs": True}, "prompt_logprobs", "prompt_logprobs True: needs logprobs"),
         ({"logit_bias": {44: 1.0}}, "logit_bias", "token 44: the model has the tokens 0 to 43"),
         ({"logit_bias": {4: 101.0}}, "logit_bias", "logit_bias 101.0 of token 4"),
         ({"logit_bias": dict.fromkeys(range(2000), 1.0)}, "logit_bias", "with 2000 tokens"),

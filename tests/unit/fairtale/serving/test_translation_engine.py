@@ -188,6 +188,7 @@ REFUSED = [
     ("no \x00", {}, "prompt", "control character"),
     ("no", {"max_tokens": 5000}, "max_tokens", "5000: the model writes at most 1023"),
     ("no", {"min_tokens": 1024}, "min_tokens", "at most 1023"),
+    ("no", {"logprobs": 0, "prompt_logprobs": True}, "prompt_logprobs", "echo .* predict its"),
     ("no", {"min_tokens": 5, "stop": ("x",)}, "min_tokens", "cannot be had with stop"),
     ("no\nno", {"min_tokens": 5}, "min_tokens", "needs a single line, and the prompt has 2"),
     ("no", {"logit_bias": {1: 1.0}}, "logit_bias", "never written"),
@@ -367,8 +368,8 @@ def test_an_unknown_tokenizer_is_refused(data, tmp_path):
 
 def test_bad_options_of_the_engine(path, tmp_path):
     for options, message in (
-        ({"max_running": 0}, "--max-running 0: must be at least 1"),
-        ({"max_waiting_tokens": -5}, "--max-waiting-tokens -5"),
+        ({"max_running": 0}, "max_running 0: must be at least 1"),
+        ({"max_waiting_tokens": -5}, "max_waiting_tokens -5"),
         ({"beam": 0}, "--beam 0: must be at least 1"),
     ):
         with pytest.raises(UserError, match=message):
