@@ -30,8 +30,8 @@ def run_to_end(command: Sequence[str], output: BinaryIO) -> int:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     try:
-        for number in come:
-            signal.raise_signal(number)
+        for late in come:
+            signal.raise_signal(late)
         return process.wait()
     except BaseException:
         _stop(process)
