@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from ..data.corpus.split import SUBSETS, Splitter
 from ..data.corpus.whole_folder import describe_source, whole_folder
 from ..errors import UserError
 from .argument_types import fraction, positive_int
+from .child_process import run_to_end
 from .devices import usable_cpus
 from .main import VERBS, run_verb
 from .progress import progress_bar
@@ -39,7 +39,6 @@ DOWNLOAD_DIR = os.path.join("data-bin", "download")
 # `.../train.txt: 1234 sents, 5678 tokens, 0.0% replaced (by <unk>)`
 _BINARISED = re.compile(r"[^/\n]+: \d+ sents.*")
 _LINES_SHOWN_OF_A_FAILURE = 20
-_SECONDS_TO_STOP = 5.0
 
 
 # --------------------------------------------------------------------------------- options
@@ -366,19 +365,4 @@ def _run_preprocess(words: Sequence[str], log: Path) -> int:
     if command is None:
         raise UserError(f"{name} is not installed; run: make setup")
     with open(log, "wb") as stream:
-        process = subprocess.Popen([command, *words], stdout=stream, stderr=subprocess.STDOUT)
-        try:
-            return process.wait()
-        except BaseException:
-            _stop(process)
-            raise
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End a command by an interrupt, so that it ends its own worker processes first."""
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(_SECONDS_TO_STOP)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        return run_to_end([command, *words], stream)

@@ -45,6 +45,7 @@ def install() -> None:
         process_groups,
         prompts,
         sampling,
+        schedules,
         shards,
         training_checks,
         waiting_threads,
@@ -77,6 +78,7 @@ def install() -> None:
     process_groups.cure_open_process_groups()
     prompts.cure_prompt_encoding()
     sampling.cure_masked_mass()
+    schedules.cure_foreign_schedules()
     beams.cure_ended_beams()
     architectures.cure_shapeless_architectures()
     shards.cure_undivided_generation()

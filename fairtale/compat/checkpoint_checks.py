@@ -55,12 +55,10 @@ def cure_foreign_shapes() -> None:
     BaseFairseqModel.load_state_dict = load_state_dict
 
 
-# Tensors whose number of rows comes from the data or from an option, and what to do.
+# Tensors with a row for each entry of a dictionary.
+_BY_ENTRY = re.compile(r"(encoder|decoder)\.(?:embed_tokens\.|output_projection\.|embed_out)")
+# Tensors whose number of rows comes from an option, and what to do.
 _REMEDIES = (
-    (
-        r"embed_tokens\.|output_projection\.|embed_out",
-        "the data have another dictionary; use the data folder that it was trained on",
-    ),
     (r"encoder\.embed_positions\.", "give the --max-source-positions of its training"),
     (r"decoder\.embed_positions\.", "give the --max-target-positions of its training"),
     ("", "give the options of the shape that it was trained with"),
@@ -71,7 +69,16 @@ def _foreign_shape(message: str) -> str | None:
     """Return what does not fit, from torch's list of all tensors, or None if all shapes fit."""
     sizes = r"torch\.Size\(\[([\d, ]*)\]\)"
     found = re.findall(rf"size mismatch for (\S+): .*?{sizes}.*?{sizes}", message, re.DOTALL)
-    for pattern, remedy in _REMEDIES:  # a wrong dictionary is reported before its consequences
+    for name, stored, own in found:  # a wrong dictionary is reported before its consequences
+        side = _BY_ENTRY.match(name)
+        entries, own_entries = stored.split(",")[0], own.split(",")[0]
+        if side and entries != own_entries:
+            return (
+                f"the {side[1]} of the checkpoint was trained with another dictionary "
+                f"({entries} entries) than that of the data ({own_entries} entries): use the data "
+                "folder that it was trained on"
+            )
+    for pattern, remedy in _REMEDIES:
         for name, stored, own in found:
             if re.search(pattern, name):
                 return f"{name} is [{stored}] in the checkpoint and [{own}] in the model: {remedy}"

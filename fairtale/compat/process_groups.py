@@ -2,10 +2,22 @@
 
 import functools
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch.distributed as dist
 from fairseq.distributed import utils
+
+_endings: list[Callable[[], None]] = []
+
+
+def at_end_of_group(call: Callable[[], None]) -> None:
+    """Call a function when a training has gone well in all processes, before its group ends.
+
+    Args:
+        call: ends what this process has started for the group, such as a thread.
+    """
+    _endings.append(call)
 
 
 def cure_open_process_groups() -> None:
@@ -29,6 +41,8 @@ def cure_open_process_groups() -> None:
     def barrier(*args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
         if sys._getframe(1).f_code is last_caller and dist.is_initialized():
+            for call in _endings:
+                call()
             dist.destroy_process_group()
         return result
 

@@ -8,6 +8,7 @@ death, or dies of an error itself, writes the reason into the store, where the o
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
@@ -20,6 +21,8 @@ from typing import Any
 
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
+
+from ..compat.process_groups import at_end_of_group
 
 logger = logging.getLogger(__name__)
 
@@ -64,9 +67,19 @@ class PeerWatch(threading.Thread):
                 self._end(reason, grace=GRACE)
                 return
 
+    def stop(self) -> None:
+        """Stop watching, and wait until the thread has left the store.
+
+        At the end of the interpreter, a thread inside the store's C++ code would abort the process
+        (``terminate called without an active exception``).
+        """
+        self._finished.set()
+        if self.is_alive():
+            self.join(timeout=GRACE)
+
     def finish(self) -> None:
         """Stop watching, and tell the others that this process has ended as it should."""
-        self._finished.set()
+        self.stop()
         try:
             self.store.set(f"finished/{self.rank}", "1")
         except Exception:  # the store's process has ended already
@@ -183,6 +196,8 @@ def watch_peers() -> PeerWatch | None:
             print(f"error: {reason}; {ADVICE}", file=sys.stderr)
 
     sys.excepthook = hook
+    at_end_of_group(watch.finish)
+    atexit.register(watch.stop)  # also after an error
     watch.start()
     return watch
 

@@ -1,12 +1,10 @@
 """Let fairseq's trainer train a sharded model (``--ddp-backend fsdp2``).
 
-The methods of ``Trainer`` are wrapped, and not the class, because ``torchrun -m fairseq_cli.train``
-runs as ``__main__`` with its own reference to it. A training with another backend is unchanged.
+The methods of ``Trainer`` are wrapped. A training with another backend is unchanged.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import sys
@@ -22,6 +20,7 @@ from fairseq.optim import lr_scheduler
 from fairseq.optim.dynamic_loss_scaler import DynamicLossScaler
 from fairseq.trainer import Trainer
 
+from ..compat.trainer_methods import Function, wrap_trainer
 from ..errors import UserError
 from ..options import add_step
 from . import saving_hooks
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Function = Callable[..., Any]
-
 
 def install() -> None:
     """Add sharded training to ``fairseq-train``; a second call does nothing.
@@ -47,11 +44,7 @@ def install() -> None:
     """
     add_options()
     add_step(check_command)
-    if getattr(Trainer.__init__, "shards", False):
-        return
-    # fairseq's layers return transposed tensors, which nothing changes in place
-    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
-    for name, wrap in (
+    wrappers = (
         ("__init__", _sharding_model),
         ("_build_optimizer", _optimizing_shards),
         ("train_step", _updating),
@@ -62,11 +55,11 @@ def install() -> None:
         ("begin_valid_epoch", _whole),
         ("state_dict", _gathering),
         ("save_checkpoint", _saving),
-    ):
-        original = getattr(Trainer, name)
-        wrapper = functools.wraps(original)(wrap(original))
-        wrapper.shards = True  # type: ignore[attr-defined]  # a mark on the function
-        setattr(Trainer, name, wrapper)
+    )
+    if not wrap_trainer("sharding", wrappers):
+        return
+    # fairseq's layers return transposed tensors, which nothing changes in place
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     saving_hooks.install()
     Trainer.use_distributed_wrapper = _property_of(
         "use_distributed_wrapper", lambda self: _sharding(self) is None

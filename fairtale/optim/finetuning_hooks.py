@@ -11,15 +11,14 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Callable
 from typing import Any
 
 from fairseq import checkpoint_utils
 from fairseq.distributed import DistributedTimeoutWrapper
 from fairseq.logging import metrics
-from fairseq.trainer import Trainer
 
 from ..compat import read_checkpoint
+from ..compat.trainer_methods import Function, wrap_trainer
 from ..errors import UserError
 from ..options import add_step
 from .finetuning_config import FIXED_OPTIONS, add_options, fixed_options, flag
@@ -33,24 +32,16 @@ def install() -> None:
     """Add the options of fine-tuning to ``fairseq-train``; a second call does nothing."""
     add_options()
     add_step(check_command)
-    if getattr(Trainer.__init__, "finetunes", False):
-        return
-    for name, wrap in (
+    wrappers = (
         ("__init__", _planning),
         ("_build_optimizer", _dividing),
         ("load_checkpoint", _refusing_other_groups),
         ("begin_epoch", _following_epochs),
         ("train_step", _unfreezing),
         ("lr_step_update", _logging_rates),
-    ):
-        original = getattr(Trainer, name)
-        wrapper = functools.wraps(original)(wrap(original))
-        wrapper.finetunes = True  # type: ignore[attr-defined]  # a mark on the function
-        setattr(Trainer, name, wrapper)
-    checkpoint_utils.load_checkpoint = _checking_length(checkpoint_utils.load_checkpoint)
-
-
-Function = Callable[..., Any]
+    )
+    if wrap_trainer("finetuning", wrappers):
+        checkpoint_utils.load_checkpoint = _checking_length(checkpoint_utils.load_checkpoint)
 
 
 def _planning(original: Function) -> Function:

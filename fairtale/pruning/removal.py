@@ -167,8 +167,9 @@ def pruned_settings(settings: Namespace, plan: Plan, units: dict[str, int]) -> N
         units: number of feed-forward units after pruning, of every layer, removed ones included.
     """
     changes: dict[str, Any] = {"_name": ARCHITECTURE, "arch": ARCHITECTURE, "freeze": ""}
-    # quantisation noise is for training only, and needs widths that are multiples of its blocks
-    changes |= {"gated_attention": "", "quant_noise_pq": 0}
+    # The noise is for training only, but its option also adds a projection of the embeddings, so it
+    # stays. It needs widths that are multiples of its blocks, as any width is of blocks of one.
+    changes |= {"gated_attention": "", "quant_noise_pq_block_size": 1}
     for side in SIDES:
         numbers = plan.layers(side, sum(key.startswith(f"{side}.") for key in units))
         changes[f"{side}_layers"] = len(numbers)

@@ -167,9 +167,8 @@ def check_config(cfg: TransformerHCGConfig) -> None:
             )
     if cfg.no_cross_attention and "cross" in gated:
         raise UserError("--gated-attention cross: the model has --no-cross-attention")
-    special = gated or any(text for text, _ in head_lists.values())
-    if special and cfg.quant_noise.pq > 0:
-        raise UserError("--quant-noise-pq cannot be used with --gated-attention or pruned heads")
+    if gated and cfg.quant_noise.pq > 0:
+        raise UserError("--quant-noise-pq cannot be used with --gated-attention")
 
 
 # ------------------------------------------------------------------------- shapes of layers

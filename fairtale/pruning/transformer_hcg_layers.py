@@ -12,7 +12,9 @@ import torch
 from fairseq.data import Dictionary
 from fairseq.distributed import fsdp_wrap
 from fairseq.models.transformer import TransformerDecoderBase, TransformerEncoderBase
+from fairseq.models.transformer.transformer_config import QuantNoiseConfig
 from fairseq.modules.checkpoint_activations import checkpoint_wrapper
+from fairseq.modules.quant_noise import quant_noise
 from fairseq.modules.transformer_layer import (
     TransformerDecoderLayerBase,
     TransformerEncoderLayerBase,
@@ -25,12 +27,15 @@ from ..modules.narrow_attention import BiasOnly, NarrowAttention
 from .transformer_hcg_config import AttentionShape, LayerShape, TransformerHCGConfig
 
 
-def build_attention(shape: AttentionShape, embed_dim: int, **options: Any) -> nn.Module | None:
+def build_attention(
+    shape: AttentionShape, embed_dim: int, noise: QuantNoiseConfig, **options: Any
+) -> nn.Module | None:
     """Build a gated attention, a pruned one, or one that is both; return None for fairseq's own.
 
     Args:
         shape: heads and gates of the attention.
         embed_dim: C.
+        noise: quantisation noise of the projections of a pruned attention.
         options: further options, which fairseq's attention and the others have in common.
     """
     gate = None
@@ -39,7 +44,11 @@ def build_attention(shape: AttentionShape, embed_dim: int, **options: Any) -> nn
     if shape.is_pruned and gate is not None:
         return GatedNarrowAttention(embed_dim, shape.num_heads, shape.head_dim, gate, **options)
     if shape.is_pruned:
-        return NarrowAttention(embed_dim, shape.num_heads, shape.head_dim, **options)
+        pruned = NarrowAttention(embed_dim, shape.num_heads, shape.head_dim, **options)
+        for projection in pruned.children():
+            if isinstance(projection, nn.Linear):
+                quant_noise(projection, noise.pq, noise.pq_block_size)
+        return pruned
     if gate is not None:
         return GatedAttention(embed_dim, shape.num_heads, gate, **options)
     return None
@@ -50,15 +59,15 @@ class _PrunedFFN:
 
     shape: LayerShape
 
-    def build_fc1(self, input_dim: int, output_dim: int, *quant_noise: Any) -> nn.Module:
+    def build_fc1(self, input_dim: int, output_dim: int, *noise: Any) -> nn.Module:
         """Build the first linear layer of the FFN."""
         units, parent = self.shape.ffn_units, cast(Any, super())
-        return parent.build_fc1(input_dim, units, *quant_noise) if units else nn.Identity()
+        return parent.build_fc1(input_dim, units, *noise) if units else nn.Identity()
 
-    def build_fc2(self, input_dim: int, output_dim: int, *quant_noise: Any) -> nn.Module:
+    def build_fc2(self, input_dim: int, output_dim: int, *noise: Any) -> nn.Module:
         """Build the second linear layer of the FFN."""
         units, parent = self.shape.ffn_units, cast(Any, super())
-        return parent.build_fc2(units, output_dim, *quant_noise) if units else BiasOnly(output_dim)
+        return parent.build_fc2(units, output_dim, *noise) if units else BiasOnly(output_dim)
 
 
 class HCGEncoderLayer(_PrunedFFN, TransformerEncoderLayerBase):
@@ -81,6 +90,7 @@ class HCGEncoderLayer(_PrunedFFN, TransformerEncoderLayerBase):
         attention = build_attention(
             self.shape.self_attention,
             embed_dim,
+            cfg.quant_noise,
             dropout=cfg.attention_dropout,
             self_attention=True,
         )
@@ -113,6 +123,7 @@ class HCGDecoderLayer(_PrunedFFN, TransformerDecoderLayerBase):
         attention = build_attention(
             self.shape.self_attention,
             embed_dim,
+            cfg.quant_noise,
             dropout=cfg.attention_dropout,
             self_attention=not cfg.cross_self_attention,
         )
@@ -126,6 +137,7 @@ class HCGDecoderLayer(_PrunedFFN, TransformerDecoderLayerBase):
         attention = build_attention(
             self.shape.cross_attention,
             embed_dim,
+            cfg.quant_noise,
             dropout=cfg.attention_dropout,
             encoder_decoder_attention=True,
             kdim=cfg.encoder.embed_dim,

@@ -25,13 +25,15 @@ need_checkpoint "$checkpoint"
 
 if [ -n "$input" ]; then
     [ -s "$input" ] || die "--input $input: no such file, or an empty one"
-    blank=$(awk -F'\t' '$NF !~ /[^[:space:]]/ { print NR; exit }' "$input")
+    work=$(mktemp -d) && log=$work/log
+    trap 'rm -r "$work"' EXIT
+    # Replace carriage returns, at which Python would end a line as well, and null bytes.
+    LC_ALL=C tr '\r\000' '  ' <"$input" >"$work/input"
+    blank=$(awk -F'\t' '$NF !~ /[^[:space:]]/ { print NR; exit }' "$work/input")
     [ -z "$blank" ] || die "--input $input: line $blank has an empty last turn, so there is no query"
-    log=$(mktemp)
-    trap 'rm -f "$log"' EXIT
     fairseq-interactive "$data_bin" --user-dir "$USER_DIR" --path "$checkpoint" \
-        --input "$input" --buffer-size 1024 --batch-size 32 --beam "$beam" --nbest "$nbest" \
-        --max-len-b 64 ${extra[@]+"${extra[@]}"} >"$log" || failed "$log"
+        --input - --buffer-size 1024 --batch-size 32 --beam "$beam" --nbest "$nbest" \
+        --max-len-b 64 ${extra[@]+"${extra[@]}"} <"$work/input" >"$log" || failed "$log"
     fairtale log outputs "$log"
     exit 0
 fi

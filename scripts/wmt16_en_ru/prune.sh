@@ -35,8 +35,8 @@ elif [ -n "$penalty" ] && [ -z "$heads" ]; then goal=(--l0-penalty "$penalty")
 else die "give either --heads N (heads to keep) or --penalty X (penalty for open heads)"; fi
 save_dir=${save_dir:-$ROOT/runs/wmt16_en_ru/prune_${heads:-$penalty}}
 [ "$freeze" = none ] || goal+=(--freeze "$freeze")
+options=$(fairtale transformer-options "$checkpoint") # fails for models that cannot be pruned
 check_resumed # fail if the training in $save_dir began with other settings
-options=$(fairtale transformer-options "$checkpoint")
 read -r -a shape <<<"$(tr '\n' ' ' <<<"$options")" # options of the checkpoint's shape
 
 train "$save_dir" --max-tokens "${max_tokens:-8192}" --update-tokens "${update_tokens:-24576}" \

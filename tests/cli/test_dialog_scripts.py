@@ -131,7 +131,7 @@ def test_a_subset_or_a_file_is_answered(folder, experiment):
     (folder / "in").write_text("hi\thow are you\nbye\n")
     done = run(folder, "generate.sh", *checkpoint, "--input", "in", experiment=experiment)
     assert done.stdout == "i am fine\nsee you soon\n", done.stderr
-    assert "--input in --buffer-size 1024" in asked(folder)[1]
+    assert "--input - --buffer-size 1024" in asked(folder)[1]
     (folder / "in").write_text("hi\thow are you\nbye\t \n")
     done = run(folder, "generate.sh", *checkpoint, "--input", "in", experiment=experiment)
     assert_user_error(done, "--input in: line 2 has an empty last turn")

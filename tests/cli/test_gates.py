@@ -212,7 +212,7 @@ def test_gates_are_in_fp32_in_a_bf16_training(fairseq, data, plain, tmp_path):
     "words, message",
     [
         ("--target-heads 9", "--target-heads 9: must be 0 to 8"),
-        ("--target-heads 2 --l0-penalty 0.1", "give one of them"),
+        ("--target-heads 2 --l0-penalty 0", "give one of them"),
         (
             "--target-heads 2 --encoder-attention-heads 3",
             "--encoder-attention-heads 3: must divide",

@@ -76,3 +76,13 @@ def test_bad_prompts_and_adapters(checkpoint, tmp_path, capsys):
     assert "prompts:2: not UTF-8" in error(b"a\n\xff\n")
     assert "prompt 2: a prompt of " in error(b"a\n" + b"Once upon a time " * 40)
     assert "adapter_config.json is missing" in error(b"a\n", "--lora-adapter", str(tmp_path))
+
+
+def test_data_of_another_dictionary(checkpoint, stories, tmp_path, capsys):
+    (tmp_path / "prompts").write_text("a\n")
+    names = stories.copy(tmp_path / "data") / "dict.txt"
+    lines = names.read_text(encoding="utf-8").splitlines(True)
+    names.write_text("".join([lines[1], lines[0], *lines[2:]]), encoding="utf-8")
+    words = ["sample", str(checkpoint), "--prompts", str(tmp_path / "prompts"), "--cpu", "--data"]
+    assert main.main([*words, str(names.parent)]) == 2
+    assert f"trained with another dictionary than {names}" in capsys.readouterr().err

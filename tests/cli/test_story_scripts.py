@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -98,6 +99,32 @@ def test_what_is_fastest_on_this_cpu_is_measured_and_logged(tmp_path):
     assert found[3] == "fp32" if fp32 > bf16 else found[3] == "bf16" or fp32 == bf16
     words = re.search("words (.*)", log)[1].split()
     assert ("--bf16" in words) == (found[3] == "bf16") and "--cpu" in words
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_ending_the_script_ends_the_training(tmp_path, number):
+    """``kill`` reaches the script alone."""
+    stubs = stub(tmp_path / "stubs", "fairseq-train", "echo $$ >begun; mv begun pid; exec sleep 99")
+    stub(stubs, "python", f'exec {sys.executable} "$@"')
+    (tmp_path / "db").mkdir()
+    (tmp_path / "db" / "train.idx").touch()
+    words = "--data-bin db --save-dir run --precision fp32".split()
+    process = subprocess.Popen(
+        ["bash", ROOT / "scripts" / "story_tinystories" / "train.sh", *words],
+        cwd=tmp_path,
+        env={**os.environ, **with_stubs(stubs), "N_GPUS": "0"},
+        stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "pid").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    training = int((tmp_path / "pid").read_text())
+    process.send_signal(number)
+    # the script ends as the training does, or by its own signal if the training is quicker
+    assert process.wait(timeout=60) in (128 + signal.SIGTERM, 128 + number)
+    with pytest.raises(ProcessLookupError):
+        os.kill(training, 0)
 
 
 def test_training_without_data_or_without_result(tmp_path):

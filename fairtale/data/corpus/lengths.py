@@ -17,11 +17,6 @@ _UNSPACED = re.compile(f"[{''.join(characters for characters, _ in _CHARACTERS_P
 UNSPACED_LANGUAGES = frozenset("zh cmn yue wuu ja jpn th tha lo lao km khm my mya bo dz".split())
 
 
-def is_unspaced(character: str) -> bool:
-    """Return whether a character belongs to a script without spaces between words."""
-    return _UNSPACED.match(character) is not None
-
-
 def count_words(text: str) -> int:
     """Return the number of words: those between spaces, and of other scripts an estimate.
 

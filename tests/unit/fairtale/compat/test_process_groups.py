@@ -18,6 +18,8 @@ def init(cfg):
 
 def main(cfg):
     import user_dir
+    from fairtale.compat.process_groups import at_end_of_group
+    at_end_of_group(lambda: print("called with the group:", dist.is_initialized()))
     dist.barrier()  # only the barrier after the training ends the group
     assert dist.is_initialized()
     {main}
@@ -37,3 +39,4 @@ def test_the_group_ends_after_a_training_that_went_well(main, stays):
     done = subprocess.run(command, capture_output=True, text=True)
     assert f"group at the end: {stays}" in done.stdout, done.stderr
     assert ("OSError: lost" in done.stderr) == stays
+    assert ("called with the group: True" in done.stdout) != stays

@@ -73,5 +73,33 @@ def test_errors_of_communication():
     assert not peers._is_of_communication(KeyError("peer"))
 
 
+# A process that is in the store all the time when the interpreter ends: in another thread, torch
+# then aborts.
+ENDING = """
+import sys
+from types import SimpleNamespace
+import torch.distributed as dist
+from torch.distributed import distributed_c10d
+from fairtale.distributed import peers
+
+store = dist.TCPStore("127.0.0.1", 0, 1, True)
+distributed_c10d._get_default_store = lambda: store
+peers.dist = SimpleNamespace(
+    is_initialized=lambda: True, get_world_size=lambda: 2, get_rank=lambda: 0
+)
+peers.INTERVAL = 0.0
+watch = peers.watch_peers()
+while watch._seen[0] == b"":
+    store.add("peers/alive/1", 1)
+sys.exit("failed" if sys.argv[1:] else 0)
+"""
+
+
+@pytest.mark.parametrize("words", [[], ["an error"]])
+def test_the_thread_ends_before_the_interpreter(words):
+    done = subprocess.run([sys.executable, "-c", ENDING, *words], capture_output=True, text=True)
+    assert done.returncode == len(words), done.stderr
+
+
 def test_a_single_process_is_not_watched():
     assert peers.watch_peers() is None

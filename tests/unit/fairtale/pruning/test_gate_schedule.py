@@ -76,6 +76,7 @@ def test_gates_compete_for_a_target_only():
 def test_what_cannot_begin():
     with pytest.raises(UserError, match="give a goal for learning the gates"):
         GateSchedule().begin(gates_of([1.0]), 0)
+    GateSchedule(penalty=0.0).begin(gates_of([1.0]), 0)  # 0 is a goal that was given
     with pytest.raises(UserError, match="--target-heads 4: must be 0 to 3, .*encoder.0 3"):
         GateSchedule(target_heads=4).begin(gates_of([1.0, 2.0, 3.0]), 0)
     fixed = gates_of([1.0, 2.0])
