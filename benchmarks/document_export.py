@@ -3,9 +3,9 @@
 Prints documents per second of `fairtale documents --tokenizer` from a database, beside a plain loop
 of pymongo that reads, encodes and writes one document after the other in one process; the private
 memory of the exporting processes for each number of documents, which should not grow; the time of a
-random document beside fairseq's own classes and the database; and the time of a training's start and
-first update with many documents beside few. The database is that of FAIRTALE_MONGO, or else nx-27017,
-which says nothing about MongoDB's speed.
+random document beside fairseq's own classes and the database; and the time of a training's start
+and first update with many documents beside few. The database is that of FAIRTALE_MONGO, or else
+nx-27017, which says nothing about MongoDB's speed.
 """
 
 import argparse
@@ -40,9 +40,9 @@ _NUM_READS = 20_000
 _NUM_FOUND = 1_000  # documents asked of the database one by one
 _VOCAB_SIZE, _FIRST_TOKEN = 1_000, 4
 # One update, with the blocks of scripts/gpt2_pretrain.
-_TRAINING = """--task story_lm --arch gpt_tiny --sample-break-mode split --pack --tokens-per-sample 256
-    --max-tokens 1024 --criterion label_smoothed_kl --optimizer adam --lr 0.001 --max-update 1 --no-save
-    --disable-validation --cpu"""
+_TRAINING = """--task story_lm --arch gpt_tiny --sample-break-mode split --pack
+    --tokens-per-sample 256 --max-tokens 1024 --criterion label_smoothed_kl --optimizer adam
+    --lr 0.001 --max-update 1 --no-save --disable-validation --cpu"""
 
 
 def _texts(count: int) -> list[str]:
