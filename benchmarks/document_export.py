@@ -2,15 +2,19 @@
 
 Prints documents per second of `fairtale documents --tokenizer` from a database, beside a plain loop
 of pymongo that reads, encodes and writes one document after the other in one process; the private
-memory of the exporting processes for each number of documents, which should not grow; and the time
-of a random document beside fairseq's own classes and the database. The database is that of
-FAIRTALE_MONGO, or else nx-27017, which says nothing about MongoDB's speed.
+memory of the exporting processes for each number of documents, which should not grow; the time of a
+random document beside fairseq's own classes and the database; and the time of a training's start
+and first update with many documents beside few. The database is that of FAIRTALE_MONGO, or else
+nx-27017, which says nothing about MongoDB's speed.
 """
 
 import argparse
 import json
 import os
 import random
+import resource
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,13 +30,19 @@ from fairtale.data.corpus.binarized import load_binarized
 from fairtale.data.corpus.byte_level_files import load_byte_level
 from fairtale.data.corpus.shard_writer import ShardWriter
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+_ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(_ROOT))
 from tests.mongo_helpers import Mongo, MongoProcess, given_server  # noqa: E402
 
 _WORDS = [f"word{number}" for number in range(3_000)]
 _BATCH = 1_000
 _NUM_READS = 20_000
 _NUM_FOUND = 1_000  # documents asked of the database one by one
+_VOCAB_SIZE, _FIRST_TOKEN = 1_000, 4
+# One update, with the blocks of scripts/gpt2_pretrain.
+_TRAINING = """--task story_lm --arch gpt_tiny --sample-break-mode split --pack
+    --tokens-per-sample 256 --max-tokens 1024 --criterion label_smoothed_kl --optimizer adam
+    --lr 0.001 --max-update 1 --no-save --disable-validation --cpu"""
 
 
 def _texts(count: int) -> list[str]:
@@ -54,7 +64,7 @@ def _fill(mongo: Mongo, texts: list[str]) -> None:
 def _train_tokenizer(folder: Path, texts: list[str]) -> Path:
     (folder / "sample.txt").write_text("".join(f"{text}\n" for text in texts[:5_000]))
     words = ["bpe", "train", folder / "sample.txt", "--output", folder / "model", "--quiet"]
-    words += ["--vocab-size", "1000"]
+    words += ["--vocab-size", _VOCAB_SIZE]
     subprocess.run([sys.executable, "-m", "fairtale", *map(str, words)], check=True)
     return folder / "model"
 
@@ -141,14 +151,63 @@ def _measure(mongo: Mongo, folder: Path, counts: list[int], workers: int) -> Non
     print(table(heads, [[k, f"{v:.1f}", f"{v / base:.1f}"] for k, v in found.items()], True))
 
 
+def _write_rows(folder: Path, model: Path, count: int) -> None:
+    """Write shards of random tokens, as an export writes those of its documents."""
+    (folder / "sizes").mkdir(parents=True)
+    for name in ("dict.txt", "tokenizer.json"):
+        shutil.copyfile(model / name, folder / name)
+    draw = np.random.default_rng(3)
+    scratch = str(folder / "sizes")
+    writer = ShardWriter(str(folder), scratch, "train", np.dtype("uint16"), 100_000)
+    for first in range(0, count, _BATCH):
+        sizes = draw.integers(10, 60, min(_BATCH, count - first)).astype(np.int32)
+        tokens = draw.integers(_FIRST_TOKEN, _VOCAB_SIZE, sizes.sum())
+        tokens[sizes.cumsum() - 1] = 2  # </s>
+        writer.append(tokens, sizes)
+    writer.finish()
+
+
+def _start(data_bin: Path) -> tuple[float, float]:
+    """Return the seconds of a training of one update, by the wall clock and of the processor."""
+    words = [Path(sys.executable).with_name("fairseq-train"), data_bin, *_TRAINING.split()]
+    words += ["--user-dir", _ROOT / "user_dir", "--save-dir", data_bin / "run"]
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(list(map(str, words)), check=True, stdout=subprocess.DEVNULL)
+    seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def _measure_starts(folder: Path, counts: list[int], rounds: int) -> None:
+    folder.mkdir()
+    model = _train_tokenizer(folder, _texts(5_000))
+    for count in counts:
+        _write_rows(folder / f"rows{count}", model, count)
+    found = {count: list[tuple[float, float]]() for count in counts}
+    for _ in range(rounds):
+        for count in counts:
+            found[count].append(_start(folder / f"rows{count}"))
+    rows, base = [], None
+    for count, times in found.items():
+        wall, processor = (statistics.median(part) for part in zip(*times, strict=True))
+        base = base or processor
+        rows.append([f"{count:,}", f"{wall:.1f}", f"{processor:.1f}", f"{processor / base:.2f}"])
+    print(table(("training on", "seconds", "CPU seconds", "ratio"), rows, True), end="\n\n")
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--documents", type=int, nargs="+", default=[10_000, 40_000])
+    parser.add_argument("--documents", type=int, nargs="*", default=[10_000, 40_000])
+    parser.add_argument("--start-documents", type=int, nargs="*", default=[1_000, 1_000_000])
+    parser.add_argument("--rounds", type=int, default=3, help="starts of each training")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     args, _ = parser.parse_known_args()  # options of other benchmarks are ignored
     with tempfile.TemporaryDirectory() as name:
         folder, server = Path(name), None
+        if args.start_documents:
+            _measure_starts(folder / "starts", args.start_documents, args.rounds)
+        if not args.documents:
+            return
         if not given_server():
             server = MongoProcess(folder)
             server.start()

@@ -149,7 +149,7 @@ def test_pretraining_and_its_conversations(run, tmp_path):
     assert "--dialog-marks --source works more.jsonl --data-bin" in prepare
     assert "--tokenizer-sample 100000" in prepare and prepare.endswith("--valid 0.05")
     assert launch.startswith("fairtale launch --max-tokens 1024 --update-tokens 1024 ")
-    assert "--arch gpt_tiny" in launch and "--max-update 500" in launch
+    assert "--arch gpt_tiny" in launch and "--max-update 375" in launch
     validate, log = sorted(last)
     assert "runs/pretrain_cpu/checkpoint_best.pt" in validate and log == "fairtale log validation"
 
@@ -161,7 +161,7 @@ def test_pretraining_and_its_conversations(run, tmp_path):
     assert "--source pairs.jsonl --source b.csv --tokenizer" in prepare
     assert "data-bin/pretrain_cpu --data-bin" in prepare
     assert "--task dialog_lm --finetune-from-model" in launch
-    assert "--response-only --echo-query-prob 0.1 " in launch
+    assert "--response-only " in launch and "--max-source-positions 64 " in launch
     assert sorted(measured)[1] == "fairtale log validation" and len(measured) == 2
     assert "--gen-subset test --beam 4 " in generate
     assert score.startswith("fairtale score-dialog ")

@@ -72,12 +72,12 @@ class Rewound:
         self._head, self._stream = head, stream
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return at most ``size`` bytes; no bytes at the end of the stream."""
+        """Return ``size`` bytes, fewer only at the end of the stream; all if it is negative."""
         if not self._head:
             return self._stream.read(size)
         end = len(self._head) if size < 0 else size
         data, self._head = self._head[:end], self._head[end:]
-        return data + self._stream.read() if size < 0 else data
+        return data + self._stream.read(size if size < 0 else size - len(data))
 
 
 def look(stream: ByteStream, place: str) -> tuple[Head, ByteStream]:

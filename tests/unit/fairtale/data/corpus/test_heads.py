@@ -51,3 +51,17 @@ def test_the_stream_begins_again(size):
         parts.append(block)
     assert b"".join(parts) == data
     assert look(io.BytesIO(data), "x")[1].read() == data
+
+
+@pytest.mark.parametrize("size", [HEAD_BYTES - 1, HEAD_BYTES, 3 * HEAD_BYTES])
+def test_a_stream_that_begins_again_gives_as_many_bytes_as_are_asked_for(size):
+    """A reader of whole files asks once."""
+    data = b"0123456789abcdef" * (size // 16) + b"0" * (size % 16)
+    stream = look(io.BytesIO(data), "x")[1]
+    asked = HEAD_BYTES // 2, HEAD_BYTES, size
+    assert [stream.read(count) for count in asked] == [
+        data[: asked[0]],
+        data[asked[0] : sum(asked[:2])],
+        data[sum(asked[:2]) :],
+    ]
+    assert stream.read(1) == b""

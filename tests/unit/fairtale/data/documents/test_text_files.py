@@ -1,7 +1,10 @@
 """Works in files: one a file, and what is no text is counted."""
 
+import gzip
+
 import pytest
 
+from fairtale.data.corpus.heads import HEAD_BYTES
 from fairtale.errors import UserError
 from tests.document_helpers import read
 
@@ -47,6 +50,16 @@ def test_what_is_no_text_is_counted_and_named(tmp_path, data, kind, place):
     else:
         with pytest.raises(UserError, match=f"bad.txt.*{kind}; --strict allows none"):
             read(tmp_path, strict=True)
+
+
+@pytest.mark.parametrize("pack", [None, gzip.compress], ids=["plain", "gzip"])
+def test_a_long_work_is_read_to_its_end(tmp_path, pack):
+    """It is longer than the beginning that tells what the file is."""
+    text = "\n".join(f"Line {number} of a long work." for number in range(HEAD_BYTES // 16))
+    path = tmp_path / ("a.txt.gz" if pack else "a.txt")
+    path.write_bytes(pack(text.encode()) if pack else text.encode())
+    found, report = read(path, max_chars=len(text))
+    assert found == [("a", text)] and report.num_bytes == len(text) > HEAD_BYTES
 
 
 def test_a_work_that_occurs_twice_is_kept_once(tmp_path):
