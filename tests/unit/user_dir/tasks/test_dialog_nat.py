@@ -97,12 +97,12 @@ def test_a_validation_hides_the_same_tokens_each_time(task):
 
 def test_a_new_model_gets_the_positions_of_the_limits():
     task = nat_task(max_source_positions=50, max_target_positions=20)
-    cfg = OmegaConf.structured(MaskPredictConfig(max_target_positions=20, **TINY))
+    cfg = OmegaConf.structured(MaskPredictConfig("mask_predict", max_target_positions=20, **TINY))
     assert task.build_model(cfg).max_positions() == 50
 
 
 def test_other_models_are_refused():
-    cfg = OmegaConf.structured(UniLMSeq2SeqConfig(**TINY))
+    cfg = OmegaConf.structured(UniLMSeq2SeqConfig("unilm_seq2seq", **TINY))
     with pytest.raises(UserError, match="UniLMSeq2SeqModel is not trained by --task dialog_nat"):
         nat_task().build_model(cfg)
 
