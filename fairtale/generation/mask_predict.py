@@ -51,8 +51,8 @@ def check_mask_predict(args: Any) -> None:
         raise UserError(f"{names}: has no effect in non-autoregressive generation; leave it out")
     if getattr(args, "iter_decode_with_beam", 1) != 1:
         raise UserError(
-            f"--iter-decode-with-beam {args.iter_decode_with_beam}: --beam is the number of lengths "
-            "that are tried; give it instead"
+            f"--iter-decode-with-beam {args.iter_decode_with_beam}: --beam is the number of "
+            "lengths that are tried; give it instead"
         )
     refinements = getattr(args, "iter_decode_max_iter", 10)
     if refinements < 0:
@@ -73,8 +73,9 @@ class MaskPredictGenerator:
     """Generator of replies with a constant number of passes.
 
     Source: Ghazvininejad et al. 2019, section 4. The first pass predicts all tokens, each further
-    one those that are least certain, whose number falls in proportion to the passes that remain. The
-    reply is the one of the most probable lengths whose tokens have the highest mean log-probability.
+    one those that are least certain, whose number falls in proportion to the passes that remain. Of
+    replies with the most probable lengths, the best has the highest mean log-probability of its
+    tokens. Deviation: probabilities are those among the entries that a reply may contain.
 
     Args:
         symbols: entries of the dictionary with a meaning of their own.

@@ -1,7 +1,7 @@
-"""Attention of replies whose tokens are predicted in any order: mask in training, reading in decoding.
+"""Read replies in both directions: packed behind their prefixes, or beside cached prefixes.
 
-The tokens of a prefix attend to the whole prefix, as in UniLM; those of a reply attend to the prefix
-and to the whole reply, in both directions.
+The tokens of a prefix attend to the whole prefix, as in UniLM; those of a reply attend to the
+prefix and to the whole reply.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ FIRST_LENGTH = 4
 
 
 def hide_replies(sample: DialogBatch, hidden: int, pad: int) -> DialogBatch:
-    """Hide a random share of each reply in a packed batch, and let the hidden tokens be the targets.
+    """Hide a random share of each reply in a packed batch; the hidden tokens are the targets.
 
     The share of a reply is uniform between 0 and 1, so each number of hidden tokens is equally
     likely. Source: Ghazvininejad et al. 2019, section 3.1. Deviation: none may be hidden, too; then

@@ -47,7 +47,9 @@ class Scripted:
         for k, row in enumerate(tokens[0].tolist()):
             for t in range(len(row)):
                 entry, probability = self.predict(row, t, len(self.seen))
-                rows[k, t] = (torch.tensor(1 - probability) / (V - 1 - len(SYMBOLS.forbidden))).log()
+                rows[k, t] = (
+                    torch.tensor(1 - probability) / (V - 1 - len(SYMBOLS.forbidden))
+                ).log()
                 rows[k, t, list(SYMBOLS.forbidden)] = -torch.inf
                 rows[k, t, entry] = torch.tensor(probability).log()
         return rows[real[0]]

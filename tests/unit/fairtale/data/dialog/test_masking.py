@@ -1,4 +1,4 @@
-"""Hidden tokens of replies are the targets, and ``<SEP>`` has the length; nothing else is predicted."""
+"""Targets are the hidden tokens of replies, and at ``<SEP>`` the length; there are no others."""
 
 import torch
 
