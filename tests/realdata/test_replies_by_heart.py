@@ -21,7 +21,7 @@ from user_dir.tasks.dialog_lm import DialogLMConfig, DialogLMTask
 from user_dir.tasks.dialog_nat import DialogNATConfig, DialogNATTask
 
 pytestmark = [pytest.mark.realdata, pytest.mark.slow]
-PAIRS, UPDATES = 55, 400
+PAIRS, UPDATES = 55, 150
 KINDS = {
     "unilm": (DialogLMTask, DialogLMConfig, UniLMSeq2SeqModel),
     "mask_predict": (DialogNATTask, DialogNATConfig, MaskPredictModel),
