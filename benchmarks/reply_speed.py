@@ -31,22 +31,19 @@ def build(args, device):
     """Return the task and the model of each kind."""
     from user_dir.models.gpt import GPTConfig, GPTModel
     from user_dir.models.mask_predict import MaskPredictConfig, MaskPredictModel
-    from user_dir.models.unilm_seq2seq import UniLMSeq2SeqConfig, UniLMSeq2SeqModel
+    from user_dir.models.unilm_seq2seq import UniLMSeq2SeqConfig as UniLMConfig
+    from user_dir.models.unilm_seq2seq import UniLMSeq2SeqModel
     from user_dir.tasks.dialog_lm import DialogLMConfig, DialogLMTask
     from user_dir.tasks.dialog_nat import DialogNATConfig, DialogNATTask
 
     dictionary = Dictionary()
     for word in (*map(str, range(args.vocab - 6)), "<CTX>", "<SEP>"):
         dictionary.add_symbol(word)
-    lm, nat = (
-        DialogLMTask(DialogLMConfig(), dictionary),
-        DialogNATTask(DialogNATConfig(), dictionary),
-    )
     built = {}
     for name, task, model, config in (
-        ("gpt", lm, GPTModel, GPTConfig),
-        ("unilm", lm, UniLMSeq2SeqModel, UniLMSeq2SeqConfig),
-        ("nat", nat, MaskPredictModel, MaskPredictConfig),
+        ("gpt", DialogLMTask(DialogLMConfig(), dictionary), GPTModel, GPTConfig),
+        ("unilm", DialogLMTask(DialogLMConfig(), dictionary), UniLMSeq2SeqModel, UniLMConfig),
+        ("nat", DialogNATTask(DialogNATConfig(), dictionary), MaskPredictModel, MaskPredictConfig),
     ):
         cfg = config(
             name,
@@ -55,8 +52,8 @@ def build(args, device):
             decoder_layers=args.layers,
             decoder_attention_heads=max(1, args.embed_dim // 32),
         )
-        if name != "nat":
-            task._options["seq2seq_prob"] = 1.0  # prefixes are read in both directions, as by nat
+        # as the task settles it when it builds the model
+        task._options["seq2seq_prob"] = float(name == "unilm")
         built[name] = task, model.build_model(OmegaConf.structured(cfg), task).to(device).eval()
     return built
 
