@@ -102,7 +102,7 @@ def answer(task, model, lines, from_dataset, **options):
     """Answer lines as fairseq-generate does (packed), or as fairseq-interactive (prefixes)."""
     dataset = dialog_dataset(lines, task.dictionary, task.limits)
     if from_dataset:
-        dataset.keeps_context = bool(task.cfg.block_context_ngram)
+        dataset.keeps_context = bool(getattr(task.cfg, "block_context_ngram", 0))
         sample = batch_of(dataset)
     else:
         prefixes = [encode(task.dictionary, line.split(SEP)[0] + SEP) for line in lines]

@@ -2,7 +2,7 @@
 # Reproduce a small dialog model of the README on a CPU: prepare the data, train for a quarter of an hour
 # on one core, print the scores of the test replies. A further run resumes.
 #
-#   cpu.sh MODEL SOURCE...    gpt, unilm or mixture (see train.sh); files or folders of dialogs
+#   cpu.sh MODEL SOURCE...    gpt, unilm, mixture or nat (see train.sh); files or folders of dialogs
 #
 # 4 layers of 128, 4.9M tokens in 1,200 updates of 4,096 = 1 x 4,096 x 1 tokens. The other options
 # are those of train.sh; the options below take precedence.
@@ -10,9 +10,11 @@ set -euo pipefail
 # shellcheck source=scripts/lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
 
+search=(--no-repeat-ngram-size 3) # an option of generation from left to right
 case ${1:-} in
     gpt) arch=gpt_tiny ;;
     unilm | mixture) arch=unilm_seq2seq_tiny ;;
+    nat) arch=mask_predict_tiny search=() ;;
     *) show_help && exit 2 ;;
 esac
 model=$1 && shift
@@ -30,4 +32,4 @@ N_GPUS=0 attend bash "$scripts/train.sh" --model "$model" --arch "$arch" --data-
     --validate-interval-updates 2000 --save-interval-updates 2000
 
 bash "$scripts/evaluate.sh" --models "$model" --data-bin "$data_bin" --runs "$runs" \
-    --outputs "$ROOT/outputs/dialog_cpu" --beam 4 --max-len-b 40 --no-repeat-ngram-size 3 --cpu
+    --outputs "$ROOT/outputs/dialog_cpu" --beam 4 --max-len-b 40 --cpu ${search[@]+"${search[@]}"}

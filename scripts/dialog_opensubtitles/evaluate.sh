@@ -30,7 +30,7 @@ rows=() failed=''
 for model in $models; do
     checkpoint=$runs/$model/checkpoint_best.pt output=$outputs/$model.$subset.out
     [ -f "$checkpoint" ] || { say "$model is not trained and is skipped" && continue; }
-    log=- # the loss of an insertion model is not a probability of the response
+    log=- # the loss of hidden tokens is not a probability of the response
     if [ "$model" != nat ]; then
         say "$model: loss of the responses"
         log=$outputs/$model.$subset.valid.log

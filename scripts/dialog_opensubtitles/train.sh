@@ -6,7 +6,7 @@
 #                        unilm    bidirectional attention in prefixes, predicts responses
 #                        mixture  a quarter of the updates like unilm, the others like gpt
 #                        reverse  like unilm, predicts the query from the response (rerank.sh)
-#                        nat      fairseq's insertion transformer (non-autoregressive)
+#                        nat      mask-predict: all tokens of a reply at once, then the unsure ones anew
 #   --data-bin DIR       data from prepare.sh (data-bin/EXPERIMENT)
 #   --save-dir DIR       folder for checkpoints, train.log, tensorboard/ (runs/EXPERIMENT/NAME)
 #   --update-tokens N    tokens of one update on all devices together (4096)
@@ -31,11 +31,7 @@ case $model in # all models have 12 layers of width 768
     unilm) kind+=(--arch unilm_seq2seq_base --seq2seq-prob 1) ;;
     mixture) kind+=(--arch unilm_seq2seq_base --seq2seq-prob 0.25) ;;
     reverse) kind+=(--arch unilm_seq2seq_base --seq2seq-prob 1 --reverse) ;;
-    nat) kind=(--task dialog_nat --criterion nat_loss # 6 + 6 layers
-        --arch insertion_transformer --share-all-embeddings --apply-bert-init
-        --encoder-layers 6 --encoder-embed-dim 768 --encoder-attention-heads 12
-        --encoder-ffn-embed-dim 3072 --decoder-layers 6 --decoder-embed-dim 768
-        --decoder-attention-heads 12 --decoder-ffn-embed-dim 3072) ;;
+    nat) kind[1]=dialog_nat && kind+=(--arch mask_predict_base) ;;
     *) die "--model $model: gpt, unilm, mixture, reverse or nat" ;;
 esac
 save_dir=${save_dir:-$ROOT/runs/$EXPERIMENT/$model}

@@ -255,7 +255,7 @@ def test_only_a_model_that_declares_its_shape_is_asked(tmp_path):
         ("story_lm", True),
         ("dialog_lm", True),
         ("wmt16_translation", True),
-        ("dialog_nat", False),
+        ("dialog_nat", True),
         ("translation", False),
         (None, False),
     ],

@@ -22,6 +22,7 @@ SHAPE = " ".join(
     f"--{side}-layers 2 --{side}-embed-dim 16 --{side}-ffn-embed-dim 32 --{side}-attention-heads 2"
     for side in ("encoder", "decoder")
 )
+DECODER = SHAPE[SHAPE.index("--decoder") :]
 MODELS = {
     "gpt": ("stories", " ".join(MODEL)),
     "unilm": ("stories", " ".join(MODEL) + " --arch unilm_seq2seq_tiny"),
@@ -43,8 +44,8 @@ MODELS = {
     ),
     "dialog_nat": (
         "dialogs",
-        f"{COMMON} {SHAPE} --task dialog_nat --arch insertion_transformer --criterion nat_loss "
-        "--share-all-embeddings --apply-bert-init --batch-size 4",
+        f"{COMMON} {DECODER} --task dialog_nat --arch mask_predict_tiny --batch-size 4 "
+        "--max-target-positions 20 --criterion label_smoothed_kl",
     ),
 }
 # what a training of one process has: the name of a case, its model and its options

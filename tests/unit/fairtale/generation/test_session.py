@@ -16,6 +16,7 @@ from fairtale.generation.writers import Kind
 from tests.dialog_helpers import dialog_dictionary, dialog_model, dialog_task
 from tests.helpers import tiny_dictionary, tiny_model, tiny_task
 from user_dir.models.gpt import GPTConfig
+from user_dir.models.mask_predict import MaskPredictModel
 from user_dir.tasks.dialog_nat import DialogNATConfig, DialogNATTask
 
 POSITIONS = 16
@@ -272,8 +273,9 @@ def test_other_kinds_are_refused(story, tmp_path):
 
 
 def test_a_model_that_continues_nothing_is_refused(monkeypatch):
-    task = DialogNATTask(DialogNATConfig(), dialog_dictionary())
-    model = torch.nn.Linear(2, 2)  # any model that is not a prefix language model
+    dictionary = dialog_dictionary()
+    task = DialogNATTask(DialogNATConfig(max_target_positions=20), dictionary)
+    model = MaskPredictModel(dictionary, dialog_model(dictionary).transformer)
     monkeypatch.setattr(
         checkpoint_utils, "load_model_ensemble_and_task", lambda *args: ([model], None, task)
     )
