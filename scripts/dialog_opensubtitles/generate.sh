@@ -27,8 +27,7 @@ if [ -n "$input" ]; then
     [ -s "$input" ] || die "--input $input: no such file, or an empty one"
     work=$(mktemp -d) && log=$work/log
     trap 'rm -r "$work"' EXIT
-    # Replace carriage returns, at which Python would end a line as well, and null bytes.
-    LC_ALL=C tr '\r\000' '  ' <"$input" >"$work/input"
+    plain_lines <"$input" >"$work/input"
     blank=$(awk -F'\t' '$NF !~ /[^[:space:]]/ { print NR; exit }' "$work/input")
     [ -z "$blank" ] || die "--input $input: line $blank has an empty last turn, so there is no query"
     fairseq-interactive "$data_bin" --user-dir "$USER_DIR" --path "$checkpoint" \

@@ -18,12 +18,13 @@ input='' beam=5 nbest=1 max_len_b=64
 options "input checkpoint data-bin beam nbest max-len-b" "output subset" "$@"
 need_checkpoint "$checkpoint"
 [ -s "$input" ] || die "--input $input: give a file with one question a line"
-blank=$(awk -F'\t' '$NF !~ /[^[:space:]]/ { print NR; exit }' "$input")
+work=$(mktemp -d) && log=$work/log
+trap 'rm -r "$work"' EXIT
+plain_lines <"$input" >"$work/input"
+blank=$(awk -F'\t' '$NF !~ /[^[:space:]]/ { print NR; exit }' "$work/input")
 [ -z "$blank" ] || die "--input $input: line $blank has an empty last turn, so there is no question"
 
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
 fairseq-interactive "$data_bin" --user-dir "$USER_DIR" --task dialog_lm --path "$checkpoint" \
-    --input "$input" --buffer-size 1024 --batch-size 32 --beam "$beam" --nbest "$nbest" \
+    --input "$work/input" --buffer-size 1024 --batch-size 32 --beam "$beam" --nbest "$nbest" \
     --max-len-b "$max_len_b" ${extra[@]+"${extra[@]}"} >"$log" || failed "$log"
 fairtale log outputs "$log"

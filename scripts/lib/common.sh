@@ -121,6 +121,11 @@ need_checkpoint() {
     [ -f "$1" ] || die "$1: no such checkpoint; make one with train.sh"
 }
 
+# Copy lines, with spaces for null bytes and for carriage returns, at which Python would end a line as well.
+plain_lines() {
+    LC_ALL=C tr '\r\000' '  '
+}
+
 # Exit after a failed command and show its error, or else the last lines of its output.  failed LOG
 failed() {
     grep '^error: ' "$1" | tail -n 1 >&2 || grep -v ' | INFO | ' "$1" | tail -n 5 >&2 || true

@@ -36,7 +36,7 @@ trap 'rm -rf "$work"' EXIT
 beam=$((quantity < 32 ? quantity : 32))
 lines=$(((quantity + beam - 1) / beam))
 if [ -n "$prompts" ]; then cat "$prompts"; else printf %s "${prompt:-$'Once upon a time\n'}"; fi |
-    LC_ALL=C tr '\000' ' ' | awk -v n="$lines" '{ for (i = 0; i < n; i++) print }' >"$work/prompts"
+    plain_lines | awk -v n="$lines" '{ for (i = 0; i < n; i++) print }' >"$work/prompts"
 fairseq-interactive "$data_bin" --user-dir "$USER_DIR" --task story_lm --path "$checkpoint" \
     --input "$work/prompts" --buffer-size 1024 --batch-size 32 --seed "$seed" \
     --sampling "${choice[@]}" --temperature "$temperature" \

@@ -27,8 +27,7 @@ trap 'rm -rf "$work"' EXIT
 
 if [ -n "$input" ]; then
     lines=$work/input
-    # Replace carriage returns, at which Python would end a line as well, and null bytes.
-    if [ "$input" = - ]; then cat; else cat "$input"; fi | LC_ALL=C tr '\r\000' '  ' >"$lines"
+    if [ "$input" = - ]; then cat; else cat "$input"; fi | plain_lines >"$lines"
     fairseq-interactive "$data_bin" --user-dir "$USER_DIR" --path "$checkpoint" --input - \
         --buffer-size 1024 --max-tokens "$max_tokens" --beam "$beam" --lenpen "$lenpen" \
         --max-len-a 1.5 --max-len-b 10 ${extra[@]+"${extra[@]}"} <"$lines" >"$work/log" ||

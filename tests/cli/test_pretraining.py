@@ -96,7 +96,7 @@ def test_a_pretrained_model_learns_to_answer(fairseq, folder, pretrained, tmp_pa
     assert failed.status == 1
     assert "training began with --echo-query-prob 0.5, and would continue with 0.0" in failed.error
 
-    (tmp_path / "questions").write_text("Who found number 3?\n")
+    (tmp_path / "questions").write_bytes(b"Who found\rnumber\0 3?\r\n")  # one line
     done = script(
         "gpt2_conversation/generate.sh", "--data-bin", folder / "conv", "--checkpoint",
         whole / "checkpoint_last.pt", "--input", tmp_path / "questions", "--max-len-b", 8, "--cpu",
