@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.dialog.line_format import RESPONSE
@@ -73,9 +74,10 @@ class MaskPredictGenerator:
     """Generator of replies with a constant number of passes.
 
     Source: Ghazvininejad et al. 2019, section 4. The first pass predicts all tokens, each further
-    one those that are least certain, whose number falls in proportion to the passes that remain. Of
-    replies with the most probable lengths, the best has the highest mean log-probability of its
-    tokens. Deviation: probabilities are those among the entries that a reply may contain.
+    one those that are least certain, whose number falls in proportion to the passes that remain.
+    Deviations: replies of different lengths are ordered by the mean log-probability of their tokens
+    and of ``</s>``, which has that of the length; without it, a reply that is cut short can win.
+    Probabilities are those among the entries that a reply may contain.
 
     Args:
         symbols: entries of the dictionary with a meaning of their own.
@@ -104,12 +106,12 @@ class MaskPredictGenerator:
             sample: batch whose ``net_input`` is a :class:`~fairtale.interfaces.PrefixInput`.
             unused: fairseq's forced tokens and constraints, which are refused as options.
         """
-        model = models[0].eval()
-        transformer: PrefixTransformer = model.transformer
+        models[0].eval()
+        transformer: PrefixTransformer = models[0].transformer
         asked = sample["net_input"]
         names = ("src_tokens", "src_lengths", "positions", "segments")
         prefix = transformer.read_prefix(*(asked[name] for name in names))
-        lengths = self._lengths(transformer.logits(prefix.features))
+        lprobs, lengths = self._lengths(transformer.logits(prefix.features))
         places = torch.arange(int(lengths.max()), device=lengths.device)
         real = places < lengths.unsqueeze(2)  # [B, K, T]
         tokens = torch.full(real.shape, self.symbols.pad, device=lengths.device)
@@ -124,14 +126,21 @@ class MaskPredictGenerator:
                 break
             hides = scores.argsort(2).argsort(2) < unsure.unsqueeze(2)  # padding is never unsure
             tokens = tokens.masked_fill(hides, self.symbols.hidden)
+        ends = lengths.unsqueeze(2)
+        tokens = F.pad(tokens, (0, 1)).scatter(2, ends, self.eos)
+        scores = F.pad(scores, (0, 1), value=torch.inf).scatter(2, ends, lprobs.unsqueeze(2))
         return self._replies(tokens, scores, lengths)
 
-    def _lengths(self, logits: Tensor) -> Tensor:
-        """Choose the most probable lengths from logits [B, V], int64 [B, K]."""
+    def _lengths(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Choose the most probable lengths from logits [B, V].
+
+        Returns:
+            Their log-probabilities, fp32, and the lengths, int64, both [B, K].
+        """
         first = self.symbols.first_length
-        logits = logits[:, first + self.shortest : first + self.longest + 1]
-        count = min(self.candidates, logits.size(1))
-        return logits.topk(count).indices + self.shortest
+        logits = logits[:, first + self.shortest : first + self.longest + 1].float()
+        best, lengths = logits.log_softmax(1).topk(min(self.candidates, logits.size(1)))
+        return best, lengths + self.shortest
 
     def _guess(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return the log-probabilities (fp32) and indices of the best tokens, [N], from [N, V]."""
@@ -143,12 +152,13 @@ class MaskPredictGenerator:
     def _replies(
         self, tokens: Tensor, scores: Tensor, lengths: Tensor
     ) -> list[list[dict[str, Any]]]:
-        mean = scores.masked_fill(scores.isinf(), 0).sum(2) / lengths
-        replies = []
+        """Return the replies of each row, best first; all arguments are [B, K, ...]."""
+        mean = scores.masked_fill(scores.isinf(), 0).sum(2) / (lengths + 1)
+        replies: list[list[dict[str, Any]]] = []
         for row, order in enumerate(mean.argsort(1, descending=True).tolist()):
             replies.append([])
             for k in order:
-                n = int(lengths[row, k])
+                n = int(lengths[row, k]) + 1
                 hypo = {"tokens": tokens[row, k, :n], "positional_scores": scores[row, k, :n]}
                 replies[-1].append({**hypo, "score": mean[row, k], "alignment": None})
         return replies

@@ -10,11 +10,11 @@ set -euo pipefail
 # shellcheck source=scripts/lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
 
-search=(--no-repeat-ngram-size 3) # an option of generation from left to right
+search=(--beam 4 --no-repeat-ngram-size 3)
 case ${1:-} in
     gpt) arch=gpt_tiny ;;
     unilm | mixture) arch=unilm_seq2seq_tiny ;;
-    nat) arch=mask_predict_tiny search=() ;;
+    nat) arch=mask_predict_tiny search=(--beam 1 --iter-decode-max-iter 3) ;; # four passes
     *) show_help && exit 2 ;;
 esac
 model=$1 && shift
@@ -32,4 +32,4 @@ N_GPUS=0 attend bash "$scripts/train.sh" --model "$model" --arch "$arch" --data-
     --validate-interval-updates 2000 --save-interval-updates 2000
 
 bash "$scripts/evaluate.sh" --models "$model" --data-bin "$data_bin" --runs "$runs" \
-    --outputs "$ROOT/outputs/dialog_cpu" --beam 4 --max-len-b 40 --cpu ${search[@]+"${search[@]}"}
+    --outputs "$ROOT/outputs/dialog_cpu" --max-len-b 40 --cpu "${search[@]}"

@@ -9,7 +9,7 @@ from fairseq.models import register_model, register_model_architecture
 from torch import Tensor
 
 from fairtale.errors import UserError
-from fairtale.interfaces import DialogBatch, DialogSides, Packing
+from fairtale.interfaces import DialogBatch, DialogSides, Packing, PrefixTask
 from fairtale.modules.masked_replies import masked_rows
 from fairtale.modules.prefix_transformer import PrefixTransformer
 
@@ -17,7 +17,7 @@ from .gpt import GPTConfig, GPTModel, shape_architecture
 
 
 @runtime_checkable
-class HidesReplies(Protocol):
+class HidesReplies(PrefixTask, Protocol):
     """A task that hides what this model predicts."""
 
     def hide(self, sample: DialogBatch) -> DialogBatch:

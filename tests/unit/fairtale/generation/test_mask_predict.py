@@ -35,10 +35,10 @@ class Scripted:
         return features.clone()
 
     def read_prefix(self, *asked):
-        features = torch.full((1, V), -9.0)
+        features = torch.full((1, V), -torch.inf)
         features[0, [0, FIRST + 1]] = 99.0  # a word, and a length that is out of range
-        for rank, length in enumerate(self.lengths):
-            features[0, FIRST + length] = -float(rank)
+        for length, probability in self.lengths.items():
+            features[0, FIRST + length] = torch.tensor(probability).log()
         return SimpleNamespace(features=features)
 
     def read_replies(self, transformer, tokens, real, segment, prefix):
@@ -67,7 +67,7 @@ def test_each_pass_hides_the_least_certain(monkeypatch):
     def predict(row, t, number):
         return 5 + number, certainty[number - 1][t] or 0.5
 
-    model = Scripted([4], predict, monkeypatch)
+    model = Scripted({4: 0.6, 5: 0.4}, predict, monkeypatch)
     (reply,) = write(model, passes=4)
     assert model.seen == [
         [[HIDDEN] * 4],
@@ -75,28 +75,29 @@ def test_each_pass_hides_the_least_certain(monkeypatch):
         [[6, 7, HIDDEN, HIDDEN]],
         [[6, 7, 8, HIDDEN]],
     ]
-    assert reply["tokens"].tolist() == [6, 7, 8, 9]
-    assert reply["positional_scores"].exp().tolist() == pytest.approx([0.9, 0.7, 0.95, 0.2])
+    assert reply["tokens"].tolist() == [6, 7, 8, 9, EOS]
+    assert reply["positional_scores"].exp().tolist() == pytest.approx([0.9, 0.7, 0.95, 0.2, 0.6])
     assert torch.equal(reply["score"], reply["positional_scores"].mean())
 
 
 @pytest.mark.parametrize(("passes", "needed"), [(1, 1), (2, 2), (3, 2), (9, 5)])
 def test_short_replies_need_fewer_passes(passes, needed, monkeypatch):
     """With 9 passes, 8/9, 7/9, 6/9, 5/9 of two tokens are one token, and then 8/9 none."""
-    model = Scripted([2], lambda row, t, number: (6, 0.5), monkeypatch)
+    model = Scripted({2: 1.0}, lambda row, t, number: (6, 0.5), monkeypatch)
     write(model, passes)
     assert len(model.seen) == needed
 
 
-def test_the_most_certain_of_the_probable_lengths_is_the_reply(monkeypatch):
+def test_the_tokens_and_the_length_decide_between_replies(monkeypatch):
     def predict(row, t, number):
         length = sum(x != PAD for x in row)
-        return 6, {2: 0.3, 4: 0.9, 5: 0.5}[length]
+        return 6, {2: 0.9, 4: 0.8, 5: 0.5}[length]
 
-    model = Scripted([5, 2, 4], predict, monkeypatch)
+    model = Scripted({2: 0.1, 4: 0.4, 5: 0.5}, predict, monkeypatch)
     replies = write(model, passes=1, candidates=3)
-    assert [len(reply["tokens"]) for reply in replies] == [4, 5, 2]
-    assert [float(r["score"].exp()) for r in replies] == pytest.approx([0.9, 0.5, 0.3])
+    assert [len(reply["tokens"]) - 1 for reply in replies] == [4, 5, 2]
+    wanted = [(0.8**4 * 0.4) ** (1 / 5), (0.5**5 * 0.5) ** (1 / 6), (0.9**2 * 0.1) ** (1 / 3)]
+    assert [float(r["score"].exp()) for r in replies] == pytest.approx(wanted)
     assert len(write(model, passes=1, candidates=2)) == 2
     assert len(write(model, passes=1, candidates=9, lengths=(4, 5))) == 2  # there are no others
 
@@ -105,8 +106,8 @@ def test_forbidden_entries_are_not_written(monkeypatch):
     def predict(row, t, number):
         return HIDDEN, 0.9
 
-    (reply,) = write(Scripted([2], predict, monkeypatch), passes=1)
-    assert not set(reply["tokens"].tolist()) & set(SYMBOLS.forbidden)
+    (reply,) = write(Scripted({2: 1.0}, predict, monkeypatch), passes=1)
+    assert not set(reply["tokens"].tolist()[:-1]) & set(SYMBOLS.forbidden)
 
 
 @pytest.mark.parametrize(
