@@ -1,8 +1,8 @@
 """Compare dialog models in one Markdown table: bits per response token, and scores of replies.
 
 For each model give --model NAME REPLIES LOG: its name, the output of fairseq-generate, and the log
-of fairseq-validate --log-format simple. LOG may be - if there is none, as for an insertion
-transformer, whose loss is not a probability of the response. The scores are those of `fairtale
+of fairseq-validate --log-format simple. LOG may be - if there is none, as for
+mask-predict, whose loss is not a probability of the response. The scores are those of `fairtale
 score-dialog` for the first reply to each dialog: BLEU, chrF, distinct-1/2, length in words and F1.
 """
 
