@@ -3,10 +3,12 @@
 The server is a process of its own, or the one that FAIRTALE_MONGO names.
 """
 
+import contextlib
 import json
 import os
 import random
 import signal
+import sqlite3
 import threading
 import time
 
@@ -209,11 +211,24 @@ def test_a_full_disk_leaves_what_is_whole(data, expected, fairseq, tmp_path):
 # ---------------------------------------------------------------------------- crashes
 
 
+def wait_until(is_so):
+    deadline = time.monotonic() + 60
+    while not is_so() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
 def wait_for(path):
     """Wait until an export has begun."""
-    deadline = time.monotonic() + 60
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(path.exists)
+
+
+def has_documents(path):
+    """Whether an export would go on behind some document."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as state:
+            return state.execute("SELECT 1 FROM hashes LIMIT 1").fetchone() is not None
+    except sqlite3.OperationalError:  # the table is not there yet, or it is being written
+        return False
 
 
 def killed_until_it_ends(fairseq, data, source, output, draw, num_kills, span):
@@ -306,7 +321,7 @@ def test_a_server_that_stays_away_ends_the_export(data, expected, fairseq, tmp_p
 
     def kill():
         wait_for(tmp_path / "bin.partial" / "state.sqlite")
-        time.sleep(0.5)
+        wait_until(lambda: has_documents(tmp_path / "bin.partial" / "state.sqlite"))
         process.kill()
 
     ending = threading.Thread(target=kill)
